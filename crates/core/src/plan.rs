@@ -1,0 +1,320 @@
+//! The checked plan of a definition: a graph of steps whose bodies are expression trees.
+//!
+//! A plan is stored with its definition as versioned JSON and is never made again for a run in flight, so every field
+//! here is a stored format: fields are added with a default, and never renamed.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version that this code writes; every earlier one is read.
+pub const PLAN_FORMAT: u32 = 1;
+
+/// A step's name, unique in its plan.
+pub type StepName = Arc<str>;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// [`PLAN_FORMAT`] of the code that made it.
+    pub format: u32,
+    /// The definition's full name, `module.function`.
+    pub name: String,
+    pub parameters: Vec<Parameter>,
+    /// What the header says it produces.
+    pub result: Type,
+    pub capabilities: Capabilities,
+    /// From acceptance, in wall-clock time; none: the host's default.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// For steps and compensations without a `retry` block of their own.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// Fuel of each step that sets none itself; none: the host's default.
+    #[serde(default)]
+    pub fuel: Option<u64>,
+    #[serde(default)]
+    pub trigger: Option<Trigger>,
+    /// In the order of their declaration; the last one's value is the workflow's result. Dependencies need not come
+    /// first in this order, but they have no cycle.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| &*step.name == name)
+    }
+
+    /// Every call in the plan, forward and back, each with the step that it stands in.
+    pub fn calls(&self) -> Vec<(&Step, &Call)> {
+        let mut calls = Vec::new();
+        for step in &self.steps {
+            let bodies = [Some(&step.body), step.compensation.as_ref().map(|c| &c.body)];
+            for body in bodies.into_iter().flatten() {
+                let mut found = Vec::new();
+                body.iter().for_each(|statement| statement.calls(&mut found));
+                calls.extend(found.into_iter().map(|call| (step, call)));
+            }
+        }
+        calls
+    }
+
+    /// The words (kebab-case) of every component that the plan can call, sorted, each once.
+    pub fn components(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.calls().iter().map(|(_, call)| crate::name::kebab(&call.capability)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub ty: Type,
+}
+
+/// A type as the language writes it. `Named` stands for a WIT type that a called component exports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Type {
+    Text,
+    Int,
+    Float,
+    Double,
+    Bool,
+    Json,
+    Unit,
+    Io,
+    Named(String),
+    List(Box<Type>),
+    Option(Box<Type>),
+    /// One or two types: ok, and err.
+    Result(Vec<Type>),
+    Workflow(Vec<Type>),
+}
+
+/// Which components the workflow may call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Capabilities {
+    Any,
+    Only(Vec<String>),
+}
+
+/// `trigger: POST "/api/orders" keyed by order.orderId.`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trigger {
+    /// Begins with `/`, has no trailing one.
+    pub path: String,
+    pub key: Expr,
+    /// The last name in `keyed by`: what the key is called in the trigger's answers.
+    pub key_field: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    pub name: StepName,
+    /// Line of the source, from 1.
+    pub line: u32,
+    /// The steps that must be completed or skipped first; each is declared in the same plan.
+    pub depends_on: Vec<StepName>,
+    /// Has no call; false skips the step.
+    #[serde(default)]
+    pub when: Option<Expr>,
+    pub body: Vec<Statement>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    #[serde(default)]
+    pub compensation: Option<Compensation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compensation {
+    pub line: u32,
+    pub body: Vec<Statement>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub retry: Option<Retry>,
+}
+
+/// What the source sets; none: the workflow's setting, then the host's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    #[serde(default)]
+    pub fuel: Option<u64>,
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// At least 1; counts the first attempt.
+    pub max_attempts: u32,
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// Default 1 s.
+    pub initial_delay_ms: u64,
+    /// Default 1 min.
+    pub max_delay_ms: u64,
+}
+
+impl Retry {
+    pub const DEFAULT_INITIAL_DELAY_MS: u64 = 1_000;
+    pub const DEFAULT_MAX_DELAY_MS: u64 = 60_000;
+
+    /// Where a step says nothing: one attempt.
+    pub fn of_steps() -> Self {
+        Self::attempts(1)
+    }
+
+    /// Where a compensation says nothing: five attempts, exponential.
+    pub fn of_compensations() -> Self {
+        Self::attempts(5)
+    }
+
+    pub fn attempts(max_attempts: u32) -> Self {
+        Self {
+            max_attempts,
+            backoff: Backoff::Exponential,
+            initial_delay_ms: Self::DEFAULT_INITIAL_DELAY_MS,
+            max_delay_ms: Self::DEFAULT_MAX_DELAY_MS,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Backoff {
+    /// Doubles each time.
+    #[default]
+    Exponential,
+    /// Grows by the initial delay each time.
+    Linear,
+    Constant,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Statement {
+    Let {
+        name: String,
+        value: Expr,
+    },
+    /// Ends the body. `Return e` and `Return ok of e` are the same.
+    Return {
+        #[serde(default)]
+        err: bool,
+        value: Expr,
+    },
+    /// A call whose value nobody reads.
+    Do {
+        call: Call,
+    },
+    If {
+        condition: Expr,
+        then: Vec<Statement>,
+        otherwise: Vec<Statement>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Expr {
+    /// Null, a truth value, a number or a text without interpolation.
+    Literal(Value),
+    /// A text with `{path}` in it; the values of the parts are joined.
+    Text(Vec<Expr>),
+    Parameter(String),
+    /// The value of an earlier step, or of the step itself in its compensation.
+    Step(StepName),
+    Local(String),
+    Field(Box<Expr>, String),
+    Index(Box<Expr>, Box<Expr>),
+    List(Vec<Expr>),
+    Record(Vec<(String, Expr)>),
+    Not(Box<Expr>),
+    Negate(Box<Expr>),
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    Call(Call),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BinaryOp {
+    Or,
+    And,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+/// `Inventory.reserve(order.orderId, order.items)`, names as the source spells them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub capability: String,
+    #[serde(default)]
+    pub interface: Option<String>,
+    pub function: String,
+    pub args: Vec<Expr>,
+    /// Line of the source, from 1.
+    pub line: u32,
+}
+
+impl Statement {
+    fn calls<'a>(&'a self, out: &mut Vec<&'a Call>) {
+        match self {
+            Statement::Let { value, .. } | Statement::Return { value, .. } => value.calls(out),
+            Statement::Do { call } => call.calls(out),
+            Statement::If { condition, then, otherwise } => {
+                condition.calls(out);
+                then.iter().chain(otherwise).for_each(|statement| statement.calls(out));
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Inner calls come first, as they are made.
+    fn calls<'a>(&'a self, out: &mut Vec<&'a Call>) {
+        self.args.iter().for_each(|arg| arg.calls(out));
+        out.push(self);
+    }
+}
+
+impl Expr {
+    fn calls<'a>(&'a self, out: &mut Vec<&'a Call>) {
+        match self {
+            Expr::Literal(_) | Expr::Parameter(_) | Expr::Step(_) | Expr::Local(_) => {}
+            Expr::Text(parts) | Expr::List(parts) => parts.iter().for_each(|part| part.calls(out)),
+            Expr::Field(of, _) | Expr::Not(of) | Expr::Negate(of) => of.calls(out),
+            Expr::Index(a, b) | Expr::Binary(_, a, b) => {
+                a.calls(out);
+                b.calls(out);
+            }
+            Expr::Record(fields) => fields.iter().for_each(|(_, value)| value.calls(out)),
+            Expr::Call(call) => call.calls(out),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The only way in which a run changes: events, what they make of the run, and the step's effects, in one commit.
+
+use serde_json::Value;
+
+use crate::event::{Cause, Event, Failure};
+use crate::id::{Fence, WorkflowId};
+use crate::keyvalue::Effects;
+use crate::state::Status;
+use crate::time::Timestamp;
+
+/// Durable as a whole or refused as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    pub workflow_id: WorkflowId,
+    /// Under which the committing host owns the run.
+    pub fence: Fence,
+    /// The run's last sequence before this transition; the first event gets the next one.
+    pub last_sequence: u64,
+    /// When it happened, by the database's clock: the `occurred_at` of all its events.
+    pub at: Timestamp,
+    /// Empty only where a run is handed back without anything having happened.
+    pub events: Vec<Event>,
+    pub effects: Effects,
+    pub run: RunRecord,
+}
+
+/// What the log makes of a run, kept beside it so that lists and claims need no fold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRecord {
+    pub status: Status,
+    pub cause: Option<Cause>,
+    /// Only of a COMPLETED run.
+    pub result: Option<Value>,
+    /// Why it failed, or what failed first in undoing it.
+    pub error: Option<Failure>,
+    pub driver: Driver,
+}
+
+/// Who drives the run after the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The committing host goes on.
+    Owner,
+    /// Nobody until this instant (a retry, the deadline, now if there was no free slot): then any host may claim it.
+    ClaimableAt(Timestamp),
+    /// Nobody: the run is over.
+    Nobody,
+}
