@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Cause, Event, Failure};
+use crate::id::{Digest, WorkflowId};
 use crate::plan::StepName;
 use crate::time::Timestamp;
 
@@ -79,8 +80,9 @@ pub struct UnknownStatus(String);
 /// What acceptance fixed, before any event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
+    pub workflow_id: WorkflowId,
     pub definition: String,
-    pub definition_digest: crate::id::Digest,
+    pub definition_digest: Digest,
     pub release: i64,
     pub input: Value,
     /// When the run's timeout passes.
@@ -194,8 +196,8 @@ impl RunState {
     }
 }
 
-/// The state after one more event. Total: an event that makes no sense here changes nothing but the sequence.
-pub fn evolve(mut state: RunState, event: &Event) -> RunState {
+/// Makes of `state` the state after one more event. Total: what makes no sense there changes nothing but the sequence.
+pub fn evolve(state: &mut RunState, event: &Event) {
     state.sequence += 1;
     match event {
         Event::WorkflowStarted { .. } => state.status = Status::Running,
@@ -239,5 +241,4 @@ pub fn evolve(mut state: RunState, event: &Event) -> RunState {
             state.status = Status::Completed;
         }
     }
-    state
 }
