@@ -312,7 +312,7 @@ impl Store {
             r#"select 1 as "locked" from pg_advisory_xact_lock(registry_lock($1))"#,
             tenant.as_str()
         )
-        .execute(&mut *change)
+        .fetch_one(&mut *change)
         .await?;
         // A later statement, and so a later snapshot than the lock.
         let current = current_generation(&mut change, tenant).await?;

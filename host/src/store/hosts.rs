@@ -88,7 +88,7 @@ impl Store {
         limit: usize,
     ) -> Result<u64, Error> {
         sqlx::query!(
-            "update host set retired_at = $1 where retired_at is null and lease_ends_at < $1 - $2::interval",
+            "update host set retired_at = $1 where retired_at is null and lease_ends_at < $1::timestamptz - $2::interval",
             instant(now),
             interval(margin),
         )
