@@ -1,1 +1,410 @@
-//! Decisions.
+//! What is to be done with a run, as a function of its plan, its state and the instant.
+//!
+//! The shell keeps asking [`decide`] and makes it so: it records what is due, keeps exactly the attempts in flight that are
+//! asked for (one that is no longer asked for is interrupted), and asks again when something has ended or the earliest
+//! awaited instant has come. [`react`] does the recording half: from a happening to all the events that follow from it at
+//! once, which are one transition.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::eval::{self, Env};
+use crate::event::{Cause, Cost, Event, Failure, FailureCode};
+use crate::plan::{Backoff, Plan, Retry, Step, StepName};
+use crate::state::{Progress, RunState, Status, evolve};
+use crate::time::Timestamp;
+use crate::transition::{Driver, RunRecord};
+
+/// A step whose host was lost this often in one attempt fails: it must not travel through all hosts.
+pub const MAX_RERUNS: u32 = 3;
+
+/// What the shell is asked to do.
+#[expect(clippy::large_enum_variant, reason = "a handful at a time, and gone at once")]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Due now; decide again on the state after it.
+    Record(Event),
+    /// This attempt is to be in flight.
+    Run(Attempt),
+    /// Decide again at this instant, if nothing else happens before.
+    WaitUntil(Timestamp),
+}
+
+/// One try at a step or at its compensation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    pub step: StepName,
+    pub direction: Direction,
+    /// From 1.
+    pub number: u32,
+    /// How often a host was lost in this very attempt.
+    pub rerun: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Forward,
+    Undo,
+}
+
+/// Something that happened outside, to which a run reacts.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signal {
+    /// Time has passed, or a slot is free: do what is due.
+    Tick,
+    Ended(Attempt, Ending),
+    /// The host that had attempts in flight is gone, and they with it.
+    HostLost,
+    Cancel,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    pub result: Result<Arc<Value>, Failure>,
+    pub cost: Cost,
+}
+
+/// Why a signal changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The attempt was interrupted, or another one took its place: nothing of it may be recorded.
+    #[error("attempt {} at `{}` is not in flight any more", .0.number, .0.step)]
+    LateResult(Attempt),
+    #[error("the run is over: {0}")]
+    Over(Status),
+}
+
+/// All events that follow at once from `signal`; none if nothing is due.
+///
+/// # Errors
+/// The signal comes too late; the run is as if it had not been.
+pub fn react(plan: &Plan, state: &RunState, signal: Signal, now: Timestamp) -> Result<Reaction, Refused> {
+    let mut reaction = Reaction { state: state.clone(), events: Vec::new() };
+    let first = match signal {
+        Signal::Tick => Vec::new(),
+        Signal::Ended(attempt, ending) => vec![ended(plan, state, attempt, ending, now)?],
+        Signal::HostLost => host_lost(state),
+        Signal::Cancel if state.status.is_over() => return Err(Refused::Over(state.status)),
+        Signal::Cancel if state.failed.is_some() => Vec::new(),
+        Signal::Cancel => fail(state, Cause::Cancel, None, Failure::new(FailureCode::Cancelled, "cancelled")),
+    };
+    first.into_iter().for_each(|event| reaction.push(event));
+    loop {
+        let due: Vec<Event> = decide(plan, &reaction.state, now)
+            .into_iter()
+            .filter_map(|command| match command {
+                Command::Record(event) => Some(event),
+                Command::Run(_) | Command::WaitUntil(_) => None,
+            })
+            .collect();
+        if due.is_empty() {
+            return Ok(reaction);
+        }
+        due.into_iter().for_each(|event| reaction.push(event));
+    }
+}
+
+/// Events that are to be recorded together, and the state after them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reaction {
+    pub state: RunState,
+    pub events: Vec<Event>,
+}
+
+impl Reaction {
+    fn push(&mut self, event: Event) {
+        evolve(&mut self.state, &event);
+        self.events.push(event);
+    }
+}
+
+/// What is to be done now.
+pub fn decide(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
+    match state.status {
+        Status::Ready | Status::Running => forward(plan, state, now),
+        Status::Compensating => undo(state, now),
+        Status::Completed | Status::Failed | Status::Compensated | Status::CompensationFailed => Vec::new(),
+    }
+}
+
+/// What the run's row says after `state`; a run that only waits is handed back until `decide` wants it again.
+pub fn record(plan: &Plan, state: &RunState, now: Timestamp) -> RunRecord {
+    let commands = decide(plan, state, now);
+    let runs = commands.iter().any(|command| matches!(command, Command::Run(_)));
+    let driver = match earliest_wait(&commands) {
+        _ if state.status.is_over() => Driver::Nobody,
+        Some(at) if !runs => Driver::ClaimableAt(at),
+        _ => Driver::Owner,
+    };
+    RunRecord {
+        status: state.status,
+        cause: state.failed.as_ref().map(|failed| failed.cause),
+        result: state.result.clone(),
+        error: state.error().cloned(),
+        driver,
+    }
+}
+
+/// When to decide again if nothing else happens.
+pub fn earliest_wait(commands: &[Command]) -> Option<Timestamp> {
+    let waits = commands.iter().filter_map(|command| match command {
+        Command::WaitUntil(at) => Some(*at),
+        _ => None,
+    });
+    waits.min()
+}
+
+fn forward(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
+    let failed = state.steps.iter().find_map(|(name, step)| match &step.progress {
+        Progress::Failed(failure) => Some((name, failure)),
+        _ => None,
+    });
+    if let Some((step, failure)) = failed {
+        return records(fail(state, Cause::Step, Some(step.clone()), failure.clone()));
+    }
+    if now >= state.accepted.deadline {
+        let failure = Failure::new(FailureCode::Timeout, "the workflow's timeout passed");
+        return records(fail(state, Cause::Timeout, None, failure));
+    }
+    if state.status == Status::Ready {
+        return records(vec![Event::WorkflowStarted {
+            definition: state.accepted.definition.clone(),
+            definition_digest: state.accepted.definition_digest,
+            release: state.accepted.release,
+            input: Arc::clone(&state.accepted.input),
+        }]);
+    }
+    if plan.steps.iter().all(|step| state.is_passed(&step.name)) {
+        let last = plan.steps.last().and_then(|step| state.value(&step.name));
+        return records(vec![Event::WorkflowCompleted { result: last.cloned().unwrap_or_default() }]);
+    }
+    let mut commands: Vec<Command> =
+        plan.steps.iter().filter_map(|step| next(plan, step, state, now)).collect();
+    commands.push(Command::WaitUntil(state.accepted.deadline));
+    commands
+}
+
+/// What one step wants; `None` if it has ended or its dependencies are not complete.
+fn next(plan: &Plan, step: &Step, state: &RunState, now: Timestamp) -> Option<Command> {
+    let started = |attempt| {
+        let compensable = step.compensation.is_some();
+        Command::Record(Event::StepStarted { step: step.name.clone(), attempt, rerun: 0, compensable })
+    };
+    match state.steps.get(&step.name).map(|step| &step.progress) {
+        None if !step.depends_on.iter().all(|name| state.is_passed(name)) => None,
+        None => Some(match is_wanted(plan, step, state) {
+            Ok(true) => started(1),
+            Ok(false) => Command::Record(Event::StepSkipped { step: step.name.clone() }),
+            // No attempt was made: it never began, so there is nothing of it to undo.
+            Err(error) => Command::Record(Event::StepFailed {
+                step: step.name.clone(),
+                attempt: 0,
+                error,
+                cost: Cost::default(),
+            }),
+        }),
+        Some(Progress::Waiting { attempt, at }) if now >= *at => Some(started(*attempt)),
+        Some(Progress::Waiting { at, .. }) => Some(Command::WaitUntil(*at)),
+        Some(Progress::InFlight { attempt, rerun }) => {
+            Some(run(&step.name, Direction::Forward, *attempt, *rerun))
+        }
+        Some(
+            Progress::Registered
+            | Progress::Completed
+            | Progress::Failed(_)
+            | Progress::Skipped
+            | Progress::Cancelled,
+        ) => None,
+    }
+}
+
+fn is_wanted(plan: &Plan, step: &Step, state: &RunState) -> Result<bool, Failure> {
+    let Some(when) = &step.when else { return Ok(true) };
+    match eval::pure(when, Env::new(plan, state))? {
+        Value::Bool(wanted) => Ok(wanted),
+        other => Err(Failure::new(FailureCode::Type, format!("`when` takes true or false, not `{other}`"))),
+    }
+}
+
+/// Stops what is under way and says why; what was started will be undone, last first.
+fn fail(state: &RunState, cause: Cause, step: Option<StepName>, error: Failure) -> Vec<Event> {
+    let stopped = state.steps.iter().filter_map(|(name, step)| match step.progress {
+        Progress::InFlight { attempt, .. } | Progress::Waiting { attempt, .. } => {
+            Some(Event::StepCancelled { step: name.clone(), attempt })
+        }
+        _ => None,
+    });
+    let compensations = state.stack.iter().rev().cloned().collect();
+    stopped.chain([Event::WorkflowFailed { cause, step, error, compensations }]).collect()
+}
+
+/// One at a time: the first that is not settled.
+fn undo(state: &RunState, now: Timestamp) -> Vec<Command> {
+    let unsettled = state
+        .undoing
+        .iter()
+        .find(|(_, progress)| !matches!(progress, Progress::Completed | Progress::Failed(_)));
+    let Some((step, progress)) = unsettled else {
+        return records(vec![all_undone(state)]);
+    };
+    let started =
+        |attempt| Command::Record(Event::CompensationStarted { step: step.clone(), attempt, rerun: 0 });
+    vec![match progress {
+        Progress::Waiting { attempt, at } if now >= *at => started(*attempt),
+        Progress::Waiting { at, .. } => Command::WaitUntil(*at),
+        Progress::InFlight { attempt, rerun } => run(step, Direction::Undo, *attempt, *rerun),
+        Progress::Registered
+        | Progress::Completed
+        | Progress::Failed(_)
+        | Progress::Skipped
+        | Progress::Cancelled => started(1),
+    }]
+}
+
+fn all_undone(state: &RunState) -> Event {
+    let failed: Vec<StepName> = state
+        .undoing
+        .iter()
+        .filter(|(_, progress)| matches!(progress, Progress::Failed(_)))
+        .map(|(step, _)| step.clone())
+        .collect();
+    match failed.is_empty() {
+        true => Event::WorkflowCompensated {},
+        false => Event::WorkflowCompensationFailed { failed },
+    }
+}
+
+fn ended(
+    plan: &Plan,
+    state: &RunState,
+    attempt: Attempt,
+    ending: Ending,
+    now: Timestamp,
+) -> Result<Event, Refused> {
+    let progress = match attempt.direction {
+        Direction::Forward => state.steps.get(&attempt.step).map(|step| &step.progress),
+        Direction::Undo => {
+            state.undoing.iter().find(|(name, _)| *name == attempt.step).map(|(_, progress)| progress)
+        }
+    };
+    let awaited = Progress::InFlight { attempt: attempt.number, rerun: attempt.rerun };
+    let (Some(step), true) = (plan.step(&attempt.step), progress == Some(&awaited)) else {
+        return Err(Refused::LateResult(attempt));
+    };
+    let Ending { result, cost } = ending;
+    let (step_name, number) = (attempt.step, attempt.number);
+    let error = match (result, attempt.direction) {
+        (Ok(value), Direction::Forward) => {
+            return Ok(Event::StepCompleted { step: step_name, attempt: number, value, cost });
+        }
+        (Ok(value), Direction::Undo) => {
+            return Ok(Event::CompensationCompleted { step: step_name, attempt: number, value, cost });
+        }
+        (Err(error), _) => error,
+    };
+    let retry = retry_of(plan, step, attempt.direction);
+    if !error.code.is_retryable() || number >= retry.max_attempts {
+        return Ok(match attempt.direction {
+            Direction::Forward => Event::StepFailed { step: step_name, attempt: number, error, cost },
+            Direction::Undo => Event::CompensationFailed { step: step_name, attempt: number, error, cost },
+        });
+    }
+    let next_attempt = number + 1;
+    let next_attempt_at = now.plus_millis(delay_ms(&retry, state, &step_name, number));
+    Ok(match attempt.direction {
+        Direction::Forward => Event::StepRetryScheduled {
+            step: step_name,
+            attempt: number,
+            error,
+            next_attempt,
+            next_attempt_at,
+            cost,
+        },
+        Direction::Undo => Event::CompensationRetryScheduled {
+            step: step_name,
+            attempt: number,
+            error,
+            next_attempt,
+            next_attempt_at,
+            cost,
+        },
+    })
+}
+
+/// Every attempt in flight begins again under its own number, or has killed its host too often.
+fn host_lost(state: &RunState) -> Vec<Event> {
+    let lost = || {
+        Failure::new(FailureCode::HostLost, format!("its host was lost {MAX_RERUNS} times in this attempt"))
+    };
+    let forward = state.steps.iter().filter_map(|(step, s)| match s.progress {
+        Progress::InFlight { attempt, rerun } if rerun + 1 < MAX_RERUNS => Some(Event::StepStarted {
+            step: step.clone(),
+            attempt,
+            rerun: rerun + 1,
+            compensable: state.stack.contains(step),
+        }),
+        Progress::InFlight { attempt, .. } => {
+            let cost = Cost::default();
+            Some(Event::StepFailed { step: step.clone(), attempt, error: lost(), cost })
+        }
+        _ => None,
+    });
+    let undo = state.undoing.iter().filter_map(|(step, progress)| match *progress {
+        Progress::InFlight { attempt, rerun } if rerun + 1 < MAX_RERUNS => {
+            Some(Event::CompensationStarted { step: step.clone(), attempt, rerun: rerun + 1 })
+        }
+        Progress::InFlight { attempt, .. } => {
+            let cost = Cost::default();
+            Some(Event::CompensationFailed { step: step.clone(), attempt, error: lost(), cost })
+        }
+        _ => None,
+    });
+    forward.chain(undo).collect()
+}
+
+fn retry_of(plan: &Plan, step: &Step, direction: Direction) -> Retry {
+    let own = match direction {
+        Direction::Forward => step.retry.as_ref(),
+        Direction::Undo => step.compensation.as_ref().and_then(|compensation| compensation.retry.as_ref()),
+    };
+    let default = match direction {
+        Direction::Forward => Retry::of_steps,
+        Direction::Undo => Retry::of_compensations,
+    };
+    own.or(plan.retry.as_ref()).cloned().unwrap_or_else(default)
+}
+
+/// How long after failed attempt `number` the next one begins: the backoff, ±20 %, at most the maximal delay.
+fn delay_ms(retry: &Retry, state: &RunState, step: &str, number: u32) -> u64 {
+    let initial = retry.initial_delay_ms;
+    let delay = match retry.backoff {
+        Backoff::Constant => initial,
+        Backoff::Linear => initial.saturating_mul(number.into()),
+        Backoff::Exponential => initial.saturating_mul(1 << (number - 1).min(40)),
+    };
+    let delay = delay.min(retry.max_delay_ms);
+    // 0.8 to 1.2, in steps of a thousandth. A hash of who waits, so that replay computes the same.
+    let thousandths = 800 + jitter(state.accepted.workflow_id.0.as_bytes(), step, number) % 401;
+    let jittered = u128::from(delay) * u128::from(thousandths) / 1_000;
+    u64::try_from(jittered).unwrap_or(u64::MAX).min(retry.max_delay_ms)
+}
+
+/// FNV-1a: stable across versions and platforms, which the standard hasher doesn't promise.
+fn jitter(workflow_id: &[u8], step: &str, number: u32) -> u64 {
+    let bytes = workflow_id.iter().copied().chain(step.bytes()).chain(number.to_le_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash ^ (hash >> 32)
+}
+
+fn run(step: &StepName, direction: Direction, number: u32, rerun: u32) -> Command {
+    Command::Run(Attempt { step: step.clone(), direction, number, rerun })
+}
+
+fn records(events: Vec<Event>) -> Vec<Command> {
+    events.into_iter().map(Command::Record).collect()
+}

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Cause, Event, Failure};
+use crate::id::{Digest, WorkflowId};
 use crate::plan::StepName;
 use crate::time::Timestamp;
 
@@ -79,10 +81,11 @@ pub struct UnknownStatus(String);
 /// What acceptance fixed, before any event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
+    pub workflow_id: WorkflowId,
     pub definition: String,
-    pub definition_digest: crate::id::Digest,
+    pub definition_digest: Digest,
     pub release: i64,
-    pub input: Value,
+    pub input: Arc<Value>,
     /// When the run's timeout passes.
     pub deadline: Timestamp,
 }
@@ -101,7 +104,7 @@ pub struct RunState {
     pub failed: Option<RunFailure>,
     /// What is to be undone, in that order; empty until the run has failed.
     pub undoing: Vec<(StepName, Progress)>,
-    pub result: Option<Value>,
+    pub result: Option<Arc<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +118,7 @@ pub struct RunFailure {
 pub struct StepState {
     pub progress: Progress,
     /// Of a completed step; null otherwise.
-    pub value: Value,
+    pub value: Arc<Value>,
 }
 
 /// How far a step, or its compensation, has come.
@@ -162,7 +165,7 @@ impl RunState {
     }
 
     /// The value of a step: null unless it completed.
-    pub fn value(&self, step: &str) -> Option<&Value> {
+    pub fn value(&self, step: &str) -> Option<&Arc<Value>> {
         self.steps.get(step).map(|step| &step.value)
     }
 
@@ -182,7 +185,7 @@ impl RunState {
         match self.steps.get_mut(step) {
             Some(state) => state.progress = progress,
             None => {
-                self.steps.insert(step.clone(), StepState { progress, value: Value::Null });
+                self.steps.insert(step.clone(), StepState { progress, value: Arc::new(Value::Null) });
             }
         }
     }
@@ -194,8 +197,8 @@ impl RunState {
     }
 }
 
-/// The state after one more event. Total: an event that makes no sense here changes nothing but the sequence.
-pub fn evolve(mut state: RunState, event: &Event) -> RunState {
+/// Makes of `state` the state after one more event. Total: what makes no sense there changes nothing but the sequence.
+pub fn evolve(state: &mut RunState, event: &Event) {
     state.sequence += 1;
     match event {
         Event::WorkflowStarted { .. } => state.status = Status::Running,
@@ -208,7 +211,7 @@ pub fn evolve(mut state: RunState, event: &Event) -> RunState {
         Event::StepCompleted { step, value, .. } => {
             state.set(step, Progress::Completed);
             if let Some(state) = state.steps.get_mut(step) {
-                state.value = value.clone();
+                state.value = Arc::clone(value);
             }
         }
         Event::StepFailed { step, error, .. } => state.set(step, Progress::Failed(error.clone())),
@@ -235,9 +238,8 @@ pub fn evolve(mut state: RunState, event: &Event) -> RunState {
         Event::WorkflowCompensated {} => state.status = Status::Compensated,
         Event::WorkflowCompensationFailed { .. } => state.status = Status::CompensationFailed,
         Event::WorkflowCompleted { result } => {
-            state.result = Some(result.clone());
+            state.result = Some(Arc::clone(result));
             state.status = Status::Completed;
         }
     }
-    state
 }
