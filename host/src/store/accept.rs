@@ -137,7 +137,8 @@ impl Store {
             Ok(row) => row,
             Err(error) => {
                 if Fault::of(&error) == Fault::Lost {
-                    let _ = timeout(std::time::Duration::from_millis(50), connection.detach().close_hard()).await;
+                    let _ =
+                        timeout(std::time::Duration::from_millis(50), connection.detach().close_hard()).await;
                 }
                 return Err(error.into());
             }
@@ -150,7 +151,9 @@ impl Store {
             ("EXISTING", Some(workflow_id), Some(status), Some(at)) => {
                 Ok(Acceptance::Existing { workflow_id, status, accepted_at: at.into() })
             }
-            ("REUSED", Some(workflow_id), Some(status), _) => Ok(Acceptance::KeyReused { workflow_id, status }),
+            ("REUSED", Some(workflow_id), Some(status), _) => {
+                Ok(Acceptance::KeyReused { workflow_id, status })
+            }
             ("MOVED", ..) => Err(Error::RegistryMoved { current: self.generation(&run.tenant).await? }),
             (outcome, ..) => Err(Error::corrupt(format!("accept_run answered {outcome}"))),
         }

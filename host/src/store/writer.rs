@@ -173,12 +173,13 @@ fn take_batch(waiting: &mut VecDeque<Job>) -> Vec<Job> {
     let mut size_bytes = 0;
     while let Some(job) = waiting.pop_front() {
         let transition = &job.transition;
-        let full =
-            batch.len() == MAX_BATCH || (size_bytes > 0 && size_bytes + transition.size_bytes > MAX_BATCH_BYTES);
+        let full = batch.len() == MAX_BATCH
+            || (size_bytes > 0 && size_bytes + transition.size_bytes > MAX_BATCH_BYTES);
         let clashes = runs.contains(&transition.workflow_id)
-            || transition.keys.iter().any(|key| {
-                used.get(&key.key).is_some_and(|&is_written| is_written || key.is_written())
-            });
+            || transition
+                .keys
+                .iter()
+                .any(|key| used.get(&key.key).is_some_and(|&is_written| is_written || key.is_written()));
         if full || clashes {
             later.push_back(job);
             if full {

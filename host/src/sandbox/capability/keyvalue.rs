@@ -9,7 +9,7 @@ use super::bindings::wasi::keyvalue::{atomics, store};
 use super::session;
 
 /// An open bucket: its checked name. Buckets need no making; one without keys is empty.
-pub(crate) struct Bucket {
+pub struct Bucket {
     name: Arc<str>,
 }
 
