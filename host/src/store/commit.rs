@@ -251,7 +251,8 @@ pub(super) async fn send(
     let mut refusals: Vec<Refusal> = Vec::new();
     for row in rows {
         let place = |ordinal: Option<i32>| usize::try_from(ordinal.unwrap_or(0)).unwrap_or(0).checked_sub(1);
-        let Some((transition, held)) = place(row.refused_run).and_then(|i| Some((i, batch.get(i)?.fence))) else {
+        let Some((transition, held)) = place(row.refused_run).and_then(|i| Some((i, batch.get(i)?.fence)))
+        else {
             return Err(sqlx::Error::Protocol("a refusal names no transition of the batch".into()));
         };
         let stale = place(row.refused_key).and_then(|i| keys.get(i)).map(|(_, key)| key.key.clone());

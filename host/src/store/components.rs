@@ -147,10 +147,9 @@ impl Store {
 
     /// The bytes of a component that some tenant has uploaded.
     pub async fn load_component_bytes(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let bytes =
-            sqlx::query_scalar!("select bytes from component_bytes where digest = $1", &digest.0[..])
-                .fetch_optional(&self.pool)
-                .await?;
+        let bytes = sqlx::query_scalar!("select bytes from component_bytes where digest = $1", &digest.0[..])
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(bytes)
     }
 
