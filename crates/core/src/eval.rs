@@ -57,7 +57,7 @@ impl<'a> Env<'a> {
     }
 
     fn step(&self, name: &str) -> &'a Value {
-        self.state.and_then(|state| state.value(name)).unwrap_or(&Value::Null)
+        self.state.and_then(|state| state.value(name)).map_or(&Value::Null, |value| value)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Payloads are stored formats: versioned, read forever. Fields are added with a default and never renamed.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,7 +28,7 @@ pub enum Event {
         /// SHA-256 of the definition's source.
         definition_digest: Digest,
         release: i64,
-        input: Value,
+        input: Arc<Value>,
     },
     StepStarted {
         step: StepName,
@@ -41,7 +43,7 @@ pub enum Event {
     StepCompleted {
         step: StepName,
         attempt: u32,
-        value: Value,
+        value: Arc<Value>,
         #[serde(flatten)]
         cost: Cost,
     },
@@ -88,7 +90,7 @@ pub enum Event {
     CompensationCompleted {
         step: StepName,
         attempt: u32,
-        value: Value,
+        value: Arc<Value>,
         #[serde(flatten)]
         cost: Cost,
     },
@@ -115,7 +117,7 @@ pub enum Event {
         failed: Vec<StepName>,
     },
     WorkflowCompleted {
-        result: Value,
+        result: Arc<Value>,
     },
 }
 

@@ -5,6 +5,8 @@
 //! awaited instant has come. [`react`] does the recording half: from a happening to all the events that follow from it at
 //! once, which are one transition.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::eval::{self, Env};
@@ -61,7 +63,7 @@ pub enum Signal {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
-    pub result: Result<Value, Failure>,
+    pub result: Result<Arc<Value>, Failure>,
     pub cost: Cost,
 }
 
@@ -172,12 +174,12 @@ fn forward(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
             definition: state.accepted.definition.clone(),
             definition_digest: state.accepted.definition_digest,
             release: state.accepted.release,
-            input: state.accepted.input.clone(),
+            input: Arc::clone(&state.accepted.input),
         }]);
     }
     if plan.steps.iter().all(|step| state.is_passed(&step.name)) {
         let last = plan.steps.last().and_then(|step| state.value(&step.name));
-        return records(vec![Event::WorkflowCompleted { result: last.cloned().unwrap_or(Value::Null) }]);
+        return records(vec![Event::WorkflowCompleted { result: last.cloned().unwrap_or_default() }]);
     }
     let mut commands: Vec<Command> =
         plan.steps.iter().filter_map(|step| next(plan, step, state, now)).collect();

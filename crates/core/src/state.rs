@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -84,7 +85,7 @@ pub struct Accepted {
     pub definition: String,
     pub definition_digest: Digest,
     pub release: i64,
-    pub input: Value,
+    pub input: Arc<Value>,
     /// When the run's timeout passes.
     pub deadline: Timestamp,
 }
@@ -103,7 +104,7 @@ pub struct RunState {
     pub failed: Option<RunFailure>,
     /// What is to be undone, in that order; empty until the run has failed.
     pub undoing: Vec<(StepName, Progress)>,
-    pub result: Option<Value>,
+    pub result: Option<Arc<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +118,7 @@ pub struct RunFailure {
 pub struct StepState {
     pub progress: Progress,
     /// Of a completed step; null otherwise.
-    pub value: Value,
+    pub value: Arc<Value>,
 }
 
 /// How far a step, or its compensation, has come.
@@ -164,7 +165,7 @@ impl RunState {
     }
 
     /// The value of a step: null unless it completed.
-    pub fn value(&self, step: &str) -> Option<&Value> {
+    pub fn value(&self, step: &str) -> Option<&Arc<Value>> {
         self.steps.get(step).map(|step| &step.value)
     }
 
@@ -184,7 +185,7 @@ impl RunState {
         match self.steps.get_mut(step) {
             Some(state) => state.progress = progress,
             None => {
-                self.steps.insert(step.clone(), StepState { progress, value: Value::Null });
+                self.steps.insert(step.clone(), StepState { progress, value: Arc::new(Value::Null) });
             }
         }
     }
@@ -210,7 +211,7 @@ pub fn evolve(state: &mut RunState, event: &Event) {
         Event::StepCompleted { step, value, .. } => {
             state.set(step, Progress::Completed);
             if let Some(state) = state.steps.get_mut(step) {
-                state.value = value.clone();
+                state.value = Arc::clone(value);
             }
         }
         Event::StepFailed { step, error, .. } => state.set(step, Progress::Failed(error.clone())),
@@ -237,7 +238,7 @@ pub fn evolve(state: &mut RunState, event: &Event) {
         Event::WorkflowCompensated {} => state.status = Status::Compensated,
         Event::WorkflowCompensationFailed { .. } => state.status = Status::CompensationFailed,
         Event::WorkflowCompleted { result } => {
-            state.result = Some(result.clone());
+            state.result = Some(Arc::clone(result));
             state.status = Status::Completed;
         }
     }

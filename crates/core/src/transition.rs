@@ -1,5 +1,7 @@
 //! The only way in which a run changes: events, what they make of the run, and the step's effects, in one commit.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::event::{Cause, Event, Failure};
@@ -30,7 +32,7 @@ pub struct RunRecord {
     pub status: Status,
     pub cause: Option<Cause>,
     /// Only of a COMPLETED run.
-    pub result: Option<Value>,
+    pub result: Option<Arc<Value>>,
     /// Why it failed, or what failed first in undoing it.
     pub error: Option<Failure>,
     pub driver: Driver,

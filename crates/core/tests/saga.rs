@@ -1,6 +1,7 @@
 //! Properties of the saga over random plans and histories: a shell in miniature, without I/O.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use aster_core::event::{Cost, Event, Failure, FailureCode};
 use aster_core::id::{Digest, WorkflowId};
@@ -103,7 +104,7 @@ fn accepted(timeout_ms: u64) -> RunState {
         definition: "test.random".into(),
         definition_digest: Digest([7; 32]),
         release: 1,
-        input: json!({}),
+        input: Arc::new(json!({})),
         deadline: START.plus_millis(timeout_ms),
     })
 }
@@ -149,7 +150,7 @@ impl<'a> Trial<'a> {
             Direction::Undo => &shape.undo_endings,
         };
         let result = match kinds[attempt.number as usize - 1] {
-            EndingKind::Ok => Ok(json!(attempt.number)),
+            EndingKind::Ok => Ok(Arc::new(json!(attempt.number))),
             EndingKind::Err => Err(Failure::new(FailureCode::Error, "refused")),
             EndingKind::Trap => Err(Failure::new(FailureCode::Trap, "panicked")),
         };

@@ -5,11 +5,9 @@
 //! it acts, writes the entry, and each entry says whose it is and how often that run wrote it. Anything but once is a fault of
 //! the host, which the tests look for.
 //!
-//! The crate also brings an allocator for instances that live for one call (`arena`), and it owns the bindings to the host
-//! (`aster:step/imports`), so that a component which uses it only declares its exports.
+//! The crate also owns the bindings to the host (`aster:step/imports`), so that a component which uses it only declares its
+//! exports.
 
-#[cfg(target_arch = "wasm32")]
-mod arena;
 mod bucket;
 mod entry;
 mod bindings {

@@ -1,0 +1,161 @@
+//! Taking runs in: durable before the caller hears of it, and one for each key.
+
+use aster_core::event::Event;
+use aster_core::id::{TenantId, WorkflowId};
+use aster_core::state::Status;
+use aster_core::time::Timestamp;
+use aster_core::transition::{Driver, RunRecord};
+use sqlx::Connection;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::Fault;
+use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
+
+/// A run to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// A new UUIDv7. Sending it again is the same acceptance.
+    pub workflow_id: WorkflowId,
+    pub tenant: TenantId,
+    /// The full name.
+    pub definition: String,
+    pub release: ReleaseId,
+    /// Of the registry, when `release` was resolved.
+    pub generation: i64,
+    pub key: Option<String>,
+    /// JSON text.
+    pub input: String,
+    /// SHA-256 of the input as canonical JSON.
+    pub input_digest: [u8; 32],
+    pub accepted_at: Timestamp,
+    pub deadline: Timestamp,
+    /// None: the run is READY, and whoever claims it first starts it.
+    pub start: Option<Start>,
+}
+
+/// The first transition of a run, made in the same commit as its acceptance.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub host: HostId,
+    pub events: Vec<Event>,
+    pub run: RunRecord,
+}
+
+impl NewRun {
+    /// The fence under which a run that was started with its acceptance goes on.
+    pub const FIRST_FENCE: aster_core::id::Fence = aster_core::id::Fence(1);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    New {
+        /// The failed run from which it took the key.
+        previous: Option<WorkflowId>,
+    },
+    /// The key's run has the same input: it is the answer.
+    Existing { workflow_id: WorkflowId, status: Status, accepted_at: Timestamp },
+    /// The key's run has other input, and isn't one that failed with everything undone.
+    KeyReused { workflow_id: WorkflowId, status: Status },
+}
+
+impl Store {
+    /// Accepts a run. If the answer of Postgres is lost it is asked again, which changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::RegistryMoved`] if another generation is current; [`Error::Refused`] for a key or an input that can't be
+    /// stored; [`Error::Unavailable`] if the outcome isn't known: sending the same `NewRun` again asks for it.
+    pub async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
+        if let Some(key) = &run.key {
+            check_name("key", key)?;
+            if key.is_empty() {
+                return Err(Error::refused("the key is empty"));
+            }
+        }
+        let give_up = Instant::now() + self.patience.outage;
+        let mut again = false;
+        loop {
+            let error = match self.accept_once(run, again).await {
+                Err(Error::Unavailable { source }) => source,
+                answer => return answer,
+            };
+            again |= matches!(Fault::of(&error), Fault::Lost);
+            if Instant::now() >= give_up {
+                return Err(Error::Unavailable { source: error });
+            }
+            sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn accept_once(&self, run: &NewRun, again: bool) -> Result<Acceptance, Error> {
+        let start = run.start.as_ref();
+        let record = start.map(|start| &start.run);
+        let (owner, fence, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
+            None => (None, 0, Some(run.accepted_at)),
+            Some((host, Driver::Owner)) => (Some(host.0), NewRun::FIRST_FENCE.0, None),
+            Some((_, Driver::ClaimableAt(at))) => (None, NewRun::FIRST_FENCE.0, Some(at)),
+            Some((_, Driver::Nobody)) => (None, NewRun::FIRST_FENCE.0, None),
+        };
+        let result = record.and_then(|record| record.result.as_ref());
+        let error = record.and_then(|record| record.error.as_ref());
+        let events = start.map_or(&[][..], |start| &start.events);
+        let event_types: Vec<&str> = events.iter().map(Event::event_type).collect();
+        let payloads: Vec<String> = events.iter().map(Event::payload).collect();
+
+        let mut connection = self.pool.acquire().await?;
+        let asked = sqlx::query!(
+            r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
+            from accept_run(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+            )"#,
+            again,
+            run.workflow_id.0,
+            run.tenant.as_str(),
+            run.definition,
+            run.release.0,
+            run.generation,
+            run.key,
+            run.input,
+            &run.input_digest[..],
+            instant(run.accepted_at),
+            instant(run.deadline),
+            record.map_or(Status::Ready, |record| record.status).as_str(),
+            record.and_then(|record| record.cause).map(|cause| cause.as_str()),
+            result.map(|result| to_json("the result", result)).transpose()?,
+            error.map(|error| to_json("the error", error)).transpose()?,
+            owner,
+            fence,
+            wake_at.map(instant),
+            &event_types as &[&str],
+            &payloads,
+        )
+        .fetch_one(&mut *connection);
+        let asked = match timeout(self.patience.answer, asked).await {
+            Ok(asked) => asked,
+            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        };
+        let row = match asked {
+            Ok(row) => row,
+            Err(error) => {
+                if Fault::of(&error) == Fault::Lost {
+                    let _ =
+                        timeout(std::time::Duration::from_millis(50), connection.detach().close_hard()).await;
+                }
+                return Err(error.into());
+            }
+        };
+
+        let other = row.other_workflow_id.map(WorkflowId);
+        let status = row.other_status.as_deref().map(super::runs::parse_status).transpose()?;
+        match (row.outcome.as_str(), other, status, row.other_accepted_at) {
+            ("NEW", previous, ..) => Ok(Acceptance::New { previous }),
+            ("EXISTING", Some(workflow_id), Some(status), Some(at)) => {
+                Ok(Acceptance::Existing { workflow_id, status, accepted_at: at.into() })
+            }
+            ("REUSED", Some(workflow_id), Some(status), _) => {
+                Ok(Acceptance::KeyReused { workflow_id, status })
+            }
+            ("MOVED", ..) => Err(Error::RegistryMoved { current: self.generation(&run.tenant).await? }),
+            (outcome, ..) => Err(Error::corrupt(format!("accept_run answered {outcome}"))),
+        }
+    }
+}

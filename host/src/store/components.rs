@@ -1,0 +1,382 @@
+//! Components: names, their versions, and the bytes that versions share.
+
+use aster_core::id::{Digest, TenantId};
+use aster_core::time::Timestamp;
+use aster_core::wit::Exports;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::error::Fault;
+use super::{Error, Store, check_name, digest, instant, parse_json, to_json, unsigned};
+
+/// A name and what is known under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    pub name: String,
+    /// The version that new runs pin; none until one is activated.
+    pub active: Option<Digest>,
+    /// Newest first.
+    pub versions: Vec<ComponentVersion>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentVersion {
+    pub digest: Digest,
+    pub uploaded_at: Timestamp,
+    pub size_bytes: u64,
+    pub exports: Exports,
+    /// The exports as WIT text.
+    pub wit: String,
+}
+
+/// What is uploaded under a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<'a> {
+    pub name: &'a str,
+    /// SHA-256 of `bytes`.
+    pub digest: Digest,
+    pub bytes: &'a [u8],
+    pub exports: &'a Exports,
+    pub wit: &'a str,
+    pub uploaded_at: Timestamp,
+    /// The registry's generation against which the activation was checked; none: the version is only staged.
+    pub activate_at: Option<i64>,
+}
+
+/// What a change of the registry came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Whether it wasn't so before.
+    pub is_new: bool,
+    /// Of the registry, after it.
+    pub generation: i64,
+}
+
+impl Store {
+    /// Keeps a version of a component, and activates it where that is asked for, all or nothing. The same bytes twice are one
+    /// version, uploaded when they first were.
+    ///
+    /// # Errors
+    /// [`Error::RegistryMoved`] if the activation was checked against another generation.
+    pub async fn put_component_version(
+        &self,
+        tenant: &TenantId,
+        upload: Upload<'_>,
+    ) -> Result<Registered, Error> {
+        check_name("component's name", upload.name)?;
+        let exports = to_json("the exports", upload.exports)?;
+        let mut change = self.change_registry(tenant, upload.activate_at).await?;
+        // The update locks the row, so that no deletion takes the bytes meanwhile; the bytes themselves aren't written again.
+        sqlx::query!(
+            "insert into component_bytes (digest, bytes, size_bytes)
+            values ($1, $2, $3)
+            on conflict (digest) do update set size_bytes = excluded.size_bytes",
+            &upload.digest.0[..],
+            upload.bytes,
+            i64::try_from(upload.bytes.len()).unwrap_or(i64::MAX),
+        )
+        .execute(&mut *change)
+        .await?;
+        sqlx::query!(
+            "insert into component (tenant, name) values ($1, $2) on conflict do nothing",
+            tenant.as_str(),
+            upload.name,
+        )
+        .execute(&mut *change)
+        .await?;
+        let inserted = sqlx::query!(
+            "insert into component_version (tenant, name, digest, uploaded_at, exports, wit)
+            values ($1, $2, $3, $4, $5::text::json, $6)
+            on conflict do nothing",
+            tenant.as_str(),
+            upload.name,
+            &upload.digest.0[..],
+            instant(upload.uploaded_at),
+            exports,
+            upload.wit,
+        )
+        .execute(&mut *change)
+        .await?;
+        if upload.activate_at.is_some() {
+            set_active(&mut change, tenant, upload.name, upload.digest).await?;
+        }
+        let generation = current_generation(&mut change, tenant).await?;
+        change.commit().await?;
+        Ok(Registered { is_new: inserted.rows_affected() > 0, generation })
+    }
+
+    /// Makes a version the one that new runs pin. `checked_at` is the generation against which its fitness was checked.
+    ///
+    /// # Errors
+    /// [`Error::RegistryMoved`]: check again. [`Error::NotFound`]: no such version.
+    pub async fn activate_component(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        digest: Digest,
+        checked_at: i64,
+    ) -> Result<Registered, Error> {
+        check_name("component's name", name)?;
+        let mut change = self.change_registry(tenant, Some(checked_at)).await?;
+        let known = sqlx::query_scalar!(
+            r#"select exists (
+                select from component_version where tenant = $1 and name = $2 and digest = $3
+            ) as "known!""#,
+            tenant.as_str(),
+            name,
+            &digest.0[..],
+        )
+        .fetch_one(&mut *change)
+        .await?;
+        if !known {
+            return Err(Error::not_found(format!("version {digest} of component `{name}`")));
+        }
+        let is_new = set_active(&mut change, tenant, name, digest).await?;
+        let generation = current_generation(&mut change, tenant).await?;
+        change.commit().await?;
+        Ok(Registered { is_new, generation })
+    }
+
+    /// All components of a tenant with all their versions, by name.
+    pub async fn list_components(&self, tenant: &TenantId) -> Result<Vec<Component>, Error> {
+        self.components(tenant, None).await
+    }
+
+    pub async fn get_component(&self, tenant: &TenantId, name: &str) -> Result<Option<Component>, Error> {
+        Ok(self.components(tenant, Some(name)).await?.pop())
+    }
+
+    /// The bytes of a component that some tenant has uploaded.
+    pub async fn load_component_bytes(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
+        let bytes = sqlx::query_scalar!("select bytes from component_bytes where digest = $1", &digest.0[..])
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(bytes)
+    }
+
+    /// Deletes a version, and its bytes if no other name or tenant has them.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if it is active, or pinned by a run that is unfinished or COMPENSATION_FAILED.
+    pub async fn delete_component_version(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        digest: Digest,
+    ) -> Result<Registered, Error> {
+        check_name("component's name", name)?;
+        // A version of the same bytes that comes in meanwhile makes the deletion of the bytes fail; then they stay.
+        for with_bytes in [true, false] {
+            match self.try_delete_component_version(tenant, name, digest, with_bytes).await {
+                Err(Deletion::BytesWereTakenUp) => {}
+                Err(Deletion::Failed(error)) => return Err(error),
+                Ok(deleted) => return Ok(deleted),
+            }
+        }
+        Err(Error::corrupt(format!("version {digest} of component `{name}` can't be deleted")))
+    }
+
+    async fn try_delete_component_version(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        digest: Digest,
+        with_bytes: bool,
+    ) -> Result<Registered, Deletion> {
+        let mut change = self.change_registry(tenant, None).await?;
+        let what = || format!("version {digest} of component `{name}`");
+        let is_active = sqlx::query_scalar!(
+            r#"select c.active_digest is not distinct from v.digest as "is_active!"
+            from component_version v
+            join component c on c.tenant = v.tenant and c.name = v.name
+            where v.tenant = $1 and v.name = $2 and v.digest = $3"#,
+            tenant.as_str(),
+            name,
+            &digest.0[..],
+        )
+        .fetch_optional(&mut *change)
+        .await?
+        .ok_or_else(|| Error::not_found(what()))?;
+        if is_active {
+            return Err(Error::InUse { what: what(), by: "it is the active version".into() }.into());
+        }
+        let pinned_by = sqlx::query_scalar!(
+            "select r.workflow_id
+            from workflow_run r
+            where r.tenant = $1
+                and r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
+                and r.release_id in (
+                    select c.release_id
+                    from release_component c
+                    join release e on e.release_id = c.release_id
+                    where e.tenant = $1 and c.component = $2 and c.digest = $3
+                )
+            limit 1",
+            tenant.as_str(),
+            name,
+            &digest.0[..],
+        )
+        .fetch_optional(&mut *change)
+        .await?;
+        if let Some(run) = pinned_by {
+            return Err(Error::InUse { what: what(), by: format!("run {run} pins it") }.into());
+        }
+        sqlx::query!(
+            "delete from component_version where tenant = $1 and name = $2 and digest = $3",
+            tenant.as_str(),
+            name,
+            &digest.0[..],
+        )
+        .execute(&mut *change)
+        .await?;
+        sqlx::query!(
+            "delete from component c
+            where c.tenant = $1 and c.name = $2
+                and not exists (select from component_version v where v.tenant = c.tenant and v.name = c.name)",
+            tenant.as_str(),
+            name,
+        )
+        .execute(&mut *change)
+        .await?;
+        if with_bytes {
+            let deleted = sqlx::query!(
+                "delete from component_bytes b
+                where b.digest = $1
+                    and not exists (select from component_version v where v.digest = b.digest)",
+                &digest.0[..],
+            )
+            .execute(&mut *change)
+            .await;
+            match deleted {
+                Err(error) if matches!(Fault::of(&error), Fault::Data(_)) => {
+                    return Err(Deletion::BytesWereTakenUp);
+                }
+                deleted => drop(deleted?),
+            }
+        }
+        let generation = raise_generation(&mut change, tenant).await?;
+        change.commit().await?;
+        Ok(Registered { is_new: true, generation })
+    }
+
+    async fn components(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Component>, Error> {
+        if name.is_some_and(|name| name.contains('\0')) {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query!(
+            r#"select c.name, c.active_digest, v.digest, v.uploaded_at, b.size_bytes, v.exports::text as "exports!", v.wit
+            from component c
+            join component_version v on v.tenant = c.tenant and v.name = c.name
+            join component_bytes b on b.digest = v.digest
+            where c.tenant = $1
+                and ($2::text is null or c.name = $2)
+            order by c.name, v.uploaded_at desc, v.digest"#,
+            tenant.as_str(),
+            name,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut components: Vec<Component> = Vec::new();
+        for row in rows {
+            let version = ComponentVersion {
+                digest: digest(&row.digest)?,
+                uploaded_at: row.uploaded_at.into(),
+                size_bytes: unsigned(row.size_bytes),
+                exports: parse_json("the exports of a component", &row.exports)?,
+                wit: row.wit,
+            };
+            match components.last_mut() {
+                Some(component) if component.name == row.name => component.versions.push(version),
+                _ => components.push(Component {
+                    name: row.name,
+                    active: row.active_digest.as_deref().map(digest).transpose()?,
+                    versions: vec![version],
+                }),
+            }
+        }
+        Ok(components)
+    }
+
+    /// Begins a change of what a tenant's new runs may pin: from here to its commit nothing is accepted and nothing else changes
+    /// the registry.
+    ///
+    /// # Errors
+    /// [`Error::RegistryMoved`] if another generation than `expected` is current.
+    pub(super) async fn change_registry(
+        &self,
+        tenant: &TenantId,
+        expected: Option<i64>,
+    ) -> Result<Transaction<'static, Postgres>, Error> {
+        let mut change = self.pool.begin().await?;
+        sqlx::query!(
+            r#"select 1 as "locked" from pg_advisory_xact_lock(registry_lock($1))"#,
+            tenant.as_str()
+        )
+        .fetch_one(&mut *change)
+        .await?;
+        // A later statement, and so a later snapshot than the lock.
+        let current = current_generation(&mut change, tenant).await?;
+        match expected {
+            Some(expected) if expected != current => Err(Error::RegistryMoved { current }),
+            _ => Ok(change),
+        }
+    }
+}
+
+/// Why a deletion was undone.
+enum Deletion {
+    BytesWereTakenUp,
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Deletion {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Returns whether another version, or none, was active before; raises the generation then.
+async fn set_active(
+    change: &mut PgConnection,
+    tenant: &TenantId,
+    name: &str,
+    digest: Digest,
+) -> Result<bool, Error> {
+    let changed = sqlx::query!(
+        "update component
+        set active_digest = $3
+        where tenant = $1 and name = $2
+            and active_digest is distinct from $3",
+        tenant.as_str(),
+        name,
+        &digest.0[..],
+    )
+    .execute(&mut *change)
+    .await?
+    .rows_affected()
+        > 0;
+    if changed {
+        raise_generation(change, tenant).await?;
+    }
+    Ok(changed)
+}
+
+pub(super) async fn current_generation(change: &mut PgConnection, tenant: &TenantId) -> Result<i64, Error> {
+    let generation =
+        sqlx::query_scalar!("select generation from registry where tenant = $1", tenant.as_str())
+            .fetch_optional(change)
+            .await?;
+    Ok(generation.unwrap_or(0))
+}
+
+pub(super) async fn raise_generation(change: &mut PgConnection, tenant: &TenantId) -> Result<i64, Error> {
+    let generation = sqlx::query_scalar!(
+        "insert into registry as r (tenant, generation)
+        values ($1, 1)
+        on conflict (tenant) do update set generation = r.generation + 1
+        returning generation",
+        tenant.as_str(),
+    )
+    .fetch_one(change)
+    .await?;
+    Ok(generation)
+}

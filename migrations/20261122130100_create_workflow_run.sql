@@ -1,0 +1,87 @@
+create table workflow_run (
+    workflow_id uuid not null,
+    tenant text collate "C" not null,
+    definition text collate "C" not null,
+    release_id bigint not null,
+    key text collate "C",
+    previous_workflow_id uuid,
+    input json not null,
+    status text collate "C" not null,
+    cause text collate "C",
+    result json,
+    error json,
+    accepted_at timestamptz not null,
+    updated_at timestamptz not null,
+    deadline timestamptz not null,
+    owner uuid,
+    fence bigint not null,
+    last_sequence bigint not null,
+    wake_at timestamptz,
+    constraint workflow_run_pkey primary key (workflow_id),
+    constraint workflow_run_status check (
+        status in ('READY', 'RUNNING', 'COMPLETED', 'FAILED', 'COMPENSATING', 'COMPENSATED', 'COMPENSATION_FAILED')
+    ),
+    constraint workflow_run_cause check (cause in ('STEP', 'TIMEOUT', 'CANCEL')),
+    -- A run that is driven is not claimed, and one that is unfinished is driven or will be claimed: none is forgotten.
+    constraint workflow_run_driven_or_waking check (owner is null or wake_at is null),
+    constraint workflow_run_not_forgotten check (
+        status in ('COMPLETED', 'FAILED', 'COMPENSATED', 'COMPENSATION_FAILED')
+        or owner is not null
+        or wake_at is not null
+    )
+) with (fillfactor = 80);
+
+comment on table workflow_run is 'One row for each accepted run: what was accepted, and what its events make of it, kept beside them so that lists and claims need no replay.';
+comment on column workflow_run.workflow_id is 'A UUIDv7.';
+comment on column workflow_run.definition is 'The full name, module.function.';
+comment on column workflow_run.release_id is 'The pinned release. No foreign key: its check would make every acceptance lock the same row.';
+comment on column workflow_run.key is 'The caller''s idempotency key; workflow_key says which run is its newest.';
+comment on column workflow_run.previous_workflow_id is 'The failed run from which this one took the key.';
+comment on column workflow_run.result is 'Only of a COMPLETED run.';
+comment on column workflow_run.error is 'Why it failed, or what failed first in undoing it.';
+comment on column workflow_run.owner is 'The host that drives the run and alone may write it. No foreign key: see release_id.';
+comment on column workflow_run.fence is 'Raised at each change of owner and when a lost answer is settled; a commit under an older one is refused.';
+comment on column workflow_run.last_sequence is 'Of its newest event; 0 before the first.';
+comment on column workflow_run.wake_at is 'From then on any host may claim the run. Null while it is driven or over.';
+
+-- Store::claim and Store::next_wake_at: whose turn has come?
+create index workflow_run_by_wake_at on workflow_run (wake_at) where wake_at is not null;
+-- Store::owned, Store::retire_host and Store::fence_off_dead_hosts: what does a host own?
+create index workflow_run_by_owner on workflow_run (owner) where owner is not null;
+-- Store::list_runs: the newest of a tenant, also those that are COMPLETED.
+create index workflow_run_by_tenant on workflow_run (tenant, workflow_id);
+-- Store::list_runs and Store::run_ids_by_status by a rarer status, and which unfinished runs pin a component version.
+-- COMPLETED is left out: it is the bulk, and a run that goes well then costs this index one entry.
+create index workflow_run_by_status on workflow_run (tenant, status, workflow_id) where status <> 'COMPLETED';
+
+create table workflow_key (
+    tenant text collate "C" not null,
+    definition text collate "C" not null,
+    key text collate "C" not null,
+    workflow_id uuid not null,
+    input_digest bytea not null,
+    constraint workflow_key_pkey primary key (tenant, definition, key),
+    constraint workflow_key_input_digest check (octet_length(input_digest) = 32)
+);
+
+comment on table workflow_key is 'The newest run of each key. Its row is inserted before the run, and only who inserts or updates it inserts a run.';
+comment on column workflow_key.input_digest is 'SHA-256 of that run''s input as canonical JSON (RFC 8785): the same key with the same input is the same run.';
+
+create table workflow_events (
+    workflow_id uuid not null,
+    sequence bigint not null,
+    event_type text collate "C" not null,
+    payload json not null,
+    occurred_at timestamptz not null,
+    constraint workflow_events_pkey primary key (workflow_id, sequence),
+    constraint workflow_events_sequence check (sequence >= 1)
+) partition by range (workflow_id);
+
+comment on table workflow_events is 'What happened to each run, append-only. Partitioned by ranges of ids, which are ranges of time, so that old ones can be dropped whole.';
+comment on column workflow_events.sequence is 'Gapless from 1 within a run. The primary key is a backstop: fence and last_sequence of the run decide who may append.';
+comment on column workflow_events.payload is 'Versioned (field v), read forever. Not jsonb: no query looks inside, and text costs less.';
+comment on column workflow_events.occurred_at is 'By the database''s clock. For people; never compared to order events.';
+
+create table workflow_events_default partition of workflow_events default;
+
+comment on table workflow_events_default is 'Takes the runs that no range was made for.';

@@ -1,0 +1,111 @@
+-- Accepts a run, or says which one already has its key. Outcomes:
+--   NEW       the run was inserted; other_workflow_id is the failed run whose key it took, if any
+--   EXISTING  the key's newest run has the same input: it is the answer
+--   REUSED    the key's newest run has other input, and hasn't failed cleanly
+--   MOVED     the registry has changed since generation p_generation: resolve again
+--
+-- The key's row comes first, and only who inserts or updates it inserts a run. Each statement takes a new snapshot, so who
+-- lost a race sees the winner. Sending the same p_workflow_id again (p_again) after a lost answer is safe: whichever
+-- call comes second finds the first one's run.
+create function accept_run(
+    p_again boolean,
+    p_workflow_id uuid,
+    p_tenant text,
+    p_definition text,
+    p_release_id bigint,
+    p_generation bigint,
+    p_key text,
+    p_input text,
+    p_input_digest bytea,
+    p_accepted_at timestamptz,
+    p_deadline timestamptz,
+    p_status text,
+    p_cause text,
+    p_result text,
+    p_error text,
+    p_owner uuid,
+    p_fence bigint,
+    p_wake_at timestamptz,
+    p_event_types text[],
+    p_event_payloads text[]
+)
+returns table (outcome text, other_workflow_id uuid, other_status text, other_accepted_at timestamptz)
+language plpgsql
+volatile
+as $$
+declare
+    v_previous uuid;
+    v_newest record;
+begin
+    if p_again then
+        return query
+        select 'NEW', r.previous_workflow_id, null::text, null::timestamptz
+        from workflow_run r
+        where r.workflow_id = p_workflow_id;
+        if found then
+            return;
+        end if;
+    end if;
+
+    perform pg_advisory_xact_lock_shared(registry_lock(p_tenant));
+    if coalesce((select g.generation from registry g where g.tenant = p_tenant), 0) <> p_generation then
+        return query select 'MOVED', null::uuid, null::text, null::timestamptz;
+        return;
+    end if;
+
+    while p_key is not null loop
+        insert into workflow_key (tenant, definition, key, workflow_id, input_digest)
+        values (p_tenant, p_definition, p_key, p_workflow_id, p_input_digest)
+        on conflict do nothing;
+        exit when found;
+
+        select k.workflow_id, k.input_digest, r.status, r.accepted_at, r.previous_workflow_id
+        into v_newest
+        from workflow_key k
+        left join workflow_run r on r.workflow_id = k.workflow_id
+        where k.tenant = p_tenant and k.definition = p_definition and k.key = p_key;
+        -- The key went meanwhile.
+        continue when not found;
+
+        if v_newest.workflow_id = p_workflow_id then
+            return query select 'NEW', v_newest.previous_workflow_id, null::text, null::timestamptz;
+            return;
+        elsif v_newest.status is not null and v_newest.input_digest = p_input_digest then
+            return query select 'EXISTING', v_newest.workflow_id, v_newest.status, v_newest.accepted_at;
+            return;
+        elsif v_newest.status not in ('FAILED', 'COMPENSATED') then
+            return query select 'REUSED', v_newest.workflow_id, v_newest.status, v_newest.accepted_at;
+            return;
+        end if;
+
+        update workflow_key k
+        set workflow_id = p_workflow_id, input_digest = p_input_digest
+        where k.tenant = p_tenant and k.definition = p_definition and k.key = p_key
+            and k.workflow_id = v_newest.workflow_id;
+        if found then
+            v_previous := v_newest.workflow_id;
+            exit;
+        end if;
+    end loop;
+
+    insert into workflow_run (
+        workflow_id, tenant, definition, release_id, key, previous_workflow_id, input, status, cause, result, error,
+        accepted_at, updated_at, deadline, owner, fence, last_sequence, wake_at
+    )
+    values (
+        p_workflow_id, p_tenant, p_definition, p_release_id, p_key, v_previous, p_input::json, p_status, p_cause,
+        p_result::json, p_error::json, p_accepted_at, p_accepted_at, p_deadline, p_owner, p_fence,
+        cardinality(p_event_types), p_wake_at
+    )
+    on conflict (workflow_id) do nothing;
+
+    -- Not inserted: the first call came through meanwhile.
+    if found then
+        insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
+        select p_workflow_id, e.sequence, e.event_type, e.payload::json, p_accepted_at
+        from unnest(p_event_types, p_event_payloads) with ordinality as e (event_type, payload, sequence);
+    end if;
+
+    return query select 'NEW', v_previous, null::text, null::timestamptz;
+end;
+$$;
