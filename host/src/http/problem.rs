@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{registry, store, submit};
 
-/// Seconds after which a client may try again when the database doesn't answer or the host is full.
+/// Seconds after which a client may try again when the database doesn't answer.
 const RETRY_AFTER: &str = "2";
 
 /// One kind of problem: what its `type`, `title` and `status` are.
@@ -63,7 +63,6 @@ kinds! {
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
     UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
-    OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "The host is full";
 }
 
 /// One thing that is wrong in a request.
@@ -249,6 +248,7 @@ impl From<registry::Error> for Problem {
             }
             Error::NotReady(_) => Self::new(&NOT_READY, detail),
             Error::InUse(_) => Self::new(&IN_USE, detail),
+            Error::Sandbox(error) => Self::internal(error),
             Error::Store(error) => error.into(),
         }
     }
@@ -270,7 +270,6 @@ impl From<submit::Error> for Problem {
             Error::KeyReused { workflow_id, status, .. } => Self::new(&KEY_REUSED, detail)
                 .with("workflowId", workflow_id.to_string())
                 .with("workflowStatus", status.as_str()),
-            Error::Overloaded(_) => Self::new(&OVERLOADED, detail).retry_later(),
             Error::Store(error) => error.into(),
         }
     }

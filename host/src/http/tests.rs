@@ -242,6 +242,5 @@ fn errors_of_the_inside_become_problems_with_their_status() {
     check(registry::Error::Diagnostics(Vec::new()).into(), &problem::INVALID_SOURCE);
     check(registry::Error::NotReady("x".into()).into(), &problem::NOT_READY);
     check(submit::Error::Key("x".into()).into(), &problem::INVALID_KEY);
-    check(submit::Error::Overloaded("x".into()).into(), &problem::OVERLOADED);
     check(submit::Error::Registry(registry::Error::InUse("x".into())).into(), &problem::IN_USE);
 }
