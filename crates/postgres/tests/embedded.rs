@@ -210,6 +210,36 @@ fn a_cluster_of_another_version_is_refused() {
 }
 
 #[test]
+fn a_server_that_cannot_start_is_quoted() {
+    let folder = private_folder();
+    start(folder.path()).stop();
+    break_settings(folder.path());
+    let message = Embedded::start(options(folder.path())).unwrap_err().to_string();
+    assert!(message.contains("ended while it was starting"), "{message}");
+    assert!(message.contains("no_such_setting"), "{message}");
+}
+
+#[test]
+fn a_server_that_dies_again_and_again_is_given_up() {
+    let folder = private_folder();
+    let postgres = start(folder.path());
+    break_settings(folder.path());
+    kill_process(pid(postgres.pid().unwrap()), Signal::KILL).unwrap();
+    wait_until("it is given up", || postgres.given_up().is_some());
+    let reason = postgres.given_up().unwrap();
+    assert!(reason.contains("isn't started again"), "{reason}");
+    assert!(reason.contains("no_such_setting"), "{reason}");
+    assert_eq!(postgres.pid(), None);
+}
+
+/// From the next start on, the server refuses to run.
+fn break_settings(data_dir: &Path) {
+    let path = data_dir.join("postgres/data/postgresql.conf");
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(&path, settings + "\nno_such_setting = on\n").unwrap();
+}
+
+#[test]
 fn a_path_too_long_for_a_socket_gets_one_elsewhere() {
     let folder = private_folder();
     let long = folder.path().join("l".repeat(100));

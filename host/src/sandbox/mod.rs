@@ -160,4 +160,9 @@ impl Sandbox {
     pub fn allocation(&self) -> Allocation {
         self.inner.allocation
     }
+
+    /// The engine, for measurements that compare a call with Wasmtime alone.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
 }

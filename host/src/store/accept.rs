@@ -1,15 +1,19 @@
 //! Taking runs in: durable before the caller hears of it, and one for each key.
 
+use std::time::Duration;
+
 use aster_core::event::Event;
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
-use sqlx::Connection;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::Fault;
-use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
+use super::{Error, HostId, ReleaseId, Store, abandon, check_name, in_time, instant, to_json};
+
+/// Between attempts while Postgres can't work.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A run to be accepted.
 #[derive(Clone, Debug)]
@@ -78,11 +82,11 @@ impl Store {
                 Err(Error::Unavailable { source }) => source,
                 answer => return answer,
             };
-            again |= matches!(Fault::of(&error), Fault::Lost);
+            again |= Fault::of(&error) == Fault::Lost;
             if Instant::now() >= give_up {
                 return Err(Error::Unavailable { source: error });
             }
-            sleep(std::time::Duration::from_millis(20)).await;
+            sleep(PAUSE).await;
         }
     }
 
@@ -129,16 +133,11 @@ impl Store {
             &payloads,
         )
         .fetch_one(&mut *connection);
-        let asked = match timeout(self.patience.answer, asked).await {
-            Ok(asked) => asked,
-            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        };
-        let row = match asked {
+        let row = match in_time(self.patience, asked).await {
             Ok(row) => row,
             Err(error) => {
                 if Fault::of(&error) == Fault::Lost {
-                    let _ =
-                        timeout(std::time::Duration::from_millis(50), connection.detach().close_hard()).await;
+                    abandon(connection).await;
                 }
                 return Err(error.into());
             }

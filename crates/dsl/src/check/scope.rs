@@ -1,5 +1,7 @@
 //! What names refer to.
 
+use std::collections::HashSet;
+
 use super::Model;
 use crate::Span;
 use crate::ast::{Expr, ExprKind, Name, Statement, StatementKind};
@@ -10,11 +12,11 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     for (place, step) in model.workflow.steps.iter().enumerate() {
         if let Some(when) = &step.when {
             no_calls(when, "`when`", sink);
-            Scope { model, place, own_value: false, locals: Vec::new() }.expr(when, sink);
+            Scope::new(model, place, false).expr(when, sink);
         }
-        Scope { model, place, own_value: false, locals: Vec::new() }.body(&step.body, sink);
+        Scope::new(model, place, false).body(&step.body, sink);
         if let Some(compensation) = model.compensations[place] {
-            Scope { model, place, own_value: true, locals: Vec::new() }.body(&compensation.body, sink);
+            Scope::new(model, place, true).body(&compensation.body, sink);
         }
     }
 }
@@ -35,10 +37,16 @@ struct Scope<'m, 't> {
     place: usize,
     /// In its compensation, a step's own value can be read.
     own_value: bool,
+    /// Those of inner blocks behind those of outer ones.
     locals: Vec<&'t str>,
+    known: HashSet<&'t str>,
 }
 
-impl<'t> Scope<'_, 't> {
+impl<'m, 't> Scope<'m, 't> {
+    fn new(model: &'m Model<'t>, place: usize, own_value: bool) -> Self {
+        Self { model, place, own_value, locals: Vec::new(), known: HashSet::new() }
+    }
+
     fn body(&mut self, statements: &'t [Statement], sink: &mut Sink) {
         let outer = self.locals.len();
         for statement in statements {
@@ -57,12 +65,14 @@ impl<'t> Scope<'_, 't> {
                 }
             }
         }
-        self.locals.truncate(outer);
+        for name in self.locals.drain(outer..) {
+            self.known.remove(name);
+        }
     }
 
     fn declare(&mut self, name: &'t Name, sink: &mut Sink) {
         let text = name.text.as_str();
-        let taken = if self.locals.contains(&text) {
+        let taken = if self.known.contains(text) {
             "a name of this block"
         } else if self.is_param(text) {
             "a parameter"
@@ -70,6 +80,7 @@ impl<'t> Scope<'_, 't> {
             "a step"
         } else {
             self.locals.push(text);
+            self.known.insert(text);
             return;
         };
         sink.report(&codes::DECLARED_TWICE, name.span, format!("`{text}` is already {taken}"))
@@ -84,7 +95,7 @@ impl<'t> Scope<'_, 't> {
     }
 
     fn name(&self, name: &str, span: Span, sink: &mut Sink) {
-        if self.locals.contains(&name) || self.is_param(name) {
+        if self.known.contains(name) || self.is_param(name) {
             return;
         }
         match self.model.steps.get(name) {
@@ -139,7 +150,10 @@ impl<'t> Scope<'_, 't> {
         } else {
             (
                 format!("step `{other}` is not surely complete when step `{own}` runs"),
-                format!("let step `{own}` depend on it: `depends on [{}]`", self.with(other)),
+                match &self.model.depends_on[self.place][..] {
+                    many if many.len() > 8 => format!("let step `{own}` depend on `{other}` as well"),
+                    _ => format!("let step `{own}` depend on it: `depends on [{}]`", self.with(other)),
+                },
             )
         };
         sink.report(&codes::NOT_COMPLETE, span, message).help(help);
@@ -158,6 +172,6 @@ impl<'t> Scope<'_, 't> {
     }
 
     fn is_param(&self, name: &str) -> bool {
-        self.model.function.params.iter().any(|param| param.name.text == name)
+        self.model.params.contains_key(name)
     }
 }

@@ -9,12 +9,14 @@ use super::bindings::wasi::keyvalue::{atomics, store};
 use super::session;
 
 /// An open bucket: its checked name. Buckets need no making; one without keys is empty.
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct Bucket {
     name: Arc<str>,
 }
 
 /// What a guest is told, or what ends its call.
-pub(crate) enum Error {
+#[expect(unreachable_pub, reason = "the generated bindings name it")]
+pub enum Error {
     /// For the guest, which may go on.
     Refused(String),
     /// Ends the attempt without a verdict on the step.

@@ -47,7 +47,7 @@ pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Why an operation gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(in crate::sandbox) enum Error {
     /// The guest asked for what can't be; it is told, and may go on.
     #[error("{0}")]
     Refused(String),
@@ -124,7 +124,7 @@ impl Session {
     }
 
     /// Sets or deletes.
-    pub(super) fn set(
+    pub(in crate::sandbox) fn set(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
