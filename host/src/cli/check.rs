@@ -40,7 +40,9 @@ impl Check {
                 None => aster_dsl::check(&file, &source),
             };
             if self.format.format == Format::Text && !checked.diagnostics.is_empty() {
-                print::data(aster_dsl::render(&file, &source, &checked.diagnostics, print::color()).trim_end())?;
+                print::data(
+                    aster_dsl::render(&file, &source, &checked.diagnostics, print::color()).trim_end(),
+                )?;
             }
             found.extend(checked.diagnostics);
         }
@@ -63,7 +65,10 @@ pub(super) fn read_source(path: &Path) -> anyhow::Result<(String, String)> {
 /// What a host says of a source, as the diagnostics that it made. One with a code that this client doesn't know comes
 /// from a newer host, and is left out here.
 pub(super) fn diagnostics_of(found: &[Value]) -> Vec<Diagnostic> {
-    found.iter().filter_map(|found| serde_json::from_value::<Found>(found.clone()).ok()?.diagnostic()).collect()
+    found
+        .iter()
+        .filter_map(|found| serde_json::from_value::<Found>(found.clone()).ok()?.diagnostic())
+        .collect()
 }
 
 /// `2 errors, 1 warning in 3 files`

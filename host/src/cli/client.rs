@@ -66,7 +66,9 @@ impl Client {
     pub(super) fn new(host: &str, tenant: Option<String>, user: Option<String>) -> anyhow::Result<Self> {
         let base = host.trim_end_matches('/');
         if base.starts_with("https://") {
-            bail!("`{host}`: this client speaks plain HTTP only; reach the host inside its network, or through a tunnel");
+            bail!(
+                "`{host}`: this client speaks plain HTTP only; reach the host inside its network, or through a tunnel"
+            );
         }
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
         if !base.starts_with("http://") || base.len() == "http://".len() {

@@ -130,8 +130,17 @@ impl One {
         if self.format.format == Format::Json {
             return print::json(&run);
         }
-        let fields =
-            ["workflowId", "definition", "key", "status", "cause", "createdAt", "updatedAt", "deadline", "error"];
+        let fields = [
+            "workflowId",
+            "definition",
+            "key",
+            "status",
+            "cause",
+            "createdAt",
+            "updatedAt",
+            "deadline",
+            "error",
+        ];
         let shown = fields.iter().filter(|field| !run[**field].is_null());
         let mut rows: Vec<_> = shown.map(|field| vec![format!("{field}:"), text(&run[*field])]).collect();
         rows.extend(["input", "result"].map(|field| vec![format!("{field}:"), run[field].to_string()]));
