@@ -99,7 +99,9 @@ fn size(text: &str) -> Result<u64, String> {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         _ => {
-            return Err(format!("`{unit}` is not a unit of size: expected B, KiB, MiB or GiB, as in `64MiB`"));
+            return Err(format!(
+                "`{unit}` is not a unit of size: expected B, KiB, MiB or GiB, as in `64MiB`"
+            ));
         }
     };
     number.checked_mul(bytes).ok_or_else(|| "too large".to_owned())
