@@ -93,15 +93,7 @@ impl Sandbox {
             }
         };
         let deadline = tokio::time::Instant::from_std(limits.deadline);
-        let _slots = match self.inner.slots.try_acquire_many(loaded.slots) {
-            Ok(slots) => slots,
-            Err(_) => {
-                match tokio::time::timeout_at(deadline, self.inner.slots.acquire_many(loaded.slots)).await {
-                    Ok(slots) => slots.map_err(|_| Error::Busy("it is closed".into()))?,
-                    Err(_) => return Err(Error::Busy("no instance came free before the deadline".into())),
-                }
-            }
-        };
+        let _slots = self.slots(loaded, deadline).await?;
 
         let mut store = self.store(&limits, context, component, session.clone());
         let guest = run(&mut store.store, loaded, function, &params, signature.result.is_some());
