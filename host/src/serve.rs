@@ -1,6 +1,5 @@
 //! `aster serve`: everything wired together, from the listener to the last task.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -76,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
-        tokio::task::spawn_blocking(move || embedded.stop()).await?.context("Postgres didn't stop in order")?;
+        tokio::task::spawn_blocking(move || embedded.stop()).await?;
     }
     info!("stopped");
     Ok(())
@@ -109,8 +108,16 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
 }
 
 fn sandbox_options(config: &Config) -> sandbox::Options {
-    let _ = config;
-    unimplemented!()
+    let limits = &config.limits;
+    sandbox::Options {
+        max_component_bytes: usize::try_from(limits.component_bytes).unwrap_or(usize::MAX),
+        max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
+        cache_dir: match &config.database {
+            Database::DataDir(folder) => Some(folder.join("compiled")),
+            Database::Url(_) => None,
+        },
+        ..sandbox::Options::default()
+    }
 }
 
 async fn asked_to_stop() {

@@ -29,7 +29,7 @@ fn a_private_postgres_survives_the_death_of_its_host_and_its_own() {
     let first = client.ended(first["workflowId"].as_str().unwrap());
     assert_eq!(first["status"], "COMPLETED");
 
-    let pid_file = std::fs::read_to_string(folder.path().join("postgres/postmaster.pid"));
+    let pid_file = std::fs::read_to_string(folder.path().join("postgres/data/postmaster.pid"));
     let pid: i32 = pid_file.expect("a postmaster runs").lines().next().unwrap().trim().parse().unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the postmaster can be killed");
@@ -56,7 +56,7 @@ fn a_host_stops_in_order_and_its_postgres_with_it() {
     let folder = folder();
     let mut host = Host::start(&Options::data_dir(folder.path()));
     assert_eq!(host.stop(), Some(0), "{}", host.log());
-    assert!(!folder.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");
+    assert!(!folder.path().join("postgres/data/postmaster.pid").exists(), "Postgres still runs");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn without_its_database_a_host_answers_503_and_nothing_is_half_done() {
     let client = host.client();
     host.set_up();
     ledger::seed(client, "PROD-A", 100);
-    postgres.stop().expect("Postgres stops");
+    postgres.stop();
 
     let refused = client.post("/api/orders", &order("ORD-1"));
     assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));

@@ -50,7 +50,9 @@ fn check_ends(client: &Client, accepted: &BTreeMap<String, String>, orders: &[Va
             assert_eq!(&id, known, "{order_id} was accepted as another run before");
         }
         let run = client.ended(&id);
-        let right = if order_id.starts_with("good") { "COMPLETED" } else { "COMPENSATED" };
+        // Rightly so, for a step that was in flight at three kills.
+        let host_lost = run["error"]["code"] == "HOST_LOST";
+        let right = if order_id.starts_with("good") && !host_lost { "COMPLETED" } else { "COMPENSATED" };
         assert_eq!(run["status"], right, "{order_id}: {:#}", client.events(&id));
         check_log(client, &id);
         runs.push(run);
@@ -82,37 +84,62 @@ fn check_log(client: &Client, id: &str) {
     assert_eq!(undone, started, "not undone last first: {log:?}");
 }
 
-#[test]
-fn a_crash_at_any_point_changes_no_outcome() {
+/// Lets hosts die at `point`: at its first passage, in the middle of the runs, and while something is being undone.
+fn check_crashes_at(point: &str) {
     let database = Database::create();
     set_up(&database);
     let mut all_orders = Vec::new();
     let mut all_accepted = BTreeMap::new();
-    for point in aster_host::crash::POINTS {
-        // The first passage, one in the middle of the runs, and one while something is being undone.
-        for nth in [1, 3, 7] {
-            let round = format!("{point}-{nth}");
-            let orders = orders(&round);
-            let mut accepted = BTreeMap::new();
-            let mut host = Host::start(&options(&database).environment("ASTER_CRASH_AT", &format!("{point}:{nth}")));
-            for order in &orders {
-                if let Some(id) = send(host.client(), order) {
-                    accepted.insert(order["orderId"].as_str().unwrap().to_owned(), id);
-                }
+    for nth in [1, 4, 9] {
+        let orders = orders(&format!("{point}-{nth}"));
+        let mut accepted = BTreeMap::new();
+        let mut host = Host::start(&options(&database).environment("ASTER_CRASH_AT", &format!("{point}:{nth}")));
+        for order in &orders {
+            if let Some(id) = send(host.client(), order) {
+                accepted.insert(order["orderId"].as_str().unwrap().to_owned(), id);
             }
-            // It dies at its point, or has nothing left to do.
-            let ids: Vec<_> = accepted.values().cloned().collect();
-            while !host.has_ended() && ids.iter().any(|id| !is_over(host.client(), id)) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            host.kill();
-
-            all_orders.extend(orders);
-            all_accepted.extend(accepted);
         }
+        // It dies at its point, or has nothing left to do.
+        while !host.has_ended() && accepted.values().any(|id| !is_over(host.client(), id)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        host.kill();
+
+        // The next one goes on, before another one dies: a step that loses its host three times would fail.
+        let mut host = Host::start(&options(&database));
+        accepted.values().for_each(|id| drop(host.client().ended(id)));
+        host.stop();
+        all_orders.extend(orders);
+        all_accepted.extend(accepted);
     }
     let host = Host::start(&options(&database));
     check_ends(host.client(), &all_accepted, &all_orders);
+}
+
+/// Each point by itself, so that they run side by side.
+macro_rules! crashes {
+    ($($name:ident: $point:literal,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check_crashes_at($point);
+            }
+        )*
+
+        #[test]
+        fn every_crash_point_is_tried() {
+            assert_eq!(aster_host::crash::POINTS, [$($point),*]);
+        }
+    };
+}
+
+crashes! {
+    a_crash_before_acceptance_changes_no_outcome: "before-accept",
+    a_crash_after_acceptance_changes_no_outcome: "after-accept",
+    a_crash_before_a_call_changes_no_outcome: "before-call",
+    a_crash_after_a_call_changes_no_outcome: "after-call",
+    a_crash_before_a_commit_changes_no_outcome: "before-commit",
+    a_crash_after_a_commit_changes_no_outcome: "after-commit",
 }
 
 fn is_over(client: &Client, id: &str) -> bool {
