@@ -27,9 +27,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     // First of all, since it is what most often fails and costs nothing to undo.
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("can't listen on {}: choose another address with --listen", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("can't listen on {}: choose another address with --listen", config.listen)
+    })?;
     let address = listener.local_addr()?;
 
     let (embedded, url) = database(&config.database).await?;
@@ -44,7 +44,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
     let registry = Registry::new(store.clone(), sandbox.clone());
-    let runner = Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let runner =
+        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let app = App { store, registry, submitter };
     let router = http::router(app, config.limits.clone());

@@ -46,7 +46,8 @@ impl Deploy {
         let mut outcome = Outcome::Fine;
         for path in &self.files {
             let (file, source) = read_source(path)?;
-            if deploy(&client, &file, source)? == Outcome::Faulty {
+            let name = path.file_name().map_or(file.clone().into(), |name| name.to_string_lossy());
+            if deploy(&client, &file, &name, &source)? == Outcome::Faulty {
                 outcome = Outcome::Faulty;
             }
         }
@@ -54,15 +55,16 @@ impl Deploy {
     }
 }
 
-fn deploy(client: &Client, file: &str, source: String) -> anyhow::Result<Outcome> {
-    let path = format!("/api/definitions?file={}", encode(file));
+/// The host is told the file's `name`, and not where it is on this machine.
+fn deploy(client: &Client, file: &str, name: &str, source: &str) -> anyhow::Result<Outcome> {
+    let path = format!("/api/definitions?file={}", encode(name));
     let headers = [("Content-Type", "text/plain; charset=utf-8")];
-    let sent = client.send("POST", &path, &headers, source.clone().into_bytes());
+    let sent = client.send("POST", &path, &headers, source.as_bytes().to_vec());
     let deployment: Deployment = match sent {
         Ok(answer) => answer.json()?,
         Err(error) => match error.downcast_ref::<Refusal>() {
             Some(refusal) if !refusal.diagnostics.is_empty() => {
-                report(file, &source, &refusal.diagnostics);
+                report(file, source, &refusal.diagnostics);
                 print::note(format_args!("`{file}` is not deployed"));
                 return Ok(Outcome::Faulty);
             }
@@ -70,7 +72,7 @@ fn deploy(client: &Client, file: &str, source: String) -> anyhow::Result<Outcome
         },
     };
     if !deployment.diagnostics.is_empty() {
-        report(file, &source, &deployment.diagnostics);
+        report(file, source, &deployment.diagnostics);
     }
     for definition in &deployment.definitions {
         print::data(&definition.name)?;

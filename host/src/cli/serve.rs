@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::Outcome;
+use super::{Outcome, print};
 use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Limits};
 
 #[derive(Args, Debug)]
@@ -38,7 +38,11 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let filter = EnvFilter::try_from_env("ASTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(print::color_of_notes())
+            .with_writer(std::io::stderr)
+            .init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context("can't start the threads of the host")?;
         runtime.block_on(Box::pin(crate::serve::run(self.config(env::var("DATABASE_URL").ok()))))?;

@@ -71,7 +71,8 @@ fn with_conventions<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Rout
     routes
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))
-        .layer(TraceLayer::new_for_http())
+        // Failures are logged where they become problems.
+        .layer(TraceLayer::new_for_http().on_failure(()))
 }
 
 /// The header `Allow` is added by the router.

@@ -10,7 +10,7 @@ use aster_core::plan::Plan;
 use aster_core::time::Timestamp;
 use axum::Json;
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use serde::ser::SerializeMap as _;
@@ -91,20 +91,23 @@ pub(crate) async fn answer(State(context): State<Context>, request: Request) -> 
         let path: String = path.chars().take(200).collect();
         Problem::new(&problem::NOT_FOUND, format!("nothing answers `{path}`; `/docs` shows what there is"))
     };
-    let Asked { path, key } = match Asked::of(&parts.method, parts.uri.path()) {
-        Ok(asked) => asked,
-        Err(()) => return Err(nothing(parts.uri.path())),
+    let Ok(Asked { path, what }) = Asked::of(&parts.method, parts.uri.path()) else {
+        return Err(nothing(parts.uri.path()));
     };
     let Tenant(tenant) = Tenant::from_request_parts(&mut parts, &context).await?;
     let Some(name) = context.app.registry.trigger(&tenant, &path).await? else {
         return Err(nothing(parts.uri.path()));
     };
-    let (operation, answer) = match key {
-        None => {
+    let (operation, answer) = match what {
+        What::Start => {
             let request = Request::from_parts(parts, body);
             (format!("POST {path}"), start(&context, tenant, name, request).await)
         }
-        Some(key) => {
+        What::Other => {
+            let problem = super::method_not_allowed(parts.method).await;
+            return Err(problem.with_header(header::ALLOW, HeaderValue::from_static("POST")));
+        }
+        What::Status(key) => {
             let query = Query::<NoQuery>::from_request_parts(&mut parts, &context).await;
             let answer = match query {
                 Ok(_) => status(&context, &tenant, &name, &key).await,
@@ -126,20 +129,27 @@ pub(crate) async fn answer(State(context): State<Context>, request: Request) -> 
 struct Asked {
     /// Of the trigger, percent-decoded.
     path: String,
-    /// Whose status is asked for; none: a run is to be started.
-    key: Option<String>,
+    what: What,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    Start,
+    /// Of the newest run of this key.
+    Status(String),
+    /// Nothing that a trigger answers.
+    Other,
 }
 
 impl Asked {
     fn of(method: &Method, raw: &str) -> Result<Self, ()> {
-        match *method {
-            Method::POST => Ok(Self { path: decode(raw)?, key: None }),
-            Method::GET | Method::HEAD => {
-                let (path, key) =
-                    raw.strip_suffix("/status").and_then(|rest| rest.rsplit_once('/')).ok_or(())?;
-                Ok(Self { path: decode(path)?, key: Some(decode(key)?) })
-            }
-            _ => Err(()),
+        if *method == Method::POST {
+            return Ok(Self { path: decode(raw)?, what: What::Start });
+        }
+        let status = raw.strip_suffix("/status").and_then(|rest| rest.rsplit_once('/'));
+        match status.filter(|_| matches!(*method, Method::GET | Method::HEAD)) {
+            Some((path, key)) => Ok(Self { path: decode(path)?, what: What::Status(decode(key)?) }),
+            None => Ok(Self { path: decode(raw)?, what: What::Other }),
         }
     }
 }
@@ -249,17 +259,18 @@ mod tests {
 
     #[test]
     fn a_request_means_a_trigger_or_the_status_of_a_key() {
-        let asked =
-            |method: Method, raw: &str| Asked::of(&method, raw).ok().map(|asked| (asked.path, asked.key));
-        let some = |path: &str, key: Option<&str>| Some((path.to_owned(), key.map(str::to_owned)));
-        assert_eq!(asked(Method::POST, "/api/orders"), some("/api/orders", None));
-        assert_eq!(asked(Method::POST, "/api/b%C3%BCcher"), some("/api/bücher", None));
-        assert_eq!(asked(Method::GET, "/api/orders/ORD-1/status"), some("/api/orders", Some("ORD-1")));
-        assert_eq!(asked(Method::GET, "/api/orders/a%2Fb%20c/status"), some("/api/orders", Some("a/b c")));
-        assert_eq!(asked(Method::GET, "/api/orders/ORD-1"), None);
-        assert_eq!(asked(Method::GET, "/api/orders//status"), None);
-        assert_eq!(asked(Method::GET, "/x/status"), None);
-        assert_eq!(asked(Method::GET, "/api/orders/%FF/status"), None);
-        assert_eq!(asked(Method::DELETE, "/api/orders"), None);
+        let check = |method: Method, raw: &str, path: &str, what: What| {
+            assert_eq!(Asked::of(&method, raw), Ok(Asked { path: path.to_owned(), what }), "{method} {raw}");
+        };
+        let status = |key: &str| What::Status(key.to_owned());
+        check(Method::POST, "/api/orders", "/api/orders", What::Start);
+        check(Method::POST, "/api/b%C3%BCcher", "/api/bücher", What::Start);
+        check(Method::GET, "/api/orders/ORD-1/status", "/api/orders", status("ORD-1"));
+        check(Method::GET, "/api/orders/a%2Fb%20c/status", "/api/orders", status("a/b c"));
+        check(Method::GET, "/api/orders", "/api/orders", What::Other);
+        check(Method::DELETE, "/api/orders", "/api/orders", What::Other);
+        for raw in ["/api/orders//status", "/x/status", "/api/orders/%FF/status"] {
+            assert_eq!(Asked::of(&Method::GET, raw), Err(()), "{raw}");
+        }
     }
 }
