@@ -1,1 +1,56 @@
-fn main() {}
+//! What is done to the project itself: `cargo xtask help`.
+
+mod api;
+mod bench;
+mod build;
+mod demo;
+mod generated;
+mod host;
+mod interrupt;
+mod output;
+mod progress;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks, demonstrates and measures Aster", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the host (target/release/aster) and the components (target/components/NAME.wasm)
+    Build(build::Arguments),
+    /// Check everything: format, lints, documentation, and all tests against a real Postgres
+    Test(test::Arguments),
+    /// Run the three workflows on a host of their own, and tell what happened
+    Demo(demo::Arguments),
+    /// Measure
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = Workspace::find().and_then(|workspace| match Arguments::parse().command {
+        Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Test(arguments) => test::run(&workspace, &arguments),
+        Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Bench(arguments) => bench::run(&workspace, &arguments),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not the debug form, which adds a backtrace where RUST_BACKTRACE is set: these are no faults of this program.
+            output::note(&format!("error: {error}"));
+            error.chain().skip(1).for_each(|cause| output::note(&format!("  caused by: {cause}")));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -63,6 +63,12 @@ impl Effects {
         Self { reads: self.reads, writes: Vec::new() }
     }
 
+    /// Every key that was read or written; one that was both stands twice.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        let read = self.reads.iter().map(|read| &read.key);
+        read.chain(self.writes.iter().map(|write| &write.key))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.reads.is_empty() && self.writes.is_empty()
     }

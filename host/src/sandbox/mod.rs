@@ -1,1 +1,168 @@
-//! Sandbox.
+//! Runs functions of WebAssembly components on behalf of steps, each call in a fresh instance.
+//!
+//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, once per digest.
+//! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
+//! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a
+//!   [`KeyValueReader`]; the effects go to whoever commits.
+//! - [`Context`] is what the guest may know of its run.
+//!
+//! **Invariant:** what a guest does ends its own call and nothing else. What it hands over (values, keys, output) is
+//! checked here, so that it spoils no commit that it shares with others. Trouble of the host is an [`Error`], never a
+//! verdict on the step.
+//!
+//! Nothing here knows SQL or HTTP, and nothing is retried.
+
+mod cache;
+mod call;
+mod capability;
+mod engine;
+mod exports;
+mod failure;
+mod limits;
+mod load;
+mod output;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use aster_core::id::Digest;
+use tokio::sync::{Mutex, Semaphore};
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+pub use call::{Call, CallReport, Limits};
+pub use capability::context::{Context, Direction, Outcome};
+pub use capability::session::{
+    InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
+};
+pub use engine::Allocation;
+pub use load::{FindError, FunctionHandle, Loaded, UploadError};
+pub use output::Output;
+
+use cache::Cache;
+use capability::State;
+
+/// How the sandbox is set up; all of it holds for its lifetime.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Default: [`Allocation::Pool`], or the next slower one that the machine allows.
+    pub allocation: Allocation,
+    /// Instances alive at the same time; further calls wait. Default 1000. Each may take 4 GiB of address space and four
+    /// mappings (`vm.max_map_count`, mostly 65,530, ends at about 6,000).
+    pub max_instances: u32,
+    /// Largest upload. Default 64 MiB.
+    pub max_component_bytes: usize,
+    /// The most memory that an upload may need to start. A call's own limit comes with the call. Default 1 GiB.
+    pub max_memory_bytes: u64,
+    /// Largest answer of a function, as JSON. Default 1 MiB.
+    pub max_value_bytes: usize,
+    /// How much of standard output and of standard error is kept, each. Default 8 KiB.
+    pub max_output_bytes: usize,
+    /// How often a guest that computes lets others run, and how soon one that is dropped stops. Default 5 ms.
+    pub tick: Duration,
+    /// Where compiled code is kept between starts: a folder for this user alone. Default: nowhere.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            allocation: Allocation::Pool,
+            max_instances: 1000,
+            max_component_bytes: 64 << 20,
+            max_memory_bytes: 1 << 30,
+            max_value_bytes: 1 << 20,
+            max_output_bytes: 8 << 10,
+            tick: Duration::from_millis(5),
+            cache_dir: None,
+        }
+    }
+}
+
+/// The sandbox. Clones are the same one; its ticker ends with the last.
+#[derive(Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    allocation: Allocation,
+    engine: Engine,
+    linker: Linker<State>,
+    cache: Option<Cache>,
+    loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
+    /// Held while a component is compiled: Cranelift takes all processors for one.
+    compiling: Mutex<()>,
+    /// One permit for each slot of the pool.
+    slots: Semaphore,
+}
+
+/// Trouble of the host's own. Nothing is known about the step: its attempt is to be repeated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No slot came free before the deadline.
+    #[error("the sandbox is busy: {0}")]
+    Busy(String),
+    #[error(transparent)]
+    KeyValue(#[from] Unavailable),
+    #[error("the sandbox failed: {0}")]
+    Engine(String),
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("allocation", &self.inner.allocation).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Starts the engine and its ticker. A slower allocation than wanted, or a cache folder that can't be used, is told
+    /// in the log.
+    ///
+    /// # Errors
+    /// The machine can't run WebAssembly at all.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let failed = |error: wasmtime::Error| Error::Engine(format!("{error:#}"));
+        let (engine, allocation) =
+            engine::start(options.allocation, options.max_instances, options.tick).map_err(failed)?;
+        let linker = capability::linker(&engine).map_err(failed)?;
+        let cache = options.cache_dir.as_deref().and_then(|dir| match Cache::open(dir, &engine) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!(cache.dir = %dir.display(), %error, "compiled code isn't kept between starts");
+                None
+            }
+        });
+        let slots = Semaphore::new(options.max_instances as usize);
+        tracing::info!(allocation = ?allocation, max_instances = options.max_instances, "sandbox is ready");
+        let inner = Inner {
+            options,
+            allocation,
+            engine,
+            linker,
+            cache,
+            loaded: RwLock::default(),
+            compiling: Mutex::default(),
+            slots,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the machine allowed.
+    pub fn allocation(&self) -> Allocation {
+        self.inner.allocation
+    }
+
+    /// The engine, for measurements that compare a call with Wasmtime alone.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+}

@@ -1,5 +1,19 @@
 //! The types of components, as data: what the language checks calls against, what inputs are checked against, and
 //! what the sandbox converts values by. Computed once per component version by the sandbox, and stored with it.
+//!
+//! - [`lookup`]: a function or type of [`Exports`] by its name's words.
+//! - [`check`](mod@check): whether a JSON value fits a type, with every mismatch at once.
+//! - [`json`]: the spelling of names and scalars in JSON, shared by `check` and the sandbox's conversion.
+//! - [`fits`](mod@fits): whether a new version of a component may take an old one's place.
+
+pub mod check;
+pub mod fits;
+pub mod json;
+pub mod lookup;
+
+pub use check::{Mismatch, check};
+pub use fits::{Break, fits};
+pub use lookup::LookupError;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,536 @@
+//! JSON against a WIT type: every mismatch at once, each with the path that leads to it.
+
+use serde_json::{Map, Value};
+
+use super::{Case, Field, Type, json};
+
+/// More mismatches than this aren't gathered: the first ones say enough.
+pub const MAX_MISMATCHES: usize = 20;
+
+/// One place where a value doesn't fit its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// For people: `order.items[2].quantity`.
+    pub path: String,
+    /// For programs, from the checked value on: a JSON pointer (RFC 6901), `/items/2/quantity`.
+    pub pointer: String,
+    /// What is wrong there, without the path.
+    pub message: String,
+}
+
+/// All places where `value` doesn't fit `ty`, at most [`MAX_MISMATCHES`]; none if it fits. `path` is what the value
+/// itself is called in messages.
+pub fn check(ty: &Type, value: &Value, path: &str) -> Vec<Mismatch> {
+    let mut checker = Checker { root: path, trail: Vec::new(), found: Vec::new() };
+    checker.value(ty, value);
+    checker.found
+}
+
+enum Segment<'a> {
+    Field(&'a str),
+    Index(usize),
+}
+
+struct Checker<'a> {
+    root: &'a str,
+    /// From the root to the value that is looked at.
+    trail: Vec<Segment<'a>>,
+    found: Vec<Mismatch>,
+}
+
+impl<'a> Checker<'a> {
+    fn value(&mut self, ty: &'a Type, value: &'a Value) {
+        if self.found.len() >= MAX_MISMATCHES {
+            return;
+        }
+        let result = match ty {
+            Type::Any => Ok(()),
+            Type::Unit if value.is_null() => Ok(()),
+            Type::Unit => Err(format!("expected null, found {}", json::brief(value))),
+            Type::Bool if value.is_boolean() => Ok(()),
+            Type::Bool => Err(format!("expected true or false, found {}", json::brief(value))),
+            Type::S8 | Type::U8 | Type::S16 | Type::U16 | Type::S32 | Type::U32 | Type::S64 | Type::U64 => {
+                let range = json::integer_range(ty).expect("these are the integer types");
+                json::integer(value, range).map(drop)
+            }
+            Type::F32 => json::float(value, true).map(drop),
+            Type::F64 => json::float(value, false).map(drop),
+            Type::Char => json::character(value).map(drop),
+            Type::String => json::text(value).map(drop),
+            Type::List(element) if **element == Type::U8 => json::bytes(value).map(drop),
+            Type::List(element) => self.list(element, value),
+            Type::Tuple(parts) => self.tuple(parts, value),
+            Type::Record(fields) => self.record(fields, value),
+            Type::Variant(cases) => self.variant(cases, value),
+            Type::Enum(names) => match value {
+                Value::String(name) if names.iter().any(|n| json::spells(n, name)) => Ok(()),
+                _ => Err(expected_one_of(names.iter().map(String::as_str), value)),
+            },
+            Type::Flags(names) => self.flags(names, value),
+            Type::Option(_) if value.is_null() => Ok(()),
+            Type::Option(inner) if matches!(**inner, Type::Option(_)) => match value {
+                Value::Object(object) if object.len() == 1 && object.contains_key("some") => {
+                    self.below(Segment::Field("some"), inner, &object["some"]);
+                    Ok(())
+                }
+                _ => Err(format!("expected null or {{\"some\": …}}, found {}", json::brief(value))),
+            },
+            Type::Option(inner) => {
+                self.value(inner, value);
+                Ok(())
+            }
+            Type::Result { ok, err } => self.result(ok.as_deref(), err.as_deref(), value),
+            Type::Map(key, element) => self.map(key, element, value),
+            Type::Opaque(description) => Err(format!("a {description} can't be given as JSON")),
+        };
+        if let Err(message) = result {
+            self.note(message);
+        }
+    }
+
+    fn list(&mut self, element: &'a Type, value: &'a Value) -> Result<(), String> {
+        let Value::Array(items) = value else {
+            return Err(format!("expected an array, found {}", json::brief(value)));
+        };
+        for (i, item) in items.iter().enumerate() {
+            self.below(Segment::Index(i), element, item);
+            if self.found.len() >= MAX_MISMATCHES {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn tuple(&mut self, parts: &'a [Type], value: &'a Value) -> Result<(), String> {
+        let Value::Array(items) = value else {
+            return Err(format!("expected an array of {}, found {}", parts.len(), json::brief(value)));
+        };
+        if items.len() != parts.len() {
+            return Err(format!("expected an array of {}, found {}", parts.len(), items.len()));
+        }
+        for (i, (part, item)) in parts.iter().zip(items).enumerate() {
+            self.below(Segment::Index(i), part, item);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, fields: &'a [Field], value: &'a Value) -> Result<(), String> {
+        let Value::Object(object) = value else {
+            return Err(format!("expected an object, found {}", json::brief(value)));
+        };
+        for field in fields {
+            let mut spellings = object.iter().filter(|(key, _)| json::spells(&field.name, key));
+            match (spellings.next(), spellings.next()) {
+                (Some((key, value)), None) => self.below(Segment::Field(key), &field.ty, value),
+                (Some(_), Some((second, _))) => {
+                    self.note_at(second, "the field is given twice, in two spellings".into());
+                }
+                (None, _) if matches!(field.ty, Type::Option(_)) => {}
+                (None, _) => self.note_at(&json::camel(&field.name), "the field is missing".into()),
+            }
+        }
+        for key in object.keys() {
+            if !fields.iter().any(|f| json::spells(&f.name, key)) {
+                self.note_at(key, "there is no such field".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn variant(&mut self, cases: &'a [Case], value: &'a Value) -> Result<(), String> {
+        let names = || cases.iter().map(|c| c.name.as_str());
+        let find = |name: &str| cases.iter().find(|c| json::spells(&c.name, name));
+        match value {
+            Value::String(name) => match find(name) {
+                Some(Case { ty: None, .. }) => Ok(()),
+                Some(Case { ty: Some(_), .. }) => {
+                    Err(format!("the case `{name}` has a payload: expected {{\"{name}\": …}}"))
+                }
+                None => Err(expected_one_of(names(), value)),
+            },
+            Value::Object(object) => {
+                match single(object).map(|(name, payload)| (name, payload, find(name))) {
+                    Some((name, payload, Some(case))) => {
+                        self.payload(name, case.ty.as_ref(), payload);
+                        Ok(())
+                    }
+                    Some((name, _, None)) => {
+                        self.note_at(name, format!("there is no such case: {}", one_of(names())));
+                        Ok(())
+                    }
+                    None => {
+                        Err(format!("expected an object with the one case, found {} fields", object.len()))
+                    }
+                }
+            }
+            other => Err(expected_one_of(names(), other)),
+        }
+    }
+
+    fn result(
+        &mut self,
+        ok: Option<&'a Type>,
+        err: Option<&'a Type>,
+        value: &'a Value,
+    ) -> Result<(), String> {
+        match value.as_object().and_then(single) {
+            Some((name @ "ok", payload)) => self.payload(name, ok, payload),
+            Some((name @ "err", payload)) => self.payload(name, err, payload),
+            _ => {
+                return Err(format!(
+                    "expected {{\"ok\": …}} or {{\"err\": …}}, found {}",
+                    json::brief(value)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn flags(&mut self, names: &'a [String], value: &'a Value) -> Result<(), String> {
+        let Value::Array(items) = value else {
+            return Err(format!("expected an array of names, found {}", json::brief(value)));
+        };
+        let mut seen = vec![false; names.len()];
+        for (i, item) in items.iter().enumerate() {
+            let flag = item.as_str().and_then(|name| names.iter().position(|n| json::spells(n, name)));
+            let message = match flag {
+                Some(flag) if !std::mem::replace(&mut seen[flag], true) => continue,
+                Some(flag) => format!("`{}` is given twice", json::camel(&names[flag])),
+                None => expected_one_of(names.iter().map(String::as_str), item),
+            };
+            self.trail.push(Segment::Index(i));
+            self.note(message);
+            self.trail.pop();
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, key: &'a Type, element: &'a Type, value: &'a Value) -> Result<(), String> {
+        if *key == Type::String {
+            let Value::Object(object) = value else {
+                return Err(format!("expected an object, found {}", json::brief(value)));
+            };
+            for (name, value) in object {
+                if name.contains('\0') {
+                    return Err("a key must not contain NUL".into());
+                }
+                self.below(Segment::Field(name), element, value);
+            }
+            return Ok(());
+        }
+        let Value::Array(pairs) = value else {
+            return Err(format!("expected an array of pairs, found {}", json::brief(value)));
+        };
+        let mut keys = Vec::with_capacity(pairs.len());
+        for (i, pair) in pairs.iter().enumerate() {
+            self.trail.push(Segment::Index(i));
+            match pair.as_array().map(Vec::as_slice) {
+                Some([k, v]) => {
+                    self.below(Segment::Index(0), key, k);
+                    self.below(Segment::Index(1), element, v);
+                    keys.push((map_key(key, k), i));
+                }
+                _ => self.note(format!("expected a pair [key, value], found {}", json::brief(pair))),
+            }
+            self.trail.pop();
+        }
+        keys.sort_unstable();
+        for pair in keys.windows(2) {
+            if pair[0].0 == pair[1].0 {
+                self.trail.push(Segment::Index(pair[1].1));
+                self.note("the key is given twice".into());
+                self.trail.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, name: &'a str, ty: Option<&'a Type>, payload: &'a Value) {
+        match ty {
+            Some(ty) => self.below(Segment::Field(name), ty, payload),
+            None if payload.is_null() => {}
+            None => self.note_at(name, format!("expected null, found {}", json::brief(payload))),
+        }
+    }
+
+    fn below(&mut self, segment: Segment<'a>, ty: &'a Type, value: &'a Value) {
+        self.trail.push(segment);
+        self.value(ty, value);
+        self.trail.pop();
+    }
+
+    /// A mismatch at the field `name` of the value that is looked at.
+    fn note_at(&mut self, name: &str, message: String) {
+        if self.found.len() < MAX_MISMATCHES {
+            let (mut path, mut pointer) = self.place();
+            push_field(&mut path, &mut pointer, name);
+            self.found.push(Mismatch { path, pointer, message });
+        }
+    }
+
+    fn note(&mut self, message: String) {
+        if self.found.len() < MAX_MISMATCHES {
+            let (path, pointer) = self.place();
+            self.found.push(Mismatch { path, pointer, message });
+        }
+    }
+
+    fn place(&self) -> (String, String) {
+        let mut path = self.root.to_owned();
+        let mut pointer = String::new();
+        for segment in &self.trail {
+            match segment {
+                Segment::Field(name) => push_field(&mut path, &mut pointer, name),
+                Segment::Index(i) => {
+                    path.push_str(&format!("[{i}]"));
+                    pointer.push_str(&format!("/{i}"));
+                }
+            }
+        }
+        (path, pointer)
+    }
+}
+
+/// A key of a map that isn't keyed by text, in a form in which equal keys are equal: `"1"` and `1` are one integer.
+pub fn map_key(ty: &Type, key: &Value) -> String {
+    match json::integer_range(ty).map(|range| json::integer(key, range)) {
+        Some(Ok(n)) => n.to_string(),
+        _ => key.to_string(),
+    }
+}
+
+fn push_field(path: &mut String, pointer: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    // A name that a client made up may be of any length.
+    path.extend(name.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+    pointer.push('/');
+    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+}
+
+fn single(object: &Map<String, Value>) -> Option<(&str, &Value)> {
+    let mut entries = object.iter();
+    match (entries.next(), entries.next()) {
+        (Some((name, value)), None) => Some((name, value)),
+        _ => None,
+    }
+}
+
+fn expected_one_of<'a>(names: impl Iterator<Item = &'a str>, found: &Value) -> String {
+    format!("{}, found {}", one_of(names), json::brief(found))
+}
+
+fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{}`", json::camel(name))).collect();
+    format!("expected {}", names.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list(ty: Type) -> Type {
+        Type::List(Box::new(ty))
+    }
+
+    fn option(ty: Type) -> Type {
+        Type::Option(Box::new(ty))
+    }
+
+    fn record<const N: usize>(fields: [(&str, Type); N]) -> Type {
+        Type::Record(fields.into_iter().map(|(name, ty)| Field { name: name.into(), ty }).collect())
+    }
+
+    fn order() -> Type {
+        record([
+            ("order-id", Type::String),
+            ("items", list(record([("product-id", Type::String), ("quantity", Type::U32)]))),
+            ("ship-to", option(Type::String)),
+        ])
+    }
+
+    fn shape() -> Type {
+        Type::Variant(vec![
+            Case { name: "no-shape".into(), ty: None },
+            Case { name: "big-circle".into(), ty: Some(Type::F64) },
+        ])
+    }
+
+    #[track_caller]
+    fn accepts(ty: &Type, value: Value) {
+        assert_eq!(check(ty, &value, "x"), [], "{ty} should take {value}");
+    }
+
+    #[track_caller]
+    fn refuses(ty: &Type, value: Value, expected: &[(&str, &str)]) {
+        let found = check(ty, &value, "x");
+        let found: Vec<(&str, &str)> = found.iter().map(|m| (m.path.as_str(), m.message.as_str())).collect();
+        assert_eq!(found, expected, "{ty} against {value}");
+    }
+
+    #[test]
+    fn a_record_is_an_object_in_either_spelling() {
+        accepts(
+            &order(),
+            json!({"orderId": "o", "items": [{"productId": "p", "quantity": 1}], "shipTo": null}),
+        );
+        accepts(&order(), json!({"order-id": "o", "items": []}));
+    }
+
+    #[test]
+    fn every_mismatch_is_told_with_its_path() {
+        let value = json!({"items": [{"productId": 1, "quantity": -1}, 7], "colour": "red"});
+        refuses(
+            &order(),
+            value.clone(),
+            &[
+                ("x.orderId", "the field is missing"),
+                ("x.items[0].productId", "expected a text, found 1"),
+                ("x.items[0].quantity", "-1 is out of range: expected 0 to 4294967295"),
+                ("x.items[1]", "expected an object, found 7"),
+                ("x.colour", "there is no such field"),
+            ],
+        );
+        let pointers: Vec<String> = check(&order(), &value, "").into_iter().map(|m| m.pointer).collect();
+        assert_eq!(pointers[2], "/items/0/quantity");
+        assert_eq!(check(&order(), &value, "")[2].path, "items[0].quantity");
+    }
+
+    #[test]
+    fn pointers_escape_what_rfc_6901_escapes() {
+        let found = check(&record([]), &json!({"a/b~c": 1}), "x");
+        assert_eq!(found[0].pointer, "/a~1b~0c");
+    }
+
+    #[test]
+    fn a_field_in_two_spellings_is_refused() {
+        refuses(
+            &record([("order-id", Type::U8)]),
+            json!({"order-id": 1, "orderId": 1}),
+            &[("x.orderId", "the field is given twice, in two spellings")],
+        );
+    }
+
+    #[test]
+    fn integers_may_be_texts_and_stay_in_range() {
+        accepts(&Type::U64, json!("18446744073709551615"));
+        accepts(&Type::S64, json!("-9223372036854775808"));
+        accepts(&Type::U8, json!(255));
+        accepts(&Type::U8, json!(2.0));
+        refuses(&Type::U8, json!(256), &[("x", "256 is out of range: expected 0 to 255")]);
+        refuses(&Type::S8, json!("-129"), &[("x", "-129 is out of range: expected -128 to 127")]);
+        refuses(&Type::U8, json!(1.5), &[("x", "expected an integer, found 1.5")]);
+        refuses(&Type::U8, json!("1e2"), &[("x", "expected an integer, found the text \"1e2\"")]);
+        refuses(&Type::U8, json!("+1"), &[("x", "expected an integer, found the text \"+1\"")]);
+    }
+
+    #[test]
+    fn floats_are_finite_numbers() {
+        accepts(&Type::F64, json!(1.5));
+        accepts(&Type::F32, json!(3));
+        refuses(&Type::F32, json!(1e300), &[("x", "1e+300 is out of range: expected a finite f32")]);
+        refuses(&Type::F64, json!("NaN"), &[("x", "expected a number, found the text \"NaN\"")]);
+    }
+
+    #[test]
+    fn options_are_a_value_or_null_and_nested_ones_are_marked() {
+        accepts(&option(Type::U8), json!(null));
+        accepts(&option(Type::U8), json!(1));
+        let nested = option(option(Type::U8));
+        for value in [json!(null), json!({"some": null}), json!({"some": 1})] {
+            accepts(&nested, value);
+        }
+        refuses(&nested, json!(1), &[("x", "expected null or {\"some\": …}, found 1")]);
+        refuses(&nested, json!({"some": 999}), &[("x.some", "999 is out of range: expected 0 to 255")]);
+    }
+
+    #[test]
+    fn variants_and_enums_go_by_the_names_of_their_cases() {
+        accepts(&shape(), json!("noShape"));
+        accepts(&shape(), json!({"big-circle": 1.5}));
+        refuses(
+            &shape(),
+            json!("bigCircle"),
+            &[("x", "the case `bigCircle` has a payload: expected {\"bigCircle\": …}")],
+        );
+        refuses(
+            &shape(),
+            json!({"square": 1}),
+            &[("x.square", "there is no such case: expected `noShape` or `bigCircle`")],
+        );
+        refuses(&shape(), json!({"noShape": 1}), &[("x.noShape", "expected null, found 1")]);
+        refuses(&shape(), json!({}), &[("x", "expected an object with the one case, found 0 fields")]);
+        let colour = Type::Enum(vec!["dark-red".into(), "blue".into()]);
+        accepts(&colour, json!("darkRed"));
+        refuses(&colour, json!("green"), &[("x", "expected `darkRed` or `blue`, found the text \"green\"")]);
+    }
+
+    #[test]
+    fn results_are_marked_objects() {
+        let ty = Type::Result { ok: None, err: Some(Box::new(Type::String)) };
+        accepts(&ty, json!({"ok": null}));
+        accepts(&ty, json!({"err": "no"}));
+        refuses(&ty, json!("ok"), &[("x", "expected {\"ok\": …} or {\"err\": …}, found the text \"ok\"")]);
+    }
+
+    #[test]
+    fn bytes_are_padded_base64() {
+        accepts(&list(Type::U8), json!("AQI="));
+        assert_eq!(check(&list(Type::U8), &json!("AQI"), "x").len(), 1);
+        refuses(&list(Type::U8), json!([1, 2]), &[("x", "expected bytes as base64 text, found an array")]);
+    }
+
+    #[test]
+    fn a_char_is_a_text_of_one_scalar() {
+        accepts(&Type::Char, json!("é"));
+        refuses(
+            &Type::Char,
+            json!("ab"),
+            &[("x", "expected a text of exactly one character, found the text \"ab\"")],
+        );
+        refuses(&Type::Char, json!("\0"), &[("x", "a text must not contain NUL")]);
+    }
+
+    #[test]
+    fn flags_are_names_without_repetition() {
+        let ty = Type::Flags(vec!["can-read".into(), "can-write".into()]);
+        accepts(&ty, json!(["canRead", "can-write"]));
+        refuses(&ty, json!(["canRead", "can-read"]), &[("x[1]", "`canRead` is given twice")]);
+        refuses(&ty, json!([1]), &[("x[0]", "expected `canRead` or `canWrite`, found 1")]);
+    }
+
+    #[test]
+    fn maps_are_objects_or_arrays_of_pairs() {
+        let by_text = Type::Map(Box::new(Type::String), Box::new(Type::U8));
+        accepts(&by_text, json!({"any name": 1}));
+        refuses(&by_text, json!({"a": 999}), &[("x.a", "999 is out of range: expected 0 to 255")]);
+        let by_number = Type::Map(Box::new(Type::U64), Box::new(Type::Bool));
+        accepts(&by_number, json!([[1, true], ["2", false]]));
+        refuses(&by_number, json!([[1, true], ["1", false]]), &[("x[1]", "the key is given twice")]);
+        refuses(&by_number, json!([[1]]), &[("x[0]", "expected a pair [key, value], found an array")]);
+    }
+
+    #[test]
+    fn tuples_have_a_fixed_length() {
+        let ty = Type::Tuple(vec![Type::U8, Type::Bool]);
+        accepts(&ty, json!([1, true]));
+        refuses(&ty, json!([1]), &[("x", "expected an array of 2, found 1")]);
+    }
+
+    #[test]
+    fn any_takes_all_and_unit_takes_null() {
+        accepts(&Type::Any, json!({"a": [1, null]}));
+        accepts(&Type::Unit, json!(null));
+        refuses(&Type::Unit, json!(1), &[("x", "expected null, found 1")]);
+    }
+
+    #[test]
+    fn a_value_that_is_wrong_all_over_gives_a_bounded_answer() {
+        let value = Value::Array(vec![json!("x"); 10_000]);
+        assert_eq!(check(&list(Type::U8), &Value::Null, "x").len(), 1);
+        assert_eq!(check(&list(Type::U32), &value, "x").len(), MAX_MISMATCHES);
+    }
+}

@@ -1,0 +1,203 @@
+//! How names and scalars of WIT stand in JSON (SPEC 4.1).
+//!
+//! The check of inputs and the sandbox's conversion both go through here, so that they agree.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::Type;
+
+/// Integers beyond this are texts in what the host answers: JSON readers that know only doubles would round them.
+pub const MAX_SAFE_INTEGER: i128 = (1 << 53) - 1;
+
+/// A WIT name in lowerCamelCase.
+pub fn camel(wit: &str) -> String {
+    camel_chars(wit).collect()
+}
+
+/// Whether `json` spells the WIT name `wit`: in lowerCamelCase, or as WIT has it.
+pub fn spells(wit: &str, json: &str) -> bool {
+    wit == json || camel_chars(wit).eq(json.chars())
+}
+
+/// The smallest and largest value of an integer type; `None` for other types.
+pub fn integer_range(ty: &Type) -> Option<(i128, i128)> {
+    Some(match ty {
+        Type::S8 => (i8::MIN.into(), i8::MAX.into()),
+        Type::U8 => (0, u8::MAX.into()),
+        Type::S16 => (i16::MIN.into(), i16::MAX.into()),
+        Type::U16 => (0, u16::MAX.into()),
+        Type::S32 => (i32::MIN.into(), i32::MAX.into()),
+        Type::U32 => (0, u32::MAX.into()),
+        Type::S64 => (i64::MIN.into(), i64::MAX.into()),
+        Type::U64 => (0, u64::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// The integer that a JSON value stands for: a number without fraction, or a decimal text.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+pub fn integer(value: &Value, (min, max): (i128, i128)) -> Result<i128, String> {
+    let n = match value {
+        Value::Number(number) => {
+            if let Some(n) = number.as_i64() {
+                i128::from(n)
+            } else if let Some(n) = number.as_u64() {
+                i128::from(n)
+            } else {
+                number
+                    .as_f64()
+                    .and_then(whole)
+                    .ok_or_else(|| format!("expected an integer, found {number}"))?
+            }
+        }
+        Value::String(text) => {
+            decimal(text).ok_or_else(|| format!("expected an integer, found {}", brief(value)))?
+        }
+        other => return Err(format!("expected an integer, found {}", brief(other))),
+    };
+    if (min..=max).contains(&n) {
+        Ok(n)
+    } else {
+        Err(format!("{n} is out of range: expected {min} to {max}"))
+    }
+}
+
+/// An integer as JSON: a text where a double couldn't hold it.
+pub fn integer_to_json(n: i128) -> Value {
+    match i64::try_from(n) {
+        Ok(small) if n.abs() <= MAX_SAFE_INTEGER => Value::from(small),
+        _ => Value::String(n.to_string()),
+    }
+}
+
+/// The number that a JSON value stands for, in the range of `f32` if `single`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+pub fn float(value: &Value, single: bool) -> Result<f64, String> {
+    let Value::Number(number) = value else {
+        return Err(format!("expected a number, found {}", brief(value)));
+    };
+    let n = number.as_f64().filter(|n| n.is_finite());
+    match n {
+        #[expect(clippy::cast_possible_truncation, reason = "the test is whether the cast overflows")]
+        Some(n) if !single || (n as f32).is_finite() => Ok(n),
+        _ => {
+            Err(format!("{number} is out of range: expected a finite {}", if single { "f32" } else { "f64" }))
+        }
+    }
+}
+
+/// The single Unicode scalar value of a text.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+pub fn character(value: &Value) -> Result<char, String> {
+    let text = text(value)?;
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c), None) => Ok(c),
+        _ => Err(format!("expected a text of exactly one character, found {}", brief(value))),
+    }
+}
+
+/// A text without NUL, which neither Postgres nor a C library would carry.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+pub fn text(value: &Value) -> Result<&str, String> {
+    match value {
+        Value::String(text) if text.contains('\0') => Err("a text must not contain NUL".into()),
+        Value::String(text) => Ok(text),
+        other => Err(format!("expected a text, found {}", brief(other))),
+    }
+}
+
+/// The bytes of a `list<u8>`: base64 of RFC 4648 section 4, padded.
+///
+/// # Errors
+/// What is wrong with it, as a sentence without subject.
+pub fn bytes(value: &Value) -> Result<Vec<u8>, String> {
+    let Value::String(text) = value else {
+        return Err(format!("expected bytes as base64 text, found {}", brief(value)));
+    };
+    STANDARD.decode(text).map_err(|error| format!("expected bytes as base64 text: {error}"))
+}
+
+/// Bytes as base64 text.
+pub fn bytes_to_json(bytes: &[u8]) -> Value {
+    Value::String(STANDARD.encode(bytes))
+}
+
+/// What a value is, short enough for a message.
+pub fn brief(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => n.to_string(),
+        Value::String(text) if text.chars().count() > 24 => {
+            let start: String = text.chars().take(24).collect();
+            format!("the text {start:?}…")
+        }
+        Value::String(text) => format!("the text {text:?}"),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
+
+/// Words of WIT are all small or all capitals, joined by `-`.
+fn camel_chars(wit: &str) -> impl Iterator<Item = char> {
+    let mut capital = false;
+    wit.chars().filter_map(move |c| {
+        if c == '-' {
+            capital = true;
+            return None;
+        }
+        let first = std::mem::take(&mut capital);
+        Some(if first { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+    })
+}
+
+/// A double without fraction, where it stands for one integer only.
+fn whole(n: f64) -> Option<i128> {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is exact")]
+    let safe = n.fract() == 0.0 && n.abs() <= MAX_SAFE_INTEGER as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is in range")]
+    safe.then_some(n as i128)
+}
+
+/// `-?[0-9]+`, at most as long as 64 bits need.
+fn decimal(text: &str) -> Option<i128> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = (1..=20).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name;
+
+    #[test]
+    fn names_are_spelled_as_the_language_spells_them() {
+        for wit in ["order-id", "x", "a-b-c", "HTTP-server", "x-HTTP", "order2-id"] {
+            assert_eq!(camel(wit), name::lower_camel(wit), "{wit}");
+            assert!(spells(wit, &camel(wit)));
+            assert!(spells(wit, wit));
+        }
+        assert!(!spells("order-id", "orderid"));
+        assert!(!spells("order-id", "order_id"));
+    }
+
+    #[test]
+    fn integers_beyond_a_double_are_texts() {
+        assert_eq!(integer_to_json(MAX_SAFE_INTEGER), Value::from(9_007_199_254_740_991_i64));
+        assert_eq!(integer_to_json(MAX_SAFE_INTEGER + 1), Value::from("9007199254740992"));
+        assert_eq!(integer_to_json(u64::MAX.into()), Value::from("18446744073709551615"));
+        assert_eq!(integer_to_json(i64::MIN.into()), Value::from("-9223372036854775808"));
+    }
+}

@@ -1,0 +1,339 @@
+//! Tokens to a syntax tree, by recursive descent, one file for each part of the grammar.
+//!
+//! Blocks are made here, since only the grammar knows where one may begin: a block is the lines that are indented deeper
+//! than the line of its `:`, and inside it [`Kind::Eof`] is seen at the first line that isn't. A fault costs the
+//! sentence that it is in: the parser reports it and goes on with the next sentence or the next line of the block.
+
+mod expr;
+mod header;
+mod path;
+mod settings;
+mod statement;
+mod ty;
+mod workflow;
+
+use crate::Span;
+use crate::ast::{File, Name};
+use crate::codes::{self, Code};
+use crate::diagnostic::{Reported, Sink};
+use crate::lex::{Kind, Token};
+
+/// How deep the plan of an expression may nest as JSON. With [`MAX_IF_DEPTH`] it keeps every plan within the 128 levels
+/// that serde_json reads.
+pub(crate) const MAX_EXPR_DEPTH: u32 = 84;
+
+/// How many `If` may stand in one another.
+pub(crate) const MAX_IF_DEPTH: u32 = 8;
+
+/// How deep brackets, signs and types may nest in the source, so that the stack suffices.
+const MAX_NESTING: u32 = 48;
+
+/// Words that can't be names, since an expression reads them as something else.
+const RESERVED: [&str; 6] = ["true", "false", "null", "and", "or", "not"];
+
+/// The tree of a source text. It holds whatever could be read.
+pub(crate) fn parse(source: &str, tokens: Vec<Token>, sink: &mut Sink) -> File {
+    Parser::new(source, tokens, sink).file()
+}
+
+/// Says that a fault was reported, and that the sentence around it is lost.
+#[derive(Debug)]
+pub(crate) struct Lost;
+
+type Parsed<T> = Result<T, Lost>;
+
+struct Parser<'p, 's> {
+    source: &'p str,
+    tokens: Vec<Token>,
+    /// Of the next token. INVARIANT: less than `tokens.len()`, as the last token is never taken.
+    at: usize,
+    /// Indentation of the block that is being read; the tokens of a line with less are out of sight.
+    indent: u32,
+    /// How deep brackets, signs and types nest at this point.
+    nesting: u32,
+    /// A declaration was lost.
+    incomplete: bool,
+    sink: &'p mut Sink<'s>,
+}
+
+impl<'p, 's> Parser<'p, 's> {
+    fn new(source: &'p str, tokens: Vec<Token>, sink: &'p mut Sink<'s>) -> Self {
+        Self { source, tokens, at: 0, indent: 0, nesting: 0, incomplete: false, sink }
+    }
+
+    // What comes next.
+
+    fn token(&self) -> &Token {
+        &self.tokens[self.at]
+    }
+
+    /// The kind of the token `n` places on; [`Kind::Eof`] from the end of the block on.
+    fn nth(&self, n: usize) -> &Kind {
+        for i in self.at..=self.at + n {
+            match self.tokens.get(i) {
+                None | Some(Token { kind: Kind::Eof, .. }) => return &Kind::Eof,
+                Some(token) if token.first.is_some_and(|indent| indent < self.indent) => return &Kind::Eof,
+                Some(_) => {}
+            }
+        }
+        &self.tokens[self.at + n].kind
+    }
+
+    fn kind(&self) -> &Kind {
+        self.nth(0)
+    }
+
+    fn at_end(&self) -> bool {
+        *self.kind() == Kind::Eof
+    }
+
+    /// Whether the next token begins a line, or the block is over.
+    fn at_line(&self) -> bool {
+        self.at_end() || self.token().first.is_some()
+    }
+
+    /// The word `n` places on, as it is written; empty if there is none.
+    fn nth_word(&self, n: usize) -> &'p str {
+        if *self.nth(n) == Kind::Word { &self.source[self.tokens[self.at + n].span.range()] } else { "" }
+    }
+
+    fn at_word(&self) -> bool {
+        *self.kind() == Kind::Word
+    }
+
+    /// Whether the next words are these keywords; each may begin with a capital.
+    fn at_keywords(&self, keywords: &str) -> bool {
+        keywords.split(' ').enumerate().all(|(n, keyword)| is_keyword(self.nth_word(n), keyword))
+    }
+
+    /// Whether `ident (":" | "as")` comes `n` places on: the beginning of a parameter.
+    fn at_param(&self, n: usize) -> bool {
+        *self.nth(n) == Kind::Word
+            && (*self.nth(n + 1) == Kind::Colon || is_keyword(self.nth_word(n + 1), "as"))
+    }
+
+    /// Whether a `.` is joined to the next token, so that a path goes on there.
+    fn dot_follows(&self) -> bool {
+        *self.nth(1) == Kind::Dot && self.tokens[self.at + 1].span.start == self.token().span.end
+    }
+
+    // Taking it.
+
+    fn bump(&mut self) -> Span {
+        let span = self.token().span;
+        if self.at + 1 < self.tokens.len() {
+            self.at += 1;
+        }
+        span
+    }
+
+    fn eat(&mut self, kind: &Kind) -> bool {
+        let found = !self.at_end() && self.kind() == kind;
+        if found {
+            self.bump();
+        }
+        found
+    }
+
+    fn eat_keywords(&mut self, keywords: &str) -> bool {
+        let found = self.at_keywords(keywords);
+        if found {
+            keywords.split(' ').for_each(|_| {
+                self.bump();
+            });
+        }
+        found
+    }
+
+    fn expect_keywords(&mut self, keywords: &str) -> Parsed<()> {
+        if self.eat_keywords(keywords) { Ok(()) } else { Err(self.unexpected(&format!("`{keywords}`"))) }
+    }
+
+    fn expect_colon(&mut self) -> Parsed<()> {
+        if self.eat(&Kind::Colon) { Ok(()) } else { Err(self.unexpected("`:`")) }
+    }
+
+    /// The bracket that closes the one at `open`.
+    fn expect_close(&mut self, bracket: char, open: Span) -> Parsed<Span> {
+        if *self.kind() == Kind::Close(bracket) {
+            return Ok(self.bump());
+        }
+        let over = self.at_end() || matches!(self.kind(), Kind::Stop | Kind::LoneStop | Kind::Close(_));
+        if over || self.token().first.is_some() {
+            let seen = &self.source[open.range()];
+            self.report(&codes::OPEN_BRACKET, open, format!("this `{seen}` is not closed"))
+                .help(format!("write `{bracket}` where it ends"))
+                .label("opened here");
+            return Err(Lost);
+        }
+        Err(self.unexpected(&format!("`,` or `{bracket}`")))
+    }
+
+    /// The `.` of a sentence.
+    fn expect_stop(&mut self) -> Parsed<()> {
+        if matches!(self.kind(), Kind::Stop | Kind::LoneStop) {
+            self.bump();
+            return Ok(());
+        }
+        if self.at_line() {
+            // The next line begins something else, so that nothing else is lost.
+            let before = self.previous();
+            self.report(&codes::SENTENCE_END, before, "this sentence does not end with `.`")
+                .help("write `.` at its end")
+                .label("a `.` belongs after this");
+            return Ok(());
+        }
+        Err(self.unexpected("`.`"))
+    }
+
+    /// A name that is declared or referred to here.
+    fn name(&mut self, what: &str) -> Parsed<Name> {
+        if !self.at_word() {
+            return Err(self.unexpected(what));
+        }
+        let name = self.any_word();
+        if RESERVED.iter().any(|word| is_keyword(&name.text, word)) {
+            let help = format!("choose another name, `{}_` for example", name.text);
+            self.report(&codes::RESERVED, name.span, format!("`{}` is a reserved word", name.text))
+                .help(help);
+        }
+        Ok(name)
+    }
+
+    /// The next token, which is a word.
+    fn any_word(&mut self) -> Name {
+        let span = self.bump();
+        Name { text: self.source[span.range()].to_owned(), span }
+    }
+
+    fn previous(&self) -> Span {
+        self.at.checked_sub(1).map_or(Span::default(), |before| self.tokens[before].span)
+    }
+
+    // Faults.
+
+    fn report(&mut self, code: &'static Code, span: Span, message: impl Into<String>) -> Reported<'_> {
+        self.sink.report(code, span, message)
+    }
+
+    /// Reports that `expected` should have come next.
+    fn unexpected(&mut self, expected: &str) -> Lost {
+        if *self.kind() == Kind::Bad {
+            return Lost;
+        }
+        let (span, found) = self.found();
+        self.report(&codes::SYNTAX, span, format!("expected {expected}, found {found}"));
+        Lost
+    }
+
+    fn found(&self) -> (Span, String) {
+        if self.at_end() {
+            let over =
+                if self.token().kind == Kind::Eof { "the end of the file" } else { "the end of the block" };
+            let before = self.previous();
+            return (Span::new(before.end, before.end), over.to_owned());
+        }
+        let span = self.token().span;
+        let found = match self.kind() {
+            Kind::Text(_) => "a text".to_owned(),
+            Kind::Stop | Kind::LoneStop => "the end of the sentence".to_owned(),
+            _ => format!("`{}`", &self.source[span.range()]),
+        };
+        (span, found)
+    }
+
+    /// Goes on to the next sentence of the block: behind a `.`, or at a line that is not indented deeper.
+    fn recover(&mut self) {
+        while !self.at_end() {
+            let token = self.token();
+            if token.first.is_some_and(|indent| indent <= self.indent) {
+                return;
+            }
+            let stop = token.kind == Kind::Stop;
+            self.bump();
+            if stop && !self.at_end() && self.token().first.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// After a fault in the head of a block: goes on to the `:` at the end of the line, or to the end of the line.
+    fn recover_head(&mut self) {
+        while !self.at_line() {
+            let colon = *self.kind() == Kind::Colon;
+            self.bump();
+            if colon && self.at_line() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the items of the block that begins on the next line. `after` says what it belongs to.
+    fn block(&mut self, after: &str, mut item: impl FnMut(&mut Self)) {
+        let outer = self.indent;
+        let token = self.token();
+        let deeper = token.first.filter(|indent| *indent > outer && !self.at_end());
+        let strict = deeper.is_some();
+        if !strict {
+            let inline = !self.at_line();
+            let help = "write what belongs to it on the lines below, indented deeper";
+            let (span, message) = match inline {
+                true => (token.span, format!("the block of {after} must begin on a line of its own")),
+                false => (self.previous(), format!("{after} has no block")),
+            };
+            self.report(&codes::BLOCK, span, message).help(help);
+            if !inline {
+                return;
+            }
+        }
+        self.indent = deeper.unwrap_or(outer + 1);
+        while !self.at_end() {
+            if strict && let Some(indent) = self.token().first.filter(|indent| *indent > self.indent) {
+                let span = self.token().span;
+                let expected = self.indent;
+                self.report(
+                    &codes::INDENTATION,
+                    span,
+                    format!("this line is indented by {indent}, its block by {expected}"),
+                )
+                .help(format!(
+                    "indent it by {expected}, or put a `:` at the end of the line that it belongs to"
+                ));
+            }
+            let before = self.at;
+            item(self);
+            if self.at == before {
+                self.bump();
+            }
+        }
+        self.indent = outer;
+    }
+
+    /// Runs `read` one level deeper, if the stack allows.
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.nesting >= MAX_NESTING {
+            let span = self.token().span;
+            return Err(self.too_deep(span));
+        }
+        self.nesting += 1;
+        let result = read(self);
+        self.nesting -= 1;
+        result
+    }
+
+    fn too_deep(&mut self, span: Span) -> Lost {
+        self.report(&codes::TOO_LARGE, span, "this nests too deeply")
+            .help("name the inner parts with `Let name be …`");
+        Lost
+    }
+}
+
+/// Whether `word` is `keyword`, with a small or a capital first letter; `io` may also be `IO`.
+fn is_keyword(word: &str, keyword: &str) -> bool {
+    if keyword == "io" {
+        return word.eq_ignore_ascii_case(keyword);
+    }
+    word.len() == keyword.len()
+        && word.get(1..) == keyword.get(1..)
+        && word.get(..1).is_some_and(|first| first.eq_ignore_ascii_case(&keyword[..1]))
+}

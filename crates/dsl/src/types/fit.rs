@@ -1,0 +1,205 @@
+//! Whether an argument fits its parameter.
+//!
+//! The rules are those of the JSON mapping. A value whose type is known fits if some value of that type does: what is
+//! only sometimes wrong (an integer that may be too large, an option that may be null) is left to the run.
+
+use aster_core::name::{lower_camel, same};
+use aster_core::wit::{Field, Type};
+
+use super::describe;
+use super::infer::{Scope, is_integer, is_number, is_text};
+use crate::Span;
+use crate::ast::{Expr, ExprKind, Name, TextPart};
+use crate::codes;
+use crate::diagnostic::{Sink, did_you_mean};
+
+impl Scope<'_, '_> {
+    /// Checks what is written for parameter `name`.
+    pub(super) fn argument(&mut self, name: &str, arg: &Expr, param: &Type, sink: &mut Sink) {
+        let inner = strip(param);
+        match (&arg.kind, inner) {
+            (ExprKind::List(items), Type::List(item)) if **item != Type::U8 => {
+                items.iter().for_each(|value| self.argument(name, value, item, sink));
+            }
+            (ExprKind::List(items), Type::Tuple(types)) if items.len() == types.len() => {
+                items.iter().zip(types).for_each(|(value, ty)| self.argument(name, value, ty, sink));
+            }
+            (ExprKind::List(items), Type::Flags(flags)) => {
+                let all = Type::Enum(flags.clone());
+                items.iter().for_each(|value| self.argument(name, value, &all, sink));
+            }
+            (ExprKind::Record(given), Type::Record(fields)) => {
+                self.record(name, arg.span, given, fields, sink)
+            }
+            (ExprKind::Record(given), Type::Map(key, value)) if **key == Type::String => {
+                given.iter().for_each(|(_, given)| self.argument(name, given, value, sink));
+            }
+            (ExprKind::Text(parts), Type::Enum(_) | Type::Variant(_) | Type::Char)
+                if plain(parts).is_some() =>
+            {
+                constant(name, arg.span, plain(parts).unwrap_or_default(), inner, sink);
+            }
+            (ExprKind::Int(value), ty) if is_integer(ty) && !in_range(*value, ty) => {
+                let message =
+                    format!("`{}` is {}, and {value} is out of its range", lower_camel(name), describe(ty));
+                sink.report(&codes::ARGUMENT_TYPE, arg.span, message).help("write a number that it can hold");
+            }
+            _ => {
+                let ty = self.infer(arg, sink);
+                if ty == Type::Unit && !accepts_null(param) {
+                    let message = format!("`{}` can't be null: it is {}", lower_camel(name), describe(param));
+                    sink.report(&codes::NULL_ARGUMENT, arg.span, message)
+                        .help("write a value, or make the parameter an `option` in the component");
+                } else if !fits(&ty, param) {
+                    mismatch(name, arg.span, &ty, param, sink);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, name: &str, span: Span, given: &[(Name, Expr)], fields: &[Field], sink: &mut Sink) {
+        for (key, value) in given {
+            if let Some(field) =
+                fields.iter().find(|field| key.text == field.name || key.text == lower_camel(&field.name))
+            {
+                self.argument(&field.name, value, &field.ty, sink);
+                continue;
+            }
+            self.infer(value, sink);
+            let known: Vec<String> = fields.iter().map(|field| lower_camel(&field.name)).collect();
+            let near = did_you_mean(&key.text, known.iter().map(String::as_str));
+            sink.report(
+                &codes::ARGUMENT_TYPE,
+                key.span,
+                format!("`{}` has no field `{}`", lower_camel(name), key.text),
+            )
+            .help(near.unwrap_or_else(|| format!("its fields are `{}`", known.join("`, `"))));
+        }
+        let missing: Vec<String> = fields
+            .iter()
+            .filter(|field| {
+                !accepts_null(&field.ty) && !given.iter().any(|(key, _)| same(&key.text, &field.name))
+            })
+            .map(|field| format!("`{}`", lower_camel(&field.name)))
+            .collect();
+        if !missing.is_empty() {
+            let message = format!("`{}` lacks {}", lower_camel(name), missing.join(", "));
+            sink.report(&codes::ARGUMENT_TYPE, span, message).help("write every field that is not an option");
+        }
+    }
+}
+
+/// A text that is written out, where only some texts are right.
+fn constant(name: &str, span: Span, text: &str, param: &Type, sink: &mut Sink) {
+    let cases: Vec<&str> = match param {
+        Type::Enum(cases) => cases.iter().map(String::as_str).collect(),
+        Type::Variant(cases) => {
+            cases.iter().filter(|case| case.ty.is_none()).map(|case| case.name.as_str()).collect()
+        }
+        _ if text.chars().count() == 1 => return,
+        _ => {
+            mismatch(name, span, &Type::String, param, sink);
+            return;
+        }
+    };
+    if cases.iter().any(|case| *case == text || lower_camel(case) == text) {
+        return;
+    }
+    let cases: Vec<String> = cases.into_iter().map(lower_camel).collect();
+    let near = did_you_mean(text, cases.iter().map(String::as_str));
+    sink.report(
+        &codes::ARGUMENT_TYPE,
+        span,
+        format!("`{}` can't be `{}`", lower_camel(name), text.escape_debug()),
+    )
+    .help(near.unwrap_or_else(|| format!("it is one of `{}`", cases.join("`, `"))));
+}
+
+fn mismatch(name: &str, span: Span, ty: &Type, param: &Type, sink: &mut Sink) {
+    let message = format!("`{}` is {}, and this is {}", lower_camel(name), describe(param), describe(ty));
+    sink.report(&codes::ARGUMENT_TYPE, span, message)
+        .help(format!("write something that is {}", describe(strip(param))));
+}
+
+/// Whether some value of type `arg` is taken for a `param`.
+fn fits(arg: &Type, param: &Type) -> bool {
+    match (arg, param) {
+        (Type::Any, _) | (_, Type::Any) => true,
+        (Type::Unit, _) => accepts_null(param),
+        (Type::Option(arg), Type::Option(param)) => fits(arg, param),
+        // Null is left to the run, or taken; the value is what can be wrong.
+        (Type::Option(arg), param) => fits(arg, param),
+        (arg, Type::Option(param)) => fits(arg, param),
+        (arg, param) if arg == param => true,
+        (arg, param) if is_integer(param) => is_integer(arg),
+        (arg, Type::F32 | Type::F64) => is_number(arg),
+        (arg, Type::String) => is_text(arg) || has_bare_case(arg),
+        (arg, Type::Char) => is_text(arg),
+        (Type::Enum(arg), Type::Enum(param)) => arg.iter().any(|case| param.contains(case)),
+        (arg, Type::Enum(_)) => is_text(arg) || has_bare_case(arg),
+        (Type::Variant(arg), Type::Variant(param)) => {
+            arg.iter().any(|case| param.iter().any(|other| other.name == case.name))
+        }
+        (arg, Type::Variant(_)) => is_text(arg) || matches!(arg, Type::Record(_) | Type::Map(..)),
+        (arg, Type::List(item)) if **item == Type::U8 => is_text(arg),
+        (Type::List(arg), Type::List(param)) => **arg != Type::U8 && fits(arg, param),
+        (Type::Tuple(items), Type::List(param)) => items.iter().all(|item| fits(item, param)),
+        (Type::Tuple(arg), Type::Tuple(param)) => {
+            arg.len() == param.len() && arg.iter().zip(param).all(|(arg, param)| fits(arg, param))
+        }
+        (Type::List(arg), Type::Tuple(param)) => {
+            **arg != Type::U8 && param.iter().all(|param| fits(arg, param))
+        }
+        (Type::List(arg), Type::Flags(_)) => fits(arg, &Type::String),
+        (Type::Record(arg), Type::Record(param)) => record_fits(arg, param),
+        (Type::Map(..), Type::Record(_)) => true,
+        (Type::Record(arg), Type::Map(_, value)) => arg.iter().all(|field| fits(&field.ty, value)),
+        (Type::Map(_, arg), Type::Map(_, param)) => fits(arg, param),
+        (Type::List(_) | Type::Tuple(_), Type::Map(key, _)) => **key != Type::String,
+        (Type::Record(_) | Type::Result { .. } | Type::Variant(_), Type::Result { .. }) => true,
+        _ => false,
+    }
+}
+
+/// Every field that must be there is, and there is no other: a field that is unknown is refused.
+fn record_fits(arg: &[Field], param: &[Field]) -> bool {
+    let find = |fields: &[Field], name: &str| fields.iter().position(|field| same(&field.name, name));
+    arg.iter().all(|field| find(param, &field.name).is_some_and(|at| fits(&field.ty, &param[at].ty)))
+        && param.iter().all(|field| accepts_null(&field.ty) || find(arg, &field.name).is_some())
+}
+
+fn accepts_null(param: &Type) -> bool {
+    matches!(param, Type::Option(_) | Type::Any | Type::Unit)
+}
+
+/// Without the option around it, if it is a simple one.
+fn strip(param: &Type) -> &Type {
+    match param {
+        Type::Option(inner) if !matches!(**inner, Type::Option(_)) => inner,
+        other => other,
+    }
+}
+
+fn has_bare_case(ty: &Type) -> bool {
+    matches!(ty, Type::Variant(cases) if cases.iter().any(|case| case.ty.is_none()))
+}
+
+fn plain(parts: &[TextPart]) -> Option<&str> {
+    match parts {
+        [TextPart::Plain(text)] => Some(text),
+        _ => None,
+    }
+}
+
+fn in_range(value: i64, ty: &Type) -> bool {
+    match ty {
+        Type::S8 => i8::try_from(value).is_ok(),
+        Type::U8 => u8::try_from(value).is_ok(),
+        Type::S16 => i16::try_from(value).is_ok(),
+        Type::U16 => u16::try_from(value).is_ok(),
+        Type::S32 => i32::try_from(value).is_ok(),
+        Type::U32 => u32::try_from(value).is_ok(),
+        Type::U64 => value >= 0,
+        _ => true,
+    }
+}

@@ -1,0 +1,154 @@
+//! Checks against what the components export: functions, arguments, and paths into values whose type is known.
+//!
+//! A type is known where it comes from a component: the value of a call, of a step that returns one, of a parameter
+//! whose type a component exports. Everything else is [`Type::Any`] and is left to the run. Only what is surely wrong
+//! is reported.
+
+mod describe;
+mod fit;
+mod infer;
+mod lookup;
+mod resolve;
+
+pub use resolve::{ResolveError, resolve_type};
+
+use std::collections::BTreeMap;
+
+use aster_core::wit::{Exports, Type};
+
+use crate::ast::{self, ExprKind, Statement, StatementKind};
+use crate::check::{Model, surely_returns};
+use crate::codes;
+use crate::diagnostic::Sink;
+use describe::describe;
+use infer::Scope;
+
+type Components = BTreeMap<String, Exports>;
+
+/// Checks each function against the registered components.
+pub(crate) fn check(models: &[Model], components: &Components, sink: &mut Sink) {
+    for model in models {
+        let called = lookup::called(model, components, sink);
+        named_types(model, &called, sink);
+        bodies(model, &called, sink);
+    }
+}
+
+/// The components that a workflow calls, those of them that are there.
+struct Called {
+    exports: Components,
+    /// One is missing, so that nobody knows what it would have exported.
+    missing: bool,
+}
+
+fn named_types(model: &Model, called: &Called, sink: &mut Sink) {
+    let params = model.function.params.iter().map(|param| &param.ty);
+    for name in params.chain(&model.function.result).flat_map(|ty| &ty.named) {
+        match resolve::named(&name.text, &called.exports) {
+            Ok(Some(_)) => {}
+            Ok(None) if called.missing => {}
+            Ok(None) => {
+                sink.report(
+                    &codes::UNKNOWN_TYPE,
+                    name.span,
+                    format!("no called component exports a type `{}`", name.text),
+                )
+                .help("it stands for any JSON now; export the type from a component, or write `Json`");
+            }
+            Err(error) => {
+                sink.report(&codes::TYPE_CONFLICT, name.span, error.to_string())
+                    .help("give the type the same shape in each component, or another name in one of them");
+            }
+        }
+    }
+}
+
+/// Steps after what they depend on, so that the types of the values that they read are known.
+fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
+    let count = model.workflow.steps.len();
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|step| model.before[*step].len());
+    let mut values: Vec<Option<Type>> = vec![None; count];
+    for place in order {
+        let step = &model.workflow.steps[place];
+        let mut scope = Scope::new(model, called, &values);
+        if let Some(when) = &step.when {
+            scope.condition(when, sink);
+        }
+        let mut value = scope.body(&step.body, sink);
+        if !surely_returns(&step.body) {
+            value = Some(infer::join_all(value, Type::Unit));
+        }
+        let mut value = value.unwrap_or(Type::Any);
+        if step.when.is_some() {
+            value = infer::join(value, Type::Unit);
+        }
+        if let Some(compensation) = model.compensations[place] {
+            // Null if the step never completed.
+            values[place] = Some(infer::join(value.clone(), Type::Unit));
+            Scope::new(model, called, &values).body(&compensation.body, sink);
+        }
+        values[place] = Some(value);
+    }
+    if let Some(trigger) = &model.workflow.settings.trigger {
+        let ty = Scope::new(model, called, &values).infer(&trigger.key, sink);
+        let inner = if let Type::Option(inner) = &ty { inner } else { &ty };
+        if !(infer::is_number(inner) || infer::is_text(inner) || *inner == Type::Any) {
+            let message = format!("the key is {}", describe(&ty));
+            sink.report(&codes::TRIGGER_KEY, trigger.key.span, message).help("a key is a text or a number");
+        }
+    }
+}
+
+impl Scope<'_, '_> {
+    /// The value that the body returns, if it does; null where it may end without.
+    fn body(&mut self, statements: &[Statement], sink: &mut Sink) -> Option<Type> {
+        let mut value = None;
+        for statement in statements {
+            match &statement.kind {
+                StatementKind::Let { name, value } => {
+                    let ty = self.infer(value, sink);
+                    self.locals.insert(name.text.clone(), ty);
+                }
+                StatementKind::Return { err, value: returned } => {
+                    let ty = self.infer(returned, sink);
+                    if !err {
+                        value = Some(infer::join_all(value, ty));
+                    }
+                }
+                StatementKind::Await(_) => {}
+                StatementKind::Do(call) => {
+                    self.call(call, sink);
+                }
+                StatementKind::If { condition, then, otherwise } => {
+                    self.condition(condition, sink);
+                    for branch in [then, otherwise] {
+                        if let Some(ty) = self.body(branch, sink) {
+                            value = Some(infer::join_all(value, ty));
+                        }
+                    }
+                }
+            }
+        }
+        // Names of inner blocks end with them; none hides another.
+        for statement in statements {
+            if let StatementKind::Let { name, .. } = &statement.kind {
+                self.locals.remove(&name.text);
+            }
+        }
+        value
+    }
+
+    fn condition(&mut self, expr: &ast::Expr, sink: &mut Sink) {
+        let ty = self.infer(expr, sink);
+        if matches!(expr.kind, ExprKind::Error) || infer::may_be_bool(&ty) {
+            return;
+        }
+        sink.report(
+            &codes::OPERAND_TYPE,
+            expr.span,
+            format!("a condition is true or false, and this is {}", describe(&ty)),
+        )
+        .help("compare it with something, `== …` for example");
+    }
+}

@@ -1,0 +1,13 @@
+//! What the edges (REST, command line) work with.
+
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::submit::Submitter;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub store: Store,
+    pub registry: Registry,
+    pub submitter: Submitter,
+}

@@ -1,0 +1,145 @@
+//! What a host can be told at its start: by flags, else by the environment, else the defaults that stand here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+/// Where the data folder is if nothing says otherwise.
+pub const DEFAULT_DATA_DIR: &str = ".aster";
+
+/// All that [`crate::serve::run`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where REST is answered.
+    pub listen: SocketAddr,
+    pub database: Database,
+    /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
+    pub lease: Duration,
+    pub limits: Limits,
+}
+
+/// Which Postgres keeps the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// One that somebody runs.
+    Url(String),
+    /// A private one in this folder, which the host starts and stops.
+    DataDir(PathBuf),
+}
+
+/// What a single run, step or request may use.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Time limit of a run whose workflow sets none, from its acceptance.
+    #[arg(long, env = "ASTER_WORKFLOW_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub workflow_timeout: Duration,
+
+    /// Time limit of an attempt at a step that sets none, from its first call.
+    #[arg(long, env = "ASTER_STEP_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub step_timeout: Duration,
+
+    /// Fuel of an attempt at a step that sets none. A WebAssembly instruction costs about one unit.
+    #[arg(long, env = "ASTER_STEP_FUEL", value_name = "UNITS", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub step_fuel: u64,
+
+    /// Memory of a component's instance, where the step sets none.
+    #[arg(long = "step-memory", env = "ASTER_STEP_MEMORY", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub step_memory_bytes: u64,
+
+    /// Largest input, step value and key-value entry.
+    #[arg(long = "max-value", env = "ASTER_MAX_VALUE", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    pub value_bytes: u64,
+
+    /// Largest component that is taken.
+    #[arg(long = "max-component", env = "ASTER_MAX_COMPONENT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub component_bytes: u64,
+
+    /// How many runs this host drives at the same time; further ones wait in READY.
+    #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_active_runs: u32,
+}
+
+impl Default for Limits {
+    /// The same as the flags' defaults.
+    fn default() -> Self {
+        Self {
+            workflow_timeout: Duration::from_secs(3_600),
+            step_timeout: Duration::from_secs(30),
+            step_fuel: 1_000_000_000,
+            step_memory_bytes: 64 << 20,
+            value_bytes: 1 << 20,
+            component_bytes: 64 << 20,
+            max_active_runs: 1_000,
+        }
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, `7d`: a positive whole number and its unit, with or without a blank.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(format!("`{unit}` is not a unit of time: expected ms, s, m, h or d, as in `30s`")),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+/// `512KiB`, `64MiB`, `1GiB`: a positive whole number and its unit, with or without a blank.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text)?;
+    let bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => {
+            return Err(format!(
+                "`{unit}` is not a unit of size: expected B, KiB, MiB or GiB, as in `64MiB`"
+            ));
+        }
+    };
+    number.checked_mul(bytes).ok_or_else(|| "too large".to_owned())
+}
+
+fn split(text: &str) -> Result<(u64, &str), String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    match u64::from_str(&text[..digits]) {
+        Ok(number) if number > 0 => Ok((number, text[digits..].trim())),
+        _ => Err("expected a positive whole number with a unit".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Command, FromArgMatches as _};
+
+    #[test]
+    fn the_defaults_of_flags_and_code_are_the_same() {
+        let matches = Limits::augment_args(Command::new("aster")).get_matches_from(["aster"]);
+        assert_eq!(Limits::from_arg_matches(&matches).expect("all have defaults"), Limits::default());
+    }
+
+    #[test]
+    fn durations_and_sizes_need_a_number_and_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7 d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(size("64 MiB"), Ok(64 << 20));
+        for wrong in
+            ["", "s", "0s", "-1s", "30", "30 parsecs", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "MiB", "0B", "1", "1MB", "18446744073709551615GiB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Uploads, activations and deletions of components.
+
+use aster_core::id::{Digest, TenantId};
+use aster_core::name;
+use aster_core::time::Timestamp;
+use aster_core::wit::{Break, Exports, fits::fits_calls};
+use bytes::Bytes;
+
+use super::{Error, Registry, component_name};
+use crate::store::{self, Snapshot, Upload};
+
+/// What an upload made.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// As it is kept: the words in kebab-case.
+    pub name: String,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub uploaded_at: Timestamp,
+    pub active: bool,
+    /// False if the same bytes were there under this name.
+    pub created: bool,
+    pub exports: Exports,
+    pub wit: String,
+    /// Functions that are listed and can't be called, each with why.
+    pub warnings: Vec<String>,
+}
+
+impl Registry {
+    /// Compiles `bytes` and keeps them as a version of `name`, active at once if `activate`.
+    ///
+    /// # Errors
+    /// The bytes are no component that could run here, or deployed definitions call what it doesn't offer. Nothing is kept then.
+    pub async fn upload(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        bytes: Bytes,
+        activate: bool,
+    ) -> Result<Uploaded, Error> {
+        let name = component_name(name)?;
+        let loaded = self.shared.sandbox.compile(bytes.clone()).await?;
+        let digest = loaded.digest();
+        let uploaded_at = self.shared.store.clock().await?;
+        let registered = loop {
+            let activate_at = match activate {
+                true => Some(self.check_fit(tenant, &name, loaded.exports()).await?),
+                false => None,
+            };
+            let upload = Upload {
+                name: &name,
+                digest,
+                bytes: &bytes,
+                exports: loaded.exports(),
+                wit: loaded.wit(),
+                uploaded_at,
+                activate_at,
+            };
+            match self.shared.store.put_component_version(tenant, upload).await {
+                Err(store::Error::RegistryMoved { .. }) => {}
+                done => break done?,
+            }
+        };
+        let stored = self.shared.store.get_component(tenant, &name).await?;
+        let version =
+            stored.iter().flat_map(|component| &component.versions).find(|version| version.digest == digest);
+        Ok(Uploaded {
+            active: stored.as_ref().is_some_and(|component| component.active == Some(digest)),
+            uploaded_at: version.map_or(uploaded_at, |version| version.uploaded_at),
+            name,
+            digest,
+            size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            created: registered.is_new,
+            exports: loaded.exports().clone(),
+            wit: loaded.wit().to_owned(),
+            warnings: loaded.warnings().to_vec(),
+        })
+    }
+
+    /// Makes a version the one that new runs pin.
+    ///
+    /// # Errors
+    /// There is no such version, or deployed definitions call what it doesn't offer.
+    pub async fn activate(&self, tenant: &TenantId, name: &str, digest: Digest) -> Result<(), Error> {
+        let name = component_name(name)?;
+        let no_version = || Error::NotFound { kind: "version", name: format!("{name}@{digest}") };
+        let component = self.shared.store.get_component(tenant, &name).await?;
+        let component = component.ok_or_else(|| Error::NotFound { kind: "component", name: name.clone() })?;
+        let version =
+            component.versions.iter().find(|version| version.digest == digest).ok_or_else(no_version)?;
+        loop {
+            let checked_at = self.check_fit(tenant, &name, &version.exports).await?;
+            match self.shared.store.activate_component(tenant, &name, digest, checked_at).await {
+                Err(store::Error::RegistryMoved { .. }) => {}
+                Err(store::Error::NotFound { .. }) => return Err(no_version()),
+                done => return done.map(|_| ()).map_err(Error::from),
+            }
+        }
+    }
+
+    /// Deletes a version that is neither active nor pinned by a run.
+    pub async fn delete_version(&self, tenant: &TenantId, name: &str, digest: Digest) -> Result<(), Error> {
+        let name = component_name(name)?;
+        match self.shared.store.delete_component_version(tenant, &name, digest).await {
+            Err(store::Error::NotFound { .. }) => {
+                Err(Error::NotFound { kind: "version", name: format!("{name}@{digest}") })
+            }
+            done => done.map(|_| ()).map_err(Error::from),
+        }
+    }
+
+    /// Whether the current definitions can go on with `exports` as the active version of `component`; returns the
+    /// generation at which that was so.
+    async fn check_fit(&self, tenant: &TenantId, component: &str, exports: &Exports) -> Result<i64, Error> {
+        let view = self.view_anew(tenant).await?;
+        let breaks = breaks(&view.snapshot, component, exports);
+        if breaks.is_empty() { Ok(view.snapshot.generation) } else { Err(Error::Breaks(breaks)) }
+    }
+}
+
+/// What the current definitions call of `component` that `new` doesn't offer, each with its definition.
+fn breaks(snapshot: &Snapshot, component: &str, new: &Exports) -> Vec<String> {
+    let mut breaks = Vec::new();
+    for (definition, current) in &snapshot.definitions {
+        let mut calls: Vec<(Option<&str>, &str)> = current
+            .plan
+            .calls()
+            .into_iter()
+            .filter(|(_, call)| name::kebab(&call.capability) == component)
+            .map(|(_, call)| (call.interface.as_deref(), call.function.as_str()))
+            .collect();
+        calls.sort_unstable();
+        calls.dedup();
+        match snapshot.components.get(component) {
+            Some(active) => breaks.extend(
+                fits_calls(&active.exports, new, calls)
+                    .into_iter()
+                    .map(|broken| format!("`{definition}`: {}", said(&broken))),
+            ),
+            None => breaks.extend(calls.into_iter().filter_map(|(interface, function)| {
+                let error = new.find_function(interface, function).err()?;
+                Some(format!("`{definition}`: component `{component}`: {error}"))
+            })),
+        }
+    }
+    breaks
+}
+
+fn said(broken: &Break) -> String {
+    let Break { function, path, message } = broken;
+    let at = if path.is_empty() { String::new() } else { format!(", {path}") };
+    format!("`{function}`{at}: {message}")
+}

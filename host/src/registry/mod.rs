@@ -1,0 +1,160 @@
+//! Components and definitions by name: uploads, activations, deployments, and what a submission resolves to.
+//!
+//! What is current is a function of the tenant's registry at one generation. A view of it is kept until it turns out to be
+//! old: whatever was decided on it names its generation, and is refused if that has moved. What was compiled or resolved
+//! is kept by digest and by release, which never change.
+
+mod components;
+mod definitions;
+mod release;
+mod resolve;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use aster_core::id::TenantId;
+use aster_core::name;
+use aster_dsl::Diagnostic;
+
+use crate::sandbox::{self, Sandbox, UploadError};
+use crate::store::{self, Snapshot, Store};
+
+pub use self::components::Uploaded;
+pub use self::definitions::{Deployed, DeployedDefinition};
+pub use self::release::{Release, Target};
+pub use self::resolve::Resolved;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    sandbox: Sandbox,
+    /// Only an answer on a view that is current counts; an old one costs a repetition.
+    views: Mutex<HashMap<TenantId, Arc<View>>>,
+    releases: Mutex<HashMap<i64, Arc<Release>>>,
+}
+
+/// A tenant's registry at one generation, and what was resolved in it.
+#[derive(Debug)]
+struct View {
+    snapshot: Snapshot,
+    /// By full name.
+    resolved: Mutex<HashMap<String, Arc<Resolved>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that can't be one; says what it may be.
+    #[error("{0}")]
+    InvalidName(String),
+    /// The bytes are no component that could run here; says what they are and what to do.
+    #[error("{0}")]
+    InvalidComponent(String),
+    #[error("the component is {size} bytes, and at most {limit} are taken")]
+    TooLarge { size: usize, limit: usize },
+    /// The new version lacks what deployed definitions call.
+    #[error("deployed definitions call what this version doesn't offer: {}", .0.join("; "))]
+    Breaks(Vec<String>),
+    #[error("the source has errors")]
+    Diagnostics(Vec<Diagnostic>),
+    #[error("the path `{path}` is already answered by {by}")]
+    TriggerTaken { path: String, by: String },
+    #[error("there is no {kind} `{name}`")]
+    NotFound { kind: &'static str, name: String },
+    #[error("`{name}` is the name of several definitions: {}", .candidates.join(", "))]
+    Ambiguous { name: String, candidates: Vec<String> },
+    /// The definition can't start now; it can when the component is there.
+    #[error("{0}")]
+    NotReady(String),
+    #[error("{0}")]
+    InUse(String),
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    #[error(transparent)]
+    Store(store::Error),
+}
+
+impl Error {
+    /// Whether the same may succeed in a while.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::PathTaken { path, definition } => {
+                Self::TriggerTaken { path, by: format!("definition `{definition}`") }
+            }
+            store::Error::InUse { what, by } => Self::InUse(format!("{what} is in use: {by}")),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<UploadError> for Error {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::TooLarge { size, limit } => Self::TooLarge { size, limit },
+            UploadError::Host(trouble) => Self::Sandbox(sandbox::Error::Engine(trouble)),
+            fault => Self::InvalidComponent(fault.to_string()),
+        }
+    }
+}
+
+impl Registry {
+    pub fn new(store: Store, sandbox: Sandbox) -> Self {
+        let shared = Shared { store, sandbox, views: Mutex::default(), releases: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The tenant's registry as it was when it was last read.
+    async fn view(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
+        let known = self.shared.views.lock().expect(UNPOISONED).get(tenant).cloned();
+        match known {
+            Some(view) => Ok(view),
+            None => self.view_anew(tenant).await,
+        }
+    }
+
+    /// The tenant's registry as it is now.
+    async fn view_anew(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
+        let snapshot = self.shared.store.registry_snapshot(tenant).await?;
+        let view = Arc::new(View { snapshot, resolved: Mutex::default() });
+        let mut views = self.shared.views.lock().expect(UNPOISONED);
+        // A slower reading must not replace a newer one.
+        let newer = views.get(tenant).filter(|known| known.snapshot.generation >= view.snapshot.generation);
+        if let Some(newer) = newer.cloned() {
+            return Ok(newer);
+        }
+        views.insert(tenant.clone(), Arc::clone(&view));
+        Ok(view)
+    }
+}
+
+/// The form in which a component's name is kept: its words in kebab-case, as it is matched.
+///
+/// # Errors
+/// There is nothing of a name in it, or something else.
+pub fn component_name(text: &str) -> Result<String, Error> {
+    let kebab = name::kebab(text);
+    let fits = kebab.len() <= 64
+        && kebab.starts_with(|first: char| first.is_ascii_lowercase())
+        && kebab.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        return Ok(kebab);
+    }
+    let cut: String = text.chars().take(80).collect();
+    Err(Error::InvalidName(format!(
+        "`{cut}` can't be a component's name: expected a letter, then letters, digits, `-` or `_`, 64 characters at most"
+    )))
+}
+
+const UNPOISONED: &str = "nothing panics while it is held";

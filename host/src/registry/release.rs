@@ -1,0 +1,102 @@
+//! What a run pins, ready to be called.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use aster_core::id::Digest;
+use aster_core::name;
+use aster_core::plan::{Call, Plan};
+
+use super::{Error, Registry, UNPOISONED};
+use crate::sandbox::{FunctionHandle, Loaded};
+use crate::store::{self, ReleaseId};
+
+/// Interned by its content: a definition's version and the digest of every component that it can call.
+#[derive(Debug)]
+pub struct Release {
+    pub id: i64,
+    pub plan: Arc<Plan>,
+    targets: HashMap<CallSite, Target>,
+}
+
+/// What a call in the plan names, as the source spells it.
+type CallSite = (String, Option<String>, String);
+
+/// The function that a call means.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Registered name.
+    pub component: Arc<str>,
+    pub loaded: Arc<Loaded>,
+    pub function: FunctionHandle,
+}
+
+impl Release {
+    fn new(id: i64, plan: Plan, components: &BTreeMap<String, Arc<Loaded>>) -> Result<Self, Error> {
+        let mut targets = HashMap::new();
+        for (_, call) in plan.calls() {
+            let component = name::kebab(&call.capability);
+            let loaded = components.get(&component).ok_or_else(|| {
+                Error::NotReady(format!("component `{component}` is not there: upload it first"))
+            })?;
+            let function = loaded
+                .find(call.interface.as_deref(), &call.function)
+                .map_err(|error| Error::NotReady(format!("component `{component}`: {error}")))?;
+            let target =
+                Target { component: component.as_str().into(), loaded: Arc::clone(loaded), function };
+            targets.insert(site(call), target);
+        }
+        Ok(Self { id, plan: Arc::new(plan), targets })
+    }
+
+    /// The function that `call`, one of the plan's, means; none if the plan is of another release.
+    pub fn target(&self, call: &Call) -> Option<&Target> {
+        self.targets.get(&site(call))
+    }
+}
+
+fn site(call: &Call) -> CallSite {
+    (call.capability.clone(), call.interface.clone(), call.function.clone())
+}
+
+impl Registry {
+    /// The release of that id, compiled; at once if it was asked for before.
+    ///
+    /// # Errors
+    /// It doesn't exist, or the database is unreachable.
+    pub async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
+        let known = self.shared.releases.lock().expect(UNPOISONED).get(&id).cloned();
+        if let Some(release) = known {
+            return Ok(release);
+        }
+        let stored = self.shared.store.load_release(ReleaseId(id)).await?;
+        let stored = stored.ok_or_else(|| missing("release", &id.to_string()))?;
+        let version = self
+            .shared
+            .store
+            .load_definition_version(&stored.tenant, &stored.definition, stored.definition_digest)
+            .await?
+            .ok_or_else(|| missing("definition", &stored.definition))?;
+        let mut components = BTreeMap::new();
+        for (name, digest) in stored.components {
+            components.insert(name, self.loaded(digest).await?);
+        }
+        let release = Arc::new(Release::new(id, version.plan, &components)?);
+        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release));
+        Ok(release)
+    }
+
+    /// A component by its digest, compiled.
+    async fn loaded(&self, digest: Digest) -> Result<Arc<Loaded>, Error> {
+        if let Some(loaded) = self.shared.sandbox.loaded(&digest) {
+            return Ok(loaded);
+        }
+        let bytes = self.shared.store.load_component_bytes(digest).await?;
+        let bytes = bytes.ok_or_else(|| missing("component", &digest.to_string()))?;
+        Ok(self.shared.sandbox.compile(bytes.into()).await?)
+    }
+}
+
+fn missing(kind: &str, name: &str) -> Error {
+    Error::Store(store::Error::NotFound { what: format!("{kind} `{name}`") })
+}

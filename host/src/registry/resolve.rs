@@ -1,0 +1,150 @@
+//! From a definition's name to what a new run of it pins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aster_core::eval::{self, Env};
+use aster_core::id::{Digest, TenantId};
+use aster_core::wit::{Field, Mismatch, Type, check};
+use serde_json::Value;
+
+use super::{Error, Registry, Release, UNPOISONED, View};
+use crate::store;
+
+/// A definition as a submission finds it: pinned, compiled, ready to be called.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The full name.
+    pub name: String,
+    /// SHA-256 of the definition's source.
+    pub digest: Digest,
+    /// Of the registry in which this was resolved.
+    pub generation: i64,
+    pub release: Arc<Release>,
+    /// The parameters with the types that their names stand for in this release.
+    pub parameters: Vec<(String, Type)>,
+}
+
+impl Resolved {
+    /// What in `input` doesn't fit the parameters; empty if it fits. With one parameter the input is its value, with
+    /// several an object by their names, with none it is empty: null or `{}`.
+    pub fn check_input(&self, input: &Value) -> Vec<Mismatch> {
+        match self.parameters.as_slice() {
+            [] if input.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
+            [] => check(&Type::Unit, input, "input"),
+            [(name, ty)] => check(ty, input, name),
+            several => {
+                let fields = several.iter().map(|(name, ty)| Field { name: name.clone(), ty: ty.clone() });
+                check(&Type::Record(fields.collect()), input, "input")
+            }
+        }
+    }
+
+    /// What `keyed by` makes of `input`: none if the definition has no trigger.
+    ///
+    /// # Errors
+    /// Why the input has no key, in one line.
+    pub fn key(&self, input: &Value) -> Result<Option<String>, String> {
+        let plan = &self.release.plan;
+        let Some(trigger) = &plan.trigger else { return Ok(None) };
+        let field = &trigger.key_field;
+        match eval::pure(&trigger.key, Env::of_input(plan, input)) {
+            Ok(Value::String(key)) => Ok(Some(key)),
+            Ok(Value::Number(key)) => Ok(Some(key.to_string())),
+            Ok(Value::Null) => Err(format!("the key `{field}` is missing")),
+            Ok(_) => Err(format!("the key `{field}` is neither a text nor a number")),
+            Err(failure) => Err(format!("the key `{field}` can't be computed: {}", failure.message)),
+        }
+    }
+}
+
+impl Registry {
+    /// The definition of that full name, or of that own name where it is unique.
+    ///
+    /// # Errors
+    /// There is none, or several, or it can't start now because a component is missing.
+    pub async fn resolve(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
+        let view = self.view(tenant).await?;
+        match self.resolve_in(&view, tenant, name).await {
+            // What is missing in a view may have come since.
+            Err(
+                Error::NotFound { .. }
+                | Error::Ambiguous { .. }
+                | Error::NotReady(_)
+                | Error::Store(store::Error::Refused { .. }),
+            ) => self.resolve_anew(tenant, name).await,
+            resolved => resolved,
+        }
+    }
+
+    /// The same, after the registry was seen to have moved.
+    pub async fn resolve_anew(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
+        let view = self.view_anew(tenant).await?;
+        self.resolve_in(&view, tenant, name).await
+    }
+
+    /// Whether nothing was activated or deployed since `resolved` was resolved.
+    pub async fn is_current(&self, tenant: &TenantId, resolved: &Resolved) -> Result<bool, Error> {
+        Ok(self.shared.store.generation(tenant).await? == resolved.generation)
+    }
+
+    async fn resolve_in(&self, view: &View, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
+        let full_name = full_name(view, name)?;
+        let known = view.resolved.lock().expect(UNPOISONED).get(full_name).cloned();
+        if let Some(resolved) = known {
+            return Ok(resolved);
+        }
+        let definition = &view.snapshot.definitions[full_name];
+        let mut digests = BTreeMap::new();
+        let mut exports = BTreeMap::new();
+        for component in definition.plan.components() {
+            let active = view.snapshot.components.get(&component).ok_or_else(|| {
+                Error::NotReady(format!(
+                    "component `{component}` has no active version: upload it and send again"
+                ))
+            })?;
+            digests.insert(component.clone(), active.digest);
+            exports.insert(component, active.exports.clone());
+        }
+        let mut parameters = Vec::new();
+        for parameter in &definition.plan.parameters {
+            let ty = aster_dsl::resolve_type(&parameter.ty, &exports)
+                .map_err(|error| Error::NotReady(format!("parameter `{}`: {error}", parameter.name)))?;
+            parameters.push((parameter.name.clone(), ty));
+        }
+        let release = store::Release {
+            tenant: tenant.clone(),
+            definition: full_name.to_owned(),
+            definition_digest: definition.digest,
+            components: digests,
+        };
+        let id = self.shared.store.intern_release(&release).await?;
+        let resolved = Arc::new(Resolved {
+            name: full_name.to_owned(),
+            digest: definition.digest,
+            generation: view.snapshot.generation,
+            release: self.release(id.0).await?,
+            parameters,
+        });
+        view.resolved.lock().expect(UNPOISONED).insert(full_name.to_owned(), Arc::clone(&resolved));
+        Ok(resolved)
+    }
+}
+
+/// The full name that `name` stands for among the current definitions.
+fn full_name<'v>(view: &'v View, name: &str) -> Result<&'v str, Error> {
+    let definitions = &view.snapshot.definitions;
+    if let Some((full, _)) = definitions.get_key_value(name) {
+        return Ok(full);
+    }
+    let of_that_function =
+        definitions.keys().filter(|full| full.rsplit_once('.').is_some_and(|(_, own)| own == name));
+    match of_that_function.collect::<Vec<_>>().as_slice() {
+        [] => Err(Error::NotFound { kind: "definition", name: name.chars().take(200).collect() }),
+        [one] => Ok(one),
+        several => Err(Error::Ambiguous {
+            name: name.to_owned(),
+            candidates: several.iter().map(|full| (*full).clone()).collect(),
+        }),
+    }
+}

@@ -1,0 +1,254 @@
+//! One attempt at a step or a compensation: its body, computed call by call in the sandbox.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aster_core::eval::{self, Env, PendingCall, Progress};
+use aster_core::event::{CallCost, Cost, Failure, FailureCode};
+use aster_core::id::TenantId;
+use aster_core::keyvalue::{Effects, Entry, Key};
+use aster_core::plan::{Limits, Plan, Statement, Step};
+use aster_core::saga::{Attempt, Direction};
+use aster_core::state::{self, RunState};
+use async_trait::async_trait;
+use serde_json::Value;
+use tracing::warn;
+
+use super::Shared;
+use crate::crash;
+use crate::registry::Release;
+use crate::sandbox::{self, Call, CallReport, Context, KeyValueReader, Outcome, Session, Unavailable};
+use crate::store::Store;
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub(super) result: Result<Arc<Value>, Failure>,
+    pub(super) cost: Cost,
+    pub(super) effects: Effects,
+}
+
+/// Runs the attempt to its end, however often the host's own trouble makes it begin again.
+///
+/// # Cancel safety
+/// Dropping the future interrupts the guest; what it wrote is dropped with it.
+pub(super) async fn execute(
+    shared: &Shared,
+    tenant: &TenantId,
+    release: &Release,
+    state: &RunState,
+    attempt: &Attempt,
+) -> Landed {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match Flight::new(shared, tenant, release, state, attempt).fly().await {
+            Ok(landed) => return landed,
+            // Nothing is known about the step, and nothing of it is kept.
+            Err(error) => {
+                warn!(run.id = %state.accepted.workflow_id, step.name = %attempt.step, %error, "a step begins again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+/// One try at an attempt, which the host's own trouble may end without a verdict.
+struct Flight<'a> {
+    shared: &'a Shared,
+    tenant: &'a TenantId,
+    release: &'a Release,
+    state: &'a RunState,
+    attempt: &'a Attempt,
+    session: Session,
+    limits: Limits,
+    began: Instant,
+    /// When the attempt's time is over: its limit counts from its first call.
+    deadline: Option<Instant>,
+    calls: Vec<CallCost>,
+    output: String,
+}
+
+impl<'a> Flight<'a> {
+    fn new(
+        shared: &'a Shared,
+        tenant: &'a TenantId,
+        release: &'a Release,
+        state: &'a RunState,
+        attempt: &'a Attempt,
+    ) -> Self {
+        let reader = Arc::new(Reader(shared.store.clone()));
+        Self {
+            shared,
+            tenant,
+            release,
+            state,
+            attempt,
+            session: Session::new(tenant.clone(), reader),
+            limits: Limits::default(),
+            began: Instant::now(),
+            deadline: None,
+            calls: Vec::new(),
+            output: String::new(),
+        }
+    }
+
+    async fn fly(mut self) -> Result<Landed, sandbox::Error> {
+        let Some((body, limits)) = body_of(&self.release.plan, self.attempt) else {
+            let failure = Failure::new(FailureCode::Unavailable, "the plan has no such step");
+            return Ok(self.land(Err(failure)));
+        };
+        self.limits = limits.clone();
+        let mut answers: Vec<Result<Value, Failure>> = Vec::new();
+        loop {
+            match eval::run(body, Env::new(&self.release.plan, self.state), &answers) {
+                Progress::Call(pending) => answers.push(self.call(&pending).await?),
+                Progress::Returned(value) => {
+                    let value = self.bounded(value);
+                    return Ok(self.land(value));
+                }
+                Progress::Failed(failure) => return Ok(self.land(Err(failure))),
+            }
+        }
+    }
+
+    async fn call(&mut self, pending: &PendingCall<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
+        let Some(target) = self.release.target(pending.call) else {
+            let message = format!("`{}` is not in the run's release", pending.call.function);
+            return Ok(Err(Failure::new(FailureCode::Unavailable, message)));
+        };
+        let limits = self.remaining();
+        crash::point("before-call");
+        let report = self
+            .shared
+            .sandbox
+            .call(Call {
+                loaded: &target.loaded,
+                function: target.function,
+                component: Arc::clone(&target.component),
+                args: &pending.args,
+                limits,
+                context: self.context(pending.number, limits.deadline),
+                session: &self.session,
+            })
+            .await?;
+        crash::point("after-call");
+        self.calls.push(CallCost {
+            component: target.component.to_string(),
+            function: target.loaded.function(target.function).name.clone(),
+            digest: target.loaded.digest(),
+            fuel_used: report.fuel_used,
+            duration_micros: micros(report.duration),
+        });
+        self.keep_output(&report);
+        Ok(report.outcome)
+    }
+
+    /// What is left of the attempt's limits, over all its calls.
+    fn remaining(&mut self) -> sandbox::Limits {
+        let defaults = &self.shared.options.limits;
+        let timeout = self.limits.timeout_ms.map_or(defaults.step_timeout, Duration::from_millis);
+        let fuel = self.limits.fuel.or(self.release.plan.fuel).unwrap_or(defaults.step_fuel);
+        let used: u64 = self.calls.iter().map(|call| call.fuel_used).sum();
+        sandbox::Limits {
+            fuel: fuel.saturating_sub(used),
+            memory_bytes: self.limits.memory_bytes.unwrap_or(defaults.step_memory_bytes),
+            deadline: *self.deadline.get_or_insert_with(|| Instant::now() + timeout),
+        }
+    }
+
+    fn context(&self, call_number: u32, deadline: Instant) -> Context {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let step_ends =
+            self.shared.clock.now().plus_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let (deadline, direction) = match self.attempt.direction {
+            Direction::Forward => (step_ends.min(self.state.accepted.deadline), sandbox::Direction::Forward),
+            // Its limits are its own: the workflow's deadline may be what it undoes.
+            Direction::Undo => (step_ends, sandbox::Direction::Compensation(self.forward_outcome())),
+        };
+        Context {
+            workflow_id: self.state.accepted.workflow_id,
+            definition: self.state.accepted.definition.as_str().into(),
+            step: Arc::clone(&self.attempt.step),
+            attempt: self.attempt.number,
+            deadline: Some(deadline),
+            tenant: self.tenant.clone(),
+            call_number,
+            direction,
+        }
+    }
+
+    /// No component has a grant to reach outside yet, so a step that did not complete had no effect.
+    fn forward_outcome(&self) -> Outcome {
+        let step = self.state.steps.get(&self.attempt.step);
+        match step.map(|step| &step.progress) {
+            Some(state::Progress::Completed) => Outcome::Completed,
+            _ => Outcome::None,
+        }
+    }
+
+    fn keep_output(&mut self, report: &CallReport) {
+        self.output.push_str(&report.output.stdout);
+        self.output.push_str(&report.output.stderr);
+    }
+
+    /// A value that the body built may be larger than any that a component gave.
+    fn bounded(&self, value: Value) -> Result<Arc<Value>, Failure> {
+        let limit = self.shared.options.limits.value_bytes;
+        let size = value.to_string().len();
+        if u64::try_from(size).is_ok_and(|size| size <= limit) {
+            return Ok(Arc::new(value));
+        }
+        let message = format!("the step's value has {size} bytes as JSON, and at most {limit} are taken");
+        Err(Failure::new(FailureCode::Type, message))
+    }
+
+    fn land(self, result: Result<Arc<Value>, Failure>) -> Landed {
+        let last = self.calls.last();
+        let cost = Cost {
+            fuel_used: self.calls.iter().map(|call| call.fuel_used).sum(),
+            duration_micros: micros(self.began.elapsed()),
+            component: last.map(|call| call.component.clone()),
+            function: last.map(|call| call.function.clone()),
+            digest: last.map(|call| call.digest),
+            output: (!self.output.is_empty()).then_some(self.output),
+            calls: if self.calls.len() > 1 { self.calls } else { Vec::new() },
+        };
+        Landed { result, cost, effects: self.session.effects() }
+    }
+}
+
+fn body_of<'p>(plan: &'p Plan, attempt: &Attempt) -> Option<(&'p [Statement], &'p Limits)> {
+    let step: &Step = plan.step(&attempt.step)?;
+    match attempt.direction {
+        Direction::Forward => Some((&step.body, &step.limits)),
+        Direction::Undo => step.compensation.as_ref().map(|undo| (undo.body.as_slice(), &undo.limits)),
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The committed key-value state, as the sandbox reads it.
+struct Reader(Store);
+
+#[async_trait]
+impl KeyValueReader for Reader {
+    async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
+        self.0.read_entry(key).await.map_err(|error| Unavailable(Box::new(error)))
+    }
+
+    async fn list_keys(
+        &self,
+        tenant: &TenantId,
+        component: &str,
+        bucket: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, Unavailable> {
+        let keys = self.0.list_keys(tenant, component, bucket, after, limit).await;
+        let keys = keys.map_err(|error| Unavailable(Box::new(error)))?;
+        Ok(keys.into_iter().map(|key| key.to_string()).collect())
+    }
+}

@@ -1,0 +1,345 @@
+//! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
+//!
+//! [`Runner::start`] registers the host and begins two loops: [`lease`] renews the host's lease and with it the reading of
+//! the database's clock, [`claims`] takes runs that are due. A run under way is one task ([`drive`]); one that waits for an
+//! instant is in the database only. Here are no SQL and no HTTP.
+
+mod attempt;
+mod claims;
+mod clock;
+mod drive;
+mod lease;
+mod turns;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use aster_core::event::Event;
+use aster_core::id::{Fence, TenantId, WorkflowId};
+use aster_core::saga::{self, Signal};
+use aster_core::state::{Accepted, RunState};
+use aster_core::time::Timestamp;
+use aster_core::transition::RunRecord;
+use serde_json::Value;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
+use uuid::{NoContext, Uuid};
+
+use self::clock::Clock;
+use self::drive::Drive;
+use self::turns::Turns;
+use crate::config::Limits;
+use crate::registry::{Registry, Release, Resolved};
+use crate::sandbox::Sandbox;
+use crate::store::{self, Acceptance, HostId, NewRun, ReleaseId, Start, Store};
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Under which the host is listed, for people.
+    pub name: String,
+    /// How long other hosts leave this one's runs alone after its last sign of life. Renewed four times as often.
+    pub lease: Duration,
+    /// How much longer than its lease a silent host is waited for, because it stops its guests by its own clock.
+    pub takeover_margin: Duration,
+    /// Runs under way at the same time; more stay READY in the database.
+    pub max_active_runs: usize,
+    pub limits: Limits,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    shared: Arc<Shared>,
+}
+
+/// What all runs of a host share.
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    registry: Registry,
+    sandbox: Sandbox,
+    options: Options,
+    clock: Clock,
+    /// Under which id this host owns runs now; none while it has no lease.
+    host: RwLock<Option<HostId>>,
+    slots: Arc<Semaphore>,
+    turns: Arc<Turns>,
+    /// The tasks that drive runs, so that a lost lease stops them.
+    driving: Mutex<HashMap<WorkflowId, AbortHandle>>,
+    /// Who waits for the end of a run of this host.
+    waiters: Mutex<HashMap<WorkflowId, watch::Sender<bool>>>,
+    /// Pokes the claim loop.
+    due: Notify,
+    /// The earliest instant at which this host knows that a run is due.
+    next_due: Mutex<Option<Timestamp>>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// What a submission has come to, before there is a run of it.
+#[derive(Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) resolved: &'a Resolved,
+    pub(crate) input: Arc<Value>,
+    pub(crate) input_digest: [u8; 32],
+    pub(crate) key: Option<String>,
+}
+
+/// A run that was just taken in.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) workflow_id: WorkflowId,
+    pub(crate) accepted_at: Timestamp,
+    pub(crate) started: bool,
+    pub(crate) acceptance: Acceptance,
+}
+
+impl Runner {
+    /// Registers the host and begins to take runs.
+    ///
+    /// # Errors
+    /// The database is unreachable.
+    pub async fn start(
+        options: Options,
+        store: Store,
+        registry: Registry,
+        sandbox: Sandbox,
+    ) -> Result<Self, store::Error> {
+        let asked_at = Instant::now();
+        let host = store.register_host(&options.name, options.lease).await?;
+        let clock = Clock::new(store.renew_lease(host, options.lease).await?, asked_at);
+        let shared = Arc::new(Shared {
+            store,
+            registry,
+            sandbox,
+            clock,
+            host: RwLock::new(Some(host)),
+            slots: Arc::new(Semaphore::new(options.max_active_runs)),
+            options,
+            turns: Arc::default(),
+            driving: Mutex::default(),
+            waiters: Mutex::default(),
+            due: Notify::new(),
+            next_due: Mutex::default(),
+            shutdown: watch::Sender::new(false),
+        });
+        tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
+        tokio::spawn(claims::take(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
+    pub(crate) async fn admit(&self, candidate: Candidate<'_>) -> Result<Admitted, store::Error> {
+        let shared = &self.shared;
+        let Candidate { tenant, resolved, input, input_digest, key } = candidate;
+        let release = &resolved.release;
+        let now = shared.clock.now();
+        let default_timeout = shared.options.limits.workflow_timeout;
+        let timeout_ms = release.plan.timeout_ms.unwrap_or_else(|| millis(default_timeout));
+        let state = RunState::new(Accepted {
+            workflow_id: new_id(now),
+            definition: resolved.name.clone(),
+            definition_digest: resolved.digest,
+            release: release.id,
+            input: Arc::clone(&input),
+            deadline: now.plus_millis(timeout_ms),
+        });
+        let slot = self.slot();
+        let first = slot.as_ref().map(|(host, _)| Self::first_transition(*host, release, &state, now));
+        let run = NewRun {
+            workflow_id: state.accepted.workflow_id,
+            tenant: tenant.clone(),
+            definition: resolved.name.clone(),
+            release: ReleaseId(release.id),
+            generation: resolved.generation,
+            key,
+            input: input.to_string(),
+            input_digest,
+            accepted_at: now,
+            deadline: state.accepted.deadline,
+            start: first.as_ref().map(|(_, start)| start.clone()),
+        };
+        crate::crash::point("before-accept");
+        let acceptance = shared.store.accept(&run).await?;
+        let is_new = matches!(acceptance, Acceptance::New { .. });
+        let started = is_new && first.is_some();
+        if is_new {
+            crate::crash::point("after-accept");
+        }
+        let workflow_id = state.accepted.workflow_id;
+        match (first, slot) {
+            (Some((state, _)), Some((host, permit))) if is_new => shared.spawn(Drive {
+                shared: Arc::clone(shared),
+                host,
+                fence: NewRun::FIRST_FENCE,
+                tenant: tenant.clone(),
+                release: Arc::clone(release),
+                state: Arc::new(state),
+                permit,
+            }),
+            _ if is_new => shared.wake_claims_at(now),
+            _ => {}
+        }
+        Ok(Admitted { workflow_id, accepted_at: now, started, acceptance })
+    }
+
+    /// Waits until the run is over or `limit` has passed; true if it is over.
+    ///
+    /// # Errors
+    /// The database is unreachable, or there is no such run.
+    pub(crate) async fn wait_until_over(
+        &self,
+        workflow_id: WorkflowId,
+        limit: Duration,
+    ) -> Result<bool, store::Error> {
+        let give_up = tokio::time::Instant::now() + limit;
+        let mut over = self.shared.watch(workflow_id);
+        loop {
+            let run = self.shared.store.load_run(workflow_id).await?;
+            let run = run.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
+            if run.status.is_over() {
+                return Ok(true);
+            }
+            // The run may be another host's, whose word doesn't come here: look again from time to time.
+            let look_again = tokio::time::Instant::now() + Duration::from_millis(500);
+            tokio::select! {
+                () = ended(&mut over) => {}
+                () = tokio::time::sleep_until(look_again.min(give_up)) => {}
+            }
+            if tokio::time::Instant::now() >= give_up && !*over.borrow() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Takes no more runs, lets those under way go on for `grace`, then stops them and hands them to other hosts.
+    pub async fn shut_down(&self, grace: Duration) {
+        self.shared.shutdown.send_replace(true);
+        let all = u32::try_from(self.shared.options.max_active_runs).unwrap_or(u32::MAX);
+        let drained = tokio::time::timeout(grace, self.shared.slots.acquire_many(all)).await;
+        if drained.is_err() {
+            tracing::warn!(
+                runs = self.shared.driving().len(),
+                "stops with runs under way: others will go on with them"
+            );
+        }
+        let host = self.shared.host.write().expect(UNPOISONED).take();
+        self.shared.stop_driving();
+        if let Some(host) = host
+            && let Err(error) = self.shared.store.retire_host(host, self.shared.clock.now()).await
+        {
+            tracing::warn!(%error, "could not hand the runs over: others take them when the lease ends");
+        }
+    }
+
+    /// A place for one more run, and the id under which to own it; none if the host is full, stopping or without a lease.
+    fn slot(&self) -> Option<(HostId, OwnedSemaphorePermit)> {
+        if *self.shared.shutdown.borrow() {
+            return None;
+        }
+        let host = self.shared.host()?;
+        let permit = Arc::clone(&self.shared.slots).try_acquire_owned().ok()?;
+        Some((host, permit))
+    }
+
+    fn first_transition(
+        host: HostId,
+        release: &Release,
+        state: &RunState,
+        now: Timestamp,
+    ) -> (RunState, Start) {
+        let (state, events, run) = react_to_start(release, state, now);
+        (state, Start { host, events, run })
+    }
+}
+
+fn react_to_start(release: &Release, state: &RunState, now: Timestamp) -> (RunState, Vec<Event>, RunRecord) {
+    let reaction = saga::react(&release.plan, state, Signal::Tick, now)
+        .expect("only endings and cancels can be refused");
+    let record = saga::record(&release.plan, &reaction.state, now);
+    (reaction.state, reaction.events, record)
+}
+
+impl Shared {
+    fn host(&self) -> Option<HostId> {
+        *self.host.read().expect(UNPOISONED)
+    }
+
+    fn driving(&self) -> std::sync::MutexGuard<'_, HashMap<WorkflowId, AbortHandle>> {
+        self.driving.lock().expect(UNPOISONED)
+    }
+
+    /// Begins to drive a run whose first transition is committed.
+    fn spawn(self: &Arc<Self>, drive: Drive) {
+        self.spawn_with(drive, None);
+    }
+
+    fn spawn_with(self: &Arc<Self>, drive: Drive, first: Option<Signal>) {
+        let id = drive.state.accepted.workflow_id;
+        let shared = Arc::clone(self);
+        // Locked until the handle is in: the task may end at once.
+        let mut driving = self.driving();
+        let task = tokio::spawn(async move {
+            Box::pin(drive.run(first)).await;
+            shared.driving().remove(&id);
+        });
+        driving.insert(id, task.abort_handle());
+    }
+
+    /// Interrupts every guest and forgets every run; nothing is told to the database.
+    fn stop_driving(&self) {
+        let driving = std::mem::take(&mut *self.driving());
+        driving.values().for_each(AbortHandle::abort);
+    }
+
+    fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {
+        let mut waiters = self.waiters.lock().expect(UNPOISONED);
+        waiters.retain(|_, waiter| !waiter.is_closed());
+        waiters.entry(workflow_id).or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
+
+    fn tell_over(&self, workflow_id: WorkflowId) {
+        let waiter = self.waiters.lock().expect(UNPOISONED).remove(&workflow_id);
+        if let Some(waiter) = waiter {
+            waiter.send_replace(true);
+        }
+    }
+
+    /// Lets the claim loop look at `at`.
+    fn wake_claims_at(&self, at: Timestamp) {
+        let mut next_due = self.next_due.lock().expect(UNPOISONED);
+        if next_due.is_none_or(|due| at < due) {
+            *next_due = Some(at);
+            self.due.notify_one();
+        }
+    }
+}
+
+const UNPOISONED: &str = "nothing panics while it is held";
+
+/// Time-ordered by the database's clock, whatever this machine's says.
+fn new_id(now: Timestamp) -> WorkflowId {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
+    WorkflowId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
+}
+
+/// Waits for the word that a run is over; forever if it never comes.
+async fn ended(over: &mut watch::Receiver<bool>) {
+    if over.wait_for(|over| *over).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A run that was claimed.
+#[derive(Clone, Copy, Debug)]
+struct Claimed {
+    host: HostId,
+    workflow_id: WorkflowId,
+    fence: Fence,
+}

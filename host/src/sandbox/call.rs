@@ -1,0 +1,226 @@
+//! One call: a fresh store and instance, values in, a value or a failure out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aster_core::event::{Failure, FailureCode};
+use aster_core::wit::{Function, Type, check};
+use serde_json::Value;
+use wasmtime::Store;
+use wasmtime::component::Val;
+
+use super::capability::{self, State};
+use super::failure::{self, Stage};
+use super::load::{FunctionHandle, Loaded};
+use super::output::{Capture, Output};
+use super::value;
+use super::{Context, Error, Sandbox, Session, limits};
+
+/// The host keeps about 40 bytes for each byte of a list while it converts; this is as much as a value of the largest
+/// size may need.
+const HOST_BYTES_PER_VALUE_BYTE: usize = 64;
+
+/// What to call, with what, and how far it may go.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub loaded: &'a Loaded,
+    pub function: FunctionHandle,
+    /// The name under which the component is registered: its key-value buckets belong to it.
+    pub component: Arc<str>,
+    /// One for each parameter.
+    pub args: &'a [Value],
+    pub limits: Limits,
+    pub context: Context,
+    /// The attempt's own, the same for all of its calls.
+    pub session: &'a Session,
+}
+
+/// What is left of the attempt's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub fuel: u64,
+    /// Over all memories of the instance.
+    pub memory_bytes: u64,
+    pub deadline: Instant,
+}
+
+/// How a call ended, and what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallReport {
+    /// The `ok` payload or plain result; null where there is none.
+    pub outcome: Result<Value, Failure>,
+    pub fuel_used: u64,
+    pub duration: Duration,
+    pub output: Output,
+}
+
+/// A store with what is asked of it after the call.
+pub(super) struct CallStore {
+    pub(super) store: Store<State>,
+    stdout: Capture,
+    stderr: Capture,
+}
+
+/// How the guest's part of a call ended.
+enum End {
+    Value(Option<Val>),
+    Error(wasmtime::Error, Stage),
+    TimedOut,
+}
+
+impl Sandbox {
+    /// Calls a function in an instance of its own.
+    ///
+    /// # Errors
+    /// The host's trouble only; how the guest fails is in the report.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the guest where it is, also in an endless loop: it gives way at every tick. What it wrote
+    /// is in the session, which the attempt's owner drops.
+    pub async fn call(&self, call: Call<'_>) -> Result<CallReport, Error> {
+        let Call { loaded, function, component, args, limits, context, session } = call;
+        let began = Instant::now();
+        let signature = loaded.function(function);
+        let params = match params(signature, args) {
+            Ok(params) => params,
+            Err(failure) => {
+                return Ok(CallReport {
+                    outcome: Err(failure),
+                    fuel_used: 0,
+                    duration: began.elapsed(),
+                    output: Output::default(),
+                });
+            }
+        };
+        let deadline = tokio::time::Instant::from_std(limits.deadline);
+        let _slots = match self.inner.slots.try_acquire_many(loaded.slots) {
+            Ok(slots) => slots,
+            Err(_) => {
+                match tokio::time::timeout_at(deadline, self.inner.slots.acquire_many(loaded.slots)).await {
+                    Ok(slots) => slots.map_err(|_| Error::Busy("it is closed".into()))?,
+                    Err(_) => return Err(Error::Busy("no instance came free before the deadline".into())),
+                }
+            }
+        };
+
+        let mut store = self.store(&limits, context, component, session.clone());
+        let guest = run(&mut store.store, loaded, function, &params, signature.result.is_some());
+        let end = tokio::time::timeout_at(deadline, guest).await.unwrap_or(End::TimedOut);
+
+        let fuel_used = limits.fuel.saturating_sub(store.store.get_fuel().unwrap_or(0));
+        let output = Output { stdout: store.stdout.text(), stderr: store.stderr.text() };
+        let max_value_bytes = self.inner.options.max_value_bytes;
+        let outcome = match end {
+            End::Value(result) => answer(signature.result.as_ref(), result, max_value_bytes),
+            End::Error(error, stage) => {
+                Err(failure::of_error(error, stage, &output.stderr, max_value_bytes)?)
+            }
+            End::TimedOut => {
+                let after = limits.deadline.saturating_duration_since(began);
+                Err(Failure::new(FailureCode::Timeout, format!("interrupted after {after:.1?}")))
+            }
+        };
+        Ok(CallReport { outcome, fuel_used, duration: began.elapsed(), output })
+    }
+
+    pub(super) fn store(
+        &self,
+        limits: &Limits,
+        context: Context,
+        component: Arc<str>,
+        session: Session,
+    ) -> CallStore {
+        let options = &self.inner.options;
+        let stdout = Capture::new(options.max_output_bytes);
+        let stderr = Capture::new(options.max_output_bytes);
+        let state = State::new(
+            limits::Limits::new(limits.memory_bytes),
+            context,
+            component,
+            session,
+            stdout.clone(),
+            stderr.clone(),
+        );
+        let mut store = Store::new(&self.inner.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_fuel(limits.fuel).expect("the engine counts fuel");
+        // Yield at the next tick, and at each one after it.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store.set_hostcall_fuel(options.max_value_bytes.saturating_mul(HOST_BYTES_PER_VALUE_BYTE));
+        store.set_max_component_handles(capability::max_handles());
+        CallStore { store, stdout, stderr }
+    }
+}
+
+async fn run(
+    store: &mut Store<State>,
+    loaded: &Loaded,
+    function: FunctionHandle,
+    params: &[Val],
+    has_result: bool,
+) -> End {
+    let instance = match loaded.pre.instantiate_async(&mut *store).await {
+        Ok(instance) => instance,
+        Err(error) => return End::Error(error, Stage::Starting),
+    };
+    let Some(callee) = instance.get_func(&mut *store, loaded.index(function)) else {
+        return End::Error(
+            wasmtime::Error::msg("the instance lacks an export of its component"),
+            Stage::Starting,
+        );
+    };
+    // Overwritten by the call.
+    let mut results = [Val::Bool(false)];
+    let results = if has_result { &mut results[..] } else { &mut [] };
+    match callee.call_async(&mut *store, params, results).await {
+        Ok(()) => End::Value(results.first_mut().map(|result| std::mem::replace(result, Val::Bool(false)))),
+        Err(error) => End::Error(error, Stage::Running),
+    }
+}
+
+fn params(signature: &Function, args: &[Value]) -> Result<Vec<Val>, Failure> {
+    if args.len() != signature.params.len() {
+        let (wanted, given) = (signature.params.len(), args.len());
+        let message = format!("`{}` takes {wanted} arguments, {given} were given", signature.name);
+        return Err(Failure::new(FailureCode::Type, message));
+    }
+    signature
+        .params
+        .iter()
+        .zip(args)
+        .map(|(param, arg)| {
+            value::to_val(&param.ty, arg).map_err(|value::Unfit| {
+                let found = check(&param.ty, arg, &param.name);
+                let message = match found.first() {
+                    Some(first) => format!("{}: {}", first.path, first.message),
+                    None => format!("{}: expected {}", param.name, param.ty),
+                };
+                let detail = found
+                    .iter()
+                    .map(|m| serde_json::json!({ "path": m.path, "message": m.message }))
+                    .collect();
+                Failure { detail: Some(detail), ..Failure::new(FailureCode::Type, message) }
+            })
+        })
+        .collect()
+}
+
+/// A function's own `result` is split; any other value is the answer as it is.
+fn answer(ty: Option<&Type>, result: Option<Val>, max_bytes: usize) -> Result<Value, Failure> {
+    let payload = |ty: Option<&Type>, val: Option<Val>| match (ty, val) {
+        (Some(ty), Some(val)) => value::to_json(ty, val, max_bytes)
+            .map_err(|refused| Failure::new(FailureCode::Type, refused.to_string())),
+        _ => Ok(Value::Null),
+    };
+    match (ty, result) {
+        (Some(Type::Result { ok, .. }), Some(Val::Result(Ok(val)))) => {
+            payload(ok.as_deref(), val.map(|v| *v))
+        }
+        (Some(Type::Result { err, .. }), Some(Val::Result(Err(val)))) => {
+            let given = payload(err.as_deref(), val.map(|v| *v))?;
+            Err(failure::of_err(err.as_deref(), given))
+        }
+        (ty, val) => payload(ty, val),
+    }
+}

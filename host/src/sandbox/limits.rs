@@ -1,0 +1,74 @@
+//! What a call may take of memory and tables.
+
+use wasmtime::ResourceLimiter;
+
+use super::engine::MAX_TABLE_ELEMENTS;
+
+/// Counts over all memories and all tables of one call.
+#[derive(Debug)]
+pub(super) struct Limits {
+    max_memory_bytes: u64,
+    memory_bytes: u64,
+    table_elements: usize,
+}
+
+/// A guest wanted more memory than its step has. Ends the call, since few programs go on sensibly without.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("needs {wanted} of memory, more than the limit of {limit}", wanted = bytes(*wanted), limit = bytes(*limit))]
+pub(super) struct MemoryExceeded {
+    wanted: u64,
+    limit: u64,
+}
+
+impl Limits {
+    pub(super) fn new(max_memory_bytes: u64) -> Self {
+        Self { max_memory_bytes, memory_bytes: 0, table_elements: 0 }
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Beyond the memory's own maximum: `memory.grow` answers -1, as its author expects.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let more = desired.saturating_sub(current) as u64;
+        let wanted = self.memory_bytes.saturating_add(more);
+        if wanted > self.max_memory_bytes {
+            return Err(MemoryExceeded { wanted, limit: self.max_memory_bytes }.into());
+        }
+        self.memory_bytes = wanted;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let fits = wanted <= MAX_TABLE_ELEMENTS;
+        if fits {
+            self.table_elements = wanted;
+        }
+        Ok(fits)
+    }
+}
+
+/// A number of bytes for people.
+pub(super) fn bytes(n: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    const KIB: u64 = 1 << 10;
+    match n {
+        n if n >= MIB && n.is_multiple_of(MIB) => format!("{} MiB", n / MIB),
+        n if n >= 10 * MIB => format!("{:.1} MiB", n as f64 / MIB as f64),
+        n if n >= KIB && n.is_multiple_of(KIB) => format!("{} KiB", n / KIB),
+        n => format!("{n} bytes"),
+    }
+}

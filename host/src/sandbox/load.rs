@@ -1,0 +1,322 @@
+//! From uploaded bytes to a component that can be called.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use aster_core::id::{Digest, TenantId, WorkflowId};
+use aster_core::wit::{Exports, Function, LookupError};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
+
+use super::capability::session::InMemory;
+use super::capability::{OFFERED, State};
+use super::engine::MAX_MEMORIES_PER_COMPONENT;
+use super::limits::{self, MemoryExceeded};
+use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
+
+/// An upload must start within this; compiling isn't counted.
+const START_LIMITS: (u64, Duration) = (1_000_000_000, Duration::from_secs(10));
+
+/// A component version, compiled and linked: what calls are made on. Made once per digest and shared.
+pub struct Loaded {
+    digest: Digest,
+    exports: Exports,
+    wit: String,
+    warnings: Vec<String>,
+    pub(super) pre: InstancePre<State>,
+    /// For each of `exports.functions`, in that order.
+    indices: Vec<ComponentExportIndex>,
+    /// What an instance takes of the sandbox's slots.
+    pub(super) slots: u32,
+}
+
+/// A function of the [`Loaded`] that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionHandle(usize);
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    /// The component's world as WIT text.
+    pub fn wit(&self) -> &str {
+        &self.wit
+    }
+
+    /// What whoever uploads should know, one sentence each: functions that can't be called.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The function to call, by [`Exports::find_function`].
+    ///
+    /// # Errors
+    /// No function or more than one matches, or it can't be called.
+    pub fn find(&self, interface: Option<&str>, name: &str) -> Result<FunctionHandle, FindError> {
+        let found = self.exports.find_function(interface, name)?;
+        if let Some(opaque) = found.opaque() {
+            return Err(FindError::NotCallable { name: found.qualified_name(), opaque: opaque.to_owned() });
+        }
+        let place = self.exports.functions.iter().position(|f| std::ptr::eq(f, found));
+        Ok(FunctionHandle(place.expect("it was found in this list")))
+    }
+
+    /// The function's signature.
+    ///
+    /// # Panics
+    /// If the handle is of another component.
+    pub fn function(&self, handle: FunctionHandle) -> &Function {
+        &self.exports.functions[handle.0]
+    }
+
+    pub(super) fn index(&self, handle: FunctionHandle) -> &ComponentExportIndex {
+        &self.indices[handle.0]
+    }
+}
+
+/// Why a function can't be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("`{name}` can't be called: a {opaque} in its signature has no JSON")]
+    NotCallable { name: String, opaque: String },
+}
+
+/// What is wrong with an upload: says what it is, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UploadError {
+    #[error("{}", not_wasm(.0))]
+    NotWebAssembly(&'static str),
+    #[error(
+        "this is a core WebAssembly module, not a component: build for `wasm32-wasip2`, or wrap it with \
+         `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error("the component is cut off after {0} bytes: upload it again")]
+    Truncated(usize),
+    #[error("the component has {size}, more than the limit of {limit}", size = limits::bytes(*.size as u64), limit = limits::bytes(*.limit as u64))]
+    TooLarge { size: usize, limit: usize },
+    #[error("this is no valid component: {0}")]
+    Invalid(String),
+    #[error(
+        "the component imports {}, which this host doesn't offer; it offers {}",
+        list(missing), OFFERED.join(", ")
+    )]
+    UnknownImports { missing: Vec<String> },
+    #[error("the component doesn't fit into the sandbox: {0}")]
+    TooBig(String),
+    #[error("the component doesn't start: {0}")]
+    DoesNotStart(String),
+    /// Not the upload's fault: try again.
+    #[error("the host couldn't compile the component: {0}")]
+    Host(String),
+}
+
+impl Sandbox {
+    /// Checks, compiles and links an upload, starts it once, and keeps it; at once if it was loaded before.
+    ///
+    /// Compiling runs on a thread for blocking work, one component at a time.
+    ///
+    /// # Errors
+    /// What is wrong with the upload; [`UploadError::Host`] if it is the host.
+    ///
+    /// # Cancel safety
+    /// A compilation that has begun goes on, and is thrown away.
+    pub async fn compile(&self, bytes: Bytes) -> Result<Arc<Loaded>, UploadError> {
+        let limit = self.inner.options.max_component_bytes;
+        if bytes.len() > limit {
+            return Err(UploadError::TooLarge { size: bytes.len(), limit });
+        }
+        let digest = Digest(Sha256::digest(&bytes).into());
+        if let Some(loaded) = self.loaded(&digest) {
+            return Ok(loaded);
+        }
+        let _one_at_a_time = self.inner.compiling.lock().await;
+        if let Some(loaded) = self.loaded(&digest) {
+            return Ok(loaded);
+        }
+        let sandbox = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || sandbox.prepare(&bytes, digest))
+            .await
+            .map_err(|error| UploadError::Host(error.to_string()))?;
+        let (loaded, component) = prepared?;
+        let loaded = Arc::new(loaded);
+        if let Some(component) = component {
+            self.try_start(&loaded).await?;
+            let sandbox = self.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Some(cache) = &sandbox.inner.cache {
+                    cache.store(&component, &digest);
+                }
+            });
+        }
+        let mut all = self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(digest, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// The component version, if it is loaded.
+    pub fn loaded(&self, digest: &Digest) -> Option<Arc<Loaded>> {
+        let all = self.inner.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(digest).cloned()
+    }
+
+    /// Forgets a component version; calls that hold it go on.
+    pub fn unload(&self, digest: &Digest) {
+        let mut all = self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(digest);
+    }
+
+    /// Compiles and links; with the component itself if it didn't come from the cache, and so was never started.
+    fn prepare(&self, bytes: &[u8], digest: Digest) -> Result<(Loaded, Option<Component>), UploadError> {
+        check_header(bytes)?;
+        let engine = &self.inner.engine;
+        let cached = self.inner.cache.as_ref().and_then(|cache| cache.load(engine, &digest));
+        let fresh = cached.is_none();
+        let component = match cached {
+            Some(component) => component,
+            None => Component::from_binary(engine, bytes).map_err(|e| not_compiled(&e, bytes.len()))?,
+        };
+        let pre = self.inner.linker.instantiate_pre(&component).map_err(|error| {
+            match missing_imports(&self.inner.engine, &component) {
+                missing if missing.is_empty() => UploadError::Invalid(first_line(&error)),
+                missing => UploadError::UnknownImports { missing },
+            }
+        })?;
+        let (exports, indices) = exports::read(engine, &component)
+            .map_err(|exports::TooComplex| UploadError::TooBig("its types have too many parts".into()))?;
+        let wit = exports::wit_text(bytes).map_err(UploadError::Invalid)?;
+        let warnings = exports.functions.iter().filter_map(warning).collect();
+        let slots = component.resources_required().map_or(MAX_MEMORIES_PER_COMPONENT, |needed| {
+            needed.num_memories.max(needed.num_tables.div_ceil(2)).clamp(1, MAX_MEMORIES_PER_COMPONENT)
+        });
+        let loaded = Loaded { digest, exports, wit, warnings, pre, indices, slots };
+        Ok((loaded, fresh.then_some(component)))
+    }
+
+    /// One instance that nothing is called on: a start function that traps, or memory beyond any limit, shows now.
+    async fn try_start(&self, loaded: &Loaded) -> Result<(), UploadError> {
+        let (fuel, time) = START_LIMITS;
+        let limits = Limits {
+            fuel,
+            memory_bytes: self.inner.options.max_memory_bytes,
+            deadline: Instant::now() + time,
+        };
+        let context = Context {
+            workflow_id: WorkflowId(uuid::Uuid::nil()),
+            definition: "upload".into(),
+            step: "upload".into(),
+            attempt: 1,
+            deadline: None,
+            tenant: TenantId::default(),
+            call_number: 1,
+            direction: Direction::Forward,
+        };
+        let session = Session::new(TenantId::default(), Arc::new(InMemory::default()));
+        let mut store = self.store(&limits, context, "upload".into(), session);
+        let started = tokio::time::timeout(time, loaded.pre.instantiate_async(&mut store.store)).await;
+        match started {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => match error.downcast_ref::<MemoryExceeded>() {
+                Some(exceeded) => Err(UploadError::TooBig(exceeded.to_string())),
+                None if failure::is_hosts(&error) => Err(UploadError::Host(first_line(&error))),
+                None => Err(UploadError::DoesNotStart(first_line(&error))),
+            },
+            Err(_) => Err(UploadError::DoesNotStart(format!("it took more than {} s", time.as_secs()))),
+        }
+    }
+}
+
+/// The first eight bytes say what it is: `\0asm`, a version, and the layer.
+fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
+    const MAGIC: &[u8] = b"\0asm";
+    let start = &bytes[..bytes.len().min(4)];
+    if bytes.is_empty() {
+        return Err(UploadError::NotWebAssembly("it is empty"));
+    }
+    if !MAGIC.starts_with(start) {
+        let text = bytes.trim_ascii_start();
+        return Err(UploadError::NotWebAssembly(if text.starts_with(b"(") {
+            "it looks like WebAssembly text, which `wasm-tools parse` makes binary"
+        } else if bytes.starts_with(b"\x1f\x8b") {
+            "it is gzipped"
+        } else {
+            "it doesn't begin with `\\0asm`"
+        }));
+    }
+    match bytes.get(4..8) {
+        None => Err(UploadError::Truncated(bytes.len())),
+        Some([_, _, 0, 0]) => Err(UploadError::CoreModule),
+        Some(_) => Ok(()),
+    }
+}
+
+fn not_compiled(error: &wasmtime::Error, size: usize) -> UploadError {
+    let text = format!("{error:#}");
+    if text.contains("unexpected end") || text.contains("out of bounds") || text.contains("unexpected-eof") {
+        UploadError::Truncated(size)
+    } else if text.contains("pooling allocator") || text.contains("exceeds the limit") {
+        UploadError::TooBig(first_line(error))
+    } else {
+        UploadError::Invalid(first_line(error))
+    }
+}
+
+/// Imports that nobody offers. Instances of types alone need no one to offer them.
+fn missing_imports(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
+    let ty = component.component_type();
+    ty.imports(engine)
+        .filter(|(name, item)| match &item.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                !is_offered(name)
+                    && instance.exports(engine).any(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+            }
+            ComponentItem::Type(_) => false,
+            _ => true,
+        })
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+fn is_offered(import: &str) -> bool {
+    OFFERED.iter().any(|offered| match offered.split_once('*') {
+        Some((package, version)) => {
+            import.starts_with(package)
+                && import.split_once('@').is_some_and(|(_, v)| v.starts_with(&version[1..]))
+        }
+        None => import == *offered,
+    })
+}
+
+fn warning(function: &Function) -> Option<String> {
+    let opaque = function.opaque()?;
+    Some(format!("`{}` can't be called: a {opaque} in its signature has no JSON", function.qualified_name()))
+}
+
+fn first_line(error: &wasmtime::Error) -> String {
+    let text = error.root_cause().to_string();
+    text.lines().next().unwrap_or_default().chars().take(400).collect()
+}
+
+fn not_wasm(why: &str) -> String {
+    format!("this is not WebAssembly: {why}; upload the `.wasm` file that your toolchain built")
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

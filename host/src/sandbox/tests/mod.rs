@@ -1,0 +1,104 @@
+//! The sandbox with real guests, built by `cargo xtask build`.
+
+mod echo;
+mod hostile;
+mod keyvalue;
+mod uploads;
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use aster_core::event::{Failure, FailureCode};
+use aster_core::id::{TenantId, WorkflowId};
+use aster_core::time::Timestamp;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::*;
+
+/// One sandbox for all tests: an engine of its own for each would compile each guest again.
+static SANDBOX: LazyLock<Sandbox> =
+    LazyLock::new(|| Sandbox::new(Options { max_instances: 100, ..Options::default() }).expect("a sandbox"));
+
+/// The bytes of a guest that was built before.
+fn component(name: &str) -> Bytes {
+    let folder = match std::env::var_os("ASTER_COMPONENTS") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/components")),
+    };
+    let path = folder.join(format!("{name}.wasm"));
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => panic!("{}: {error}: run `cargo xtask build` first", path.display()),
+    }
+}
+
+/// A component and what its calls are made with.
+struct Guest {
+    loaded: Arc<Loaded>,
+    fuel: u64,
+    memory_bytes: u64,
+    time: Duration,
+    context: Context,
+    session: Session,
+}
+
+impl Guest {
+    async fn new(name: &str) -> Self {
+        let loaded = SANDBOX.compile(component(name)).await.expect(name);
+        Self {
+            loaded,
+            fuel: 1_000_000_000,
+            memory_bytes: 64 << 20,
+            time: Duration::from_secs(30),
+            context: context(),
+            session: Session::new(TenantId::default(), Arc::new(InMemory::default())),
+        }
+    }
+
+    async fn try_call(&self, function: &str, args: &[Value]) -> Result<CallReport, Error> {
+        let call = Call {
+            loaded: &self.loaded,
+            function: self.loaded.find(None, function).expect(function),
+            component: "guest".into(),
+            args,
+            limits: Limits {
+                fuel: self.fuel,
+                memory_bytes: self.memory_bytes,
+                deadline: Instant::now() + self.time,
+            },
+            context: self.context.clone(),
+            session: &self.session,
+        };
+        SANDBOX.call(call).await
+    }
+
+    async fn call(&self, function: &str, args: &[Value]) -> CallReport {
+        self.try_call(function, args).await.expect(function)
+    }
+
+    async fn ok(&self, function: &str, args: &[Value]) -> Value {
+        self.call(function, args).await.outcome.expect(function)
+    }
+
+    /// The failure, which must have the code.
+    async fn fails(&self, function: &str, args: &[Value], code: FailureCode) -> Failure {
+        let failure = self.call(function, args).await.outcome.expect_err(function);
+        assert_eq!(failure.code, code, "{failure:?}");
+        failure
+    }
+}
+
+fn context() -> Context {
+    Context {
+        workflow_id: WorkflowId(uuid::Uuid::from_u128(7)),
+        definition: "io.test.flow".into(),
+        step: "charge".into(),
+        attempt: 1,
+        deadline: Some(Timestamp::from_millis(1_000)),
+        tenant: TenantId::default(),
+        call_number: 1,
+        direction: Direction::Forward,
+    }
+}

@@ -1,0 +1,106 @@
+//! Bad uploads are told what they are; good ones are compiled once.
+
+use super::*;
+
+async fn refused(bytes: &[u8]) -> String {
+    SANDBOX.compile(Bytes::copy_from_slice(bytes)).await.expect_err("a bad upload").to_string()
+}
+
+#[tokio::test]
+async fn what_is_not_webassembly_is_told_what_it_is() {
+    assert!(refused(b"").await.contains("it is empty"));
+    assert!(refused(b"hello there").await.contains("doesn't begin with"));
+    assert!(refused(b"(component)").await.contains("WebAssembly text"));
+    assert!(refused(b"\0asm\x01\0\0\0").await.contains("core WebAssembly module"));
+    assert!(refused(b"\0as").await.contains("cut off"));
+}
+
+#[tokio::test]
+async fn a_component_that_is_cut_off_or_spoilt_is_refused() {
+    let whole = component("echo");
+    for end in [12, whole.len() / 2, whole.len() - 1] {
+        let message = refused(&whole[..end]).await;
+        assert!(message.contains("cut off") || message.contains("no valid component"), "{end}: {message}");
+    }
+    let mut spoilt = whole.to_vec();
+    let middle = spoilt.len() / 3;
+    spoilt[middle..middle + 200].fill(0xff);
+    assert!(
+        refused(&spoilt).await.contains("no valid component") || refused(&spoilt).await.contains("cut off")
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_import_is_named_with_what_is_offered() {
+    let message = refused(&component("stranger")).await;
+    assert!(message.contains("`acme:secret/vault@1.0.0`"), "{message}");
+    assert!(message.contains("aster:step/context@0.1.0"), "{message}");
+}
+
+#[tokio::test]
+async fn a_component_that_is_too_large_is_refused() {
+    let sandbox = Sandbox::new(Options { max_component_bytes: 1000, max_instances: 2, ..Options::default() })
+        .expect("a sandbox");
+    let error = sandbox.compile(component("echo")).await.expect_err("too large");
+    assert!(matches!(error, UploadError::TooLarge { limit: 1000, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_component_that_needs_too_much_memory_to_start_is_refused() {
+    let sandbox =
+        Sandbox::new(Options { max_memory_bytes: 64 << 10, max_instances: 2, ..Options::default() })
+            .expect("a sandbox");
+    let error = sandbox.compile(component("echo")).await.expect_err("more than a page");
+    assert!(matches!(error, UploadError::TooBig(_)), "{error}");
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_loaded_once() {
+    let (a, b) = tokio::join!(SANDBOX.compile(component("counter")), SANDBOX.compile(component("counter")));
+    let (a, b) = (a.expect("it loads"), b.expect("it loads"));
+    assert!(Arc::ptr_eq(&a, &b));
+    assert!(Arc::ptr_eq(&a, &SANDBOX.loaded(&a.digest()).expect("it is loaded")));
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_and_loads_in_another_sandbox() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options =
+        || Options { cache_dir: Some(dir.path().join("code")), max_instances: 2, ..Options::default() };
+    let first = Sandbox::new(options()).expect("a sandbox");
+    let digest = first.compile(component("greeter-v1")).await.expect("it compiles").digest();
+    let second = Sandbox::new(options()).expect("a sandbox");
+    let cache = second.inner.cache.as_ref().expect("a cache");
+    // It is written after the answer.
+    let began = Instant::now();
+    while cache.load(&second.inner.engine, &digest).is_none() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing was kept");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let loaded = second.compile(component("greeter-v1")).await.expect("it loads");
+    assert_eq!(loaded.digest(), digest);
+    let slower = Sandbox::new(Options { allocation: Allocation::OnDemand, ..options() }).expect("a sandbox");
+    let cache = slower.inner.cache.as_ref().expect("a cache");
+    assert!(cache.load(&slower.inner.engine, &digest).is_none(), "it is code for another configuration");
+}
+
+#[tokio::test]
+async fn a_cache_that_others_can_write_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+    let options = Options { cache_dir: Some(dir.path().into()), max_instances: 2, ..Options::default() };
+    let sandbox = Sandbox::new(options).expect("a sandbox");
+    assert!(sandbox.inner.cache.is_none());
+}
+
+#[tokio::test]
+async fn versions_of_a_component_are_compared_by_what_they_export() {
+    let mut exports = Vec::new();
+    for name in ["greeter-v1", "greeter-v2", "greeter-v3"] {
+        exports.push(SANDBOX.compile(component(name)).await.expect(name).exports().clone());
+    }
+    let fits = |new: usize| aster_core::wit::fits::fits_calls(&exports[0], &exports[new], [(None, "greet")]);
+    assert_eq!(fits(1), [], "a field more in a result");
+    assert_eq!(fits(2).len(), 1, "a parameter more");
+}

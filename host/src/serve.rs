@@ -1,0 +1,129 @@
+//! `aster serve`: everything wired together, from the listener to the last task.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use aster_postgres::Embedded;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::config::{Config, Database};
+use crate::http;
+use crate::registry::Registry;
+use crate::runner::{self, Runner};
+use crate::sandbox::{self, Sandbox};
+use crate::store::{self, Store};
+use crate::submit::Submitter;
+
+/// How long runs may go on after the host was asked to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until SIGINT or SIGTERM, then stops in order: requests, runs, Postgres.
+///
+/// # Errors
+/// The port is taken, the database can't be reached or its schema is of a newer host, or this machine can't run components.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let began = Instant::now();
+    // First of all, since it is what most often fails and costs nothing to undo.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("can't listen on {}: choose another address with --listen", config.listen))?;
+    let address = listener.local_addr()?;
+
+    let (embedded, url) = database(&config.database).await?;
+    let store = Store::connect(store::Options::new(url.parse().context("the database's URL can't be read")?))
+        .await
+        .context("can't reach the database")?;
+    store.migrate().await.context("can't bring the database's schema up to date")?;
+    if embedded.is_some() {
+        // The folder is locked: whoever ran here before is gone, so its runs needn't wait for its lease to end.
+        store.retire_all_hosts(store.clock().await?).await?;
+    }
+
+    let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
+    let registry = Registry::new(store.clone(), sandbox.clone());
+    let runner = Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let submitter = Submitter::new(registry.clone(), runner.clone());
+    let app = App { store, registry, submitter };
+    let router = http::router(app, config.limits.clone());
+    info!(
+        listen = %address,
+        duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready at http://{address}"
+    );
+
+    let mut stop = Box::pin(asked_to_stop());
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let mut serving = tokio::spawn(async move {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async {
+                let _ = told.await;
+            })
+            .await
+    });
+    tokio::select! {
+        () = &mut stop => {}
+        ended = &mut serving => ended?.context("REST ended")?,
+    }
+    info!("stopping");
+    let _ = tell.send(());
+    if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
+        warn!("cuts off requests that don't end");
+        serving.abort();
+    }
+    runner.shut_down(GRACE).await;
+    if let Some(embedded) = embedded {
+        tokio::task::spawn_blocking(move || embedded.stop()).await?;
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// The database's URL, and the private Postgres behind it if there is one.
+async fn database(database: &Database) -> anyhow::Result<(Option<Embedded>, String)> {
+    match database {
+        Database::Url(url) => Ok((None, url.clone())),
+        Database::DataDir(folder) => {
+            let options = aster_postgres::Options::new(folder.clone());
+            let embedded = tokio::task::spawn_blocking(move || Embedded::start(options))
+                .await?
+                .with_context(|| format!("can't run a private Postgres in `{}`", folder.display()))?;
+            let url = embedded.url().to_owned();
+            Ok((Some(embedded), url))
+        }
+    }
+}
+
+fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Options {
+    let limits = &config.limits;
+    runner::Options {
+        name: address.to_string(),
+        lease: config.lease,
+        takeover_margin: config.lease / 5,
+        max_active_runs: usize::try_from(limits.max_active_runs).unwrap_or(usize::MAX),
+        limits: limits.clone(),
+    }
+}
+
+fn sandbox_options(config: &Config) -> sandbox::Options {
+    let limits = &config.limits;
+    sandbox::Options {
+        max_component_bytes: usize::try_from(limits.component_bytes).unwrap_or(usize::MAX),
+        max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
+        cache_dir: match &config.database {
+            Database::DataDir(folder) => Some(folder.join("compiled")),
+            Database::Url(_) => None,
+        },
+        ..sandbox::Options::default()
+    }
+}
+
+async fn asked_to_stop() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,165 @@
+//! From a request to an accepted run: resolve, check, accept, and again if the registry has moved meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aster_core::id::{TenantId, WorkflowId};
+use aster_core::state::Status;
+use aster_core::time::Timestamp;
+use aster_core::wit::Mismatch;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::registry::{self, Registry, Resolved};
+use crate::runner::{Admitted, Candidate, Runner};
+use crate::store::{self, Acceptance};
+
+/// Longest key, in bytes of UTF-8.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Submitter {
+    registry: Registry,
+    runner: Runner,
+}
+
+#[derive(Clone, Debug)]
+pub struct Submission {
+    pub tenant: TenantId,
+    /// Full name, or own name where it is unique.
+    pub definition: String,
+    pub input: Value,
+    /// From the header `Idempotency-Key`.
+    pub key: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    pub workflow_id: WorkflowId,
+    /// Full name.
+    pub definition: String,
+    /// The key that was used: of `keyed by`, or the header's.
+    pub key: Option<String>,
+    /// What the key is called in the trigger's answers.
+    pub key_field: Option<String>,
+    /// Of the run's first acceptance.
+    pub accepted_at: Timestamp,
+    pub status: Status,
+    /// False if the key and the input were known: the run is an earlier one.
+    pub created: bool,
+    /// The run that had the key before and failed.
+    pub previous: Option<WorkflowId>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    #[error("the input doesn't fit the workflow's parameters")]
+    Input(Vec<Mismatch>),
+    /// Empty, too long, of the wrong type, or another than the header's.
+    #[error("{0}")]
+    Key(String),
+    #[error("key `{key}` started run {workflow_id} with other input, and that run is {status}")]
+    KeyReused { key: String, workflow_id: WorkflowId, status: Status },
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// How often a registry that moves under a submission is resolved again; it moves with deployments only.
+const RESOLVED_AT_MOST: u32 = 10;
+
+impl Submitter {
+    pub fn new(registry: Registry, runner: Runner) -> Self {
+        Self { registry, runner }
+    }
+
+    /// Durable when it returns.
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
+        let Submission { tenant, definition, input, key } = submission;
+        let input = Arc::new(input);
+        let input_digest = digest(&input);
+        let mut resolved = self.registry.resolve(&tenant, &definition).await?;
+        let mut tries = 1;
+        loop {
+            let mismatches = resolved.check_input(&input);
+            if !mismatches.is_empty() {
+                return Err(Error::Input(mismatches));
+            }
+            let used_key = agree(resolved.key(&input).map_err(Error::Key)?, key.clone())?;
+            let candidate = Candidate {
+                tenant: &tenant,
+                resolved: &resolved,
+                input: Arc::clone(&input),
+                input_digest,
+                key: used_key.clone(),
+            };
+            match self.runner.admit(candidate).await {
+                Ok(admitted) => return outcome(&resolved, used_key, admitted),
+                Err(store::Error::RegistryMoved { .. }) if tries < RESOLVED_AT_MOST => {
+                    tries += 1;
+                    resolved = self.registry.resolve_anew(&tenant, &definition).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until the run is over or `limit` has passed; true if it is over.
+    pub async fn wait_until_over(&self, workflow_id: WorkflowId, limit: Duration) -> Result<bool, Error> {
+        Ok(self.runner.wait_until_over(workflow_id, limit).await?)
+    }
+}
+
+fn outcome(resolved: &Resolved, key: Option<String>, admitted: Admitted) -> Result<Submitted, Error> {
+    let new_status = if admitted.started { Status::Running } else { Status::Ready };
+    let (workflow_id, accepted_at, status, created, previous) = match admitted.acceptance {
+        Acceptance::New { previous } => {
+            (admitted.workflow_id, admitted.accepted_at, new_status, true, previous)
+        }
+        Acceptance::Existing { workflow_id, status, accepted_at } => {
+            (workflow_id, accepted_at, status, false, None)
+        }
+        Acceptance::KeyReused { workflow_id, status } => {
+            let key = key.unwrap_or_default();
+            return Err(Error::KeyReused { key, workflow_id, status });
+        }
+    };
+    Ok(Submitted {
+        workflow_id,
+        definition: resolved.name.clone(),
+        key,
+        key_field: resolved.release.plan.trigger.as_ref().map(|trigger| trigger.key_field.clone()),
+        accepted_at,
+        status,
+        created,
+        previous,
+    })
+}
+
+/// A definition with `keyed by` takes its key from there; the header may repeat it.
+fn agree(of_input: Option<String>, of_header: Option<String>) -> Result<Option<String>, Error> {
+    let key = match (of_input, of_header) {
+        (Some(key), Some(header)) if key != header => {
+            let cut: String = header.chars().take(80).collect();
+            return Err(Error::Key(format!("`Idempotency-Key` is `{cut}`, but the input's key is `{key}`")));
+        }
+        (of_input, of_header) => of_input.or(of_header),
+    };
+    match &key {
+        Some(key) if key.is_empty() => Err(Error::Key("the key is empty".to_owned())),
+        Some(key) if key.len() > MAX_KEY_BYTES => {
+            Err(Error::Key(format!("the key has {} bytes, and at most {MAX_KEY_BYTES} are taken", key.len())))
+        }
+        Some(key) if key.contains('\0') => Err(Error::Key("the key contains a NUL character".to_owned())),
+        _ => Ok(key),
+    }
+}
+
+/// SHA-256 of the input as canonical JSON (RFC 8785): two inputs are the same if these are.
+fn digest(input: &Value) -> [u8; 32] {
+    let canonical = serde_json_canonicalizer::to_vec(input).expect("a JSON value has a canonical form");
+    Sha256::digest(canonical).into()
+}

@@ -1,0 +1,221 @@
+//! A host as its own process.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Client;
+
+/// Killed with this.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    client: Client,
+    log: PathBuf,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--database-url`, or `--data-dir` where it is a path.
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Options {
+    pub fn database(url: &str) -> Self {
+        Self { arguments: vec!["--database-url".into(), url.into()], environment: Vec::new() }
+    }
+
+    pub fn data_dir(folder: &Path) -> Self {
+        Self { arguments: vec!["--data-dir".into(), folder.display().to_string()], environment: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl Host {
+    /// Starts a host on a free port and waits until it is ready.
+    ///
+    /// # Panics
+    /// It isn't ready in a minute, or ends before.
+    pub fn start(options: &Options) -> Self {
+        let mut host = Self::spawn(options);
+        host.wait_ready();
+        host
+    }
+
+    /// Starts a host and doesn't wait.
+    ///
+    /// # Panics
+    /// There is no binary.
+    pub fn spawn(options: &Options) -> Self {
+        // Asked of the system and given back: somebody else could take it meanwhile, which is rare enough here.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = port.expect("there is a free port");
+        let log =
+            std::env::temp_dir().join(format!("aster-test-{}-{}.log", std::process::id(), address.port()));
+        let output = File::create(&log).expect("the temporary folder takes a file");
+        let mut command = Command::new(binary());
+        command
+            .args(["serve", "--listen", &address.to_string()])
+            .args(&options.arguments)
+            .env_remove("DATABASE_URL")
+            .env("RUST_LOG", "info,aster_host=debug")
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file handle can be cloned"))
+            .stderr(output);
+        let child = command.spawn().expect("the host's binary can be started");
+        Self { child, client: Client::new(format!("http://{address}")), log }
+    }
+
+    fn wait_ready(&mut self) {
+        let began = Instant::now();
+        loop {
+            if let Ok(answer) = self.client.request("GET", "/readyz", &[], &[])
+                && answer.status == 200
+            {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the host ended ({status}) before it was ready:\n{}", self.log());
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "not ready in a minute:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Asks it to stop, and waits until it has; its exit code.
+    ///
+    /// # Panics
+    /// It doesn't stop in half a minute.
+    pub fn stop(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a child has a pid");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// Waits until it has ended; its exit code.
+    ///
+    /// # Panics
+    /// It takes longer than `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return status.code();
+            }
+            assert!(began.elapsed() < limit, "the host doesn't end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Uploads a component of the project under its own name.
+    #[track_caller]
+    pub fn push(&self, name: &str) {
+        let answer = self.client.put(&format!("/api/components/{name}"), &component(name));
+        assert!(matches!(answer.status, 200 | 201), "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    /// Uploads the six components and deploys the three workflows.
+    #[track_caller]
+    pub fn set_up(&self) {
+        for name in ["orders", "inventory", "payment", "shipping", "notification", "suppliers"] {
+            self.push(name);
+        }
+        for name in ["order-fulfillment", "payment-compensation", "inventory-replenishment"] {
+            self.deploy(&workflow(name));
+        }
+    }
+
+    #[track_caller]
+    pub fn deploy(&self, source: &str) {
+        let headers = [("Content-Type", "text/plain")];
+        let answer = self.client.request("POST", "/api/definitions", &headers, source.as_bytes());
+        let answer = answer.expect("the host answers");
+        assert!(matches!(answer.status, 200 | 201), "{}", String::from_utf8_lossy(&answer.body));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.char_indices().rev().nth(6_000).map_or(0, |(at, _)| at);
+            #[expect(clippy::print_stderr, reason = "shown with the failed test")]
+            {
+                eprintln!("the host's log ends:\n{}", &log[from..]);
+            }
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+/// A component of `guest-steps`, compiled.
+///
+/// # Panics
+/// It isn't built.
+pub fn component(name: &str) -> Vec<u8> {
+    let folder =
+        std::env::var_os("ASTER_COMPONENTS").map_or_else(|| target().join("components"), PathBuf::from);
+    let path = folder.join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}: run `cargo xtask build` first", path.display());
+    })
+}
+
+/// The source of one of the project's workflows.
+///
+/// # Panics
+/// There is none of that name.
+pub fn workflow(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../workflows/{name}.aster"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The `aster` binary.
+pub fn binary() -> PathBuf {
+    std::env::var_os("ASTER_BIN").map_or_else(|| target().join("debug/aster"), PathBuf::from)
+}
+
+/// The target folder, in which this very test was built.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    test.ancestors().nth(3).expect("a test lies in target/debug/deps").to_owned()
+}

@@ -1,0 +1,192 @@
+//! The host's REST interface, as far as the demo and the benchmarks use it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{Request, Response};
+
+/// A host at an address. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub(crate) struct Api {
+    agent: Agent,
+    base: String,
+}
+
+impl Api {
+    pub(crate) fn new(address: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build();
+        Self { agent: config.into(), base: format!("http://{address}") }
+    }
+
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.agent
+            .get(format!("{}/readyz", self.base))
+            .call()
+            .is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub(crate) fn put_component(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.send("PUT", &format!("/api/components/{name}"), "application/wasm", bytes).map(drop)
+    }
+
+    /// Deploys every workflow of a file.
+    pub(crate) fn deploy(&self, source: &str) -> Result<()> {
+        self.send("POST", "/api/definitions", "text/plain; charset=utf-8", source.as_bytes()).map(drop)
+    }
+
+    /// Starts a run by its definition, and returns its id.
+    pub(crate) fn start(&self, definition: &str, key: &str, input: &Value) -> Result<String> {
+        let request = Request::post(format!("{}/api/definitions/{definition}/runs", self.base))
+            .header("Content-Type", "application/json")
+            .header("Idempotency-Key", key)
+            .body(input.to_string().into_bytes())?;
+        workflow_id(&json(&self.call(request)?.context("the definition isn't deployed")?)?)
+    }
+
+    /// Starts a run by a trigger's path, and returns its id.
+    pub(crate) fn trigger(&self, path: &str, input: &Value) -> Result<String> {
+        workflow_id(&json(&self.send("POST", path, "application/json", input.to_string().as_bytes())?)?)
+    }
+
+    pub(crate) fn state(&self, workflow_id: &str) -> Result<Value> {
+        self.get_json(&format!("/api/workflows/{workflow_id}"))
+    }
+
+    pub(crate) fn events(&self, workflow_id: &str) -> Result<Vec<Value>> {
+        match self.get_json(&format!("/api/workflows/{workflow_id}/events"))? {
+            Value::Array(events) => Ok(events),
+            other => bail!("the events are no array: {other}"),
+        }
+    }
+
+    /// How many runs are in which status.
+    pub(crate) fn metrics(&self) -> Result<Value> {
+        self.get_json("/api/workflows/metrics")
+    }
+
+    pub(crate) fn put_value(&self, component: &str, bucket: &str, key: &str, value: &str) -> Result<()> {
+        let path = value_path(component, bucket, key);
+        self.send("PUT", &path, "application/octet-stream", value.as_bytes()).map(drop)
+    }
+
+    /// All that a bucket holds: keys with their values as text.
+    pub(crate) fn values(&self, component: &str, bucket: &str) -> Result<Vec<(String, String)>> {
+        let mut values = Vec::new();
+        let mut query = String::new();
+        loop {
+            let page = self.get_json(&format!("/api/components/{component}/keyvalue/{bucket}{query}"))?;
+            for item in page["items"].as_array().context("the list has no `items`")? {
+                let (key, value) = (item["key"].as_str(), item["valueBase64"].as_str());
+                let value =
+                    BASE64_STANDARD.decode(value.unwrap_or_default()).context("a value isn't base64")?;
+                values
+                    .push((key.unwrap_or_default().to_owned(), String::from_utf8_lossy(&value).into_owned()));
+            }
+            match page["nextCursor"].as_str() {
+                Some(cursor) => query = format!("?cursor={}", escaped(cursor)),
+                None => return Ok(values),
+            }
+        }
+    }
+
+    fn get_json(&self, path: &str) -> Result<Value> {
+        let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
+        json(&self.call(request)?.with_context(|| format!("`{path}` isn't there"))?)
+    }
+
+    fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Vec<u8>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("Content-Type", content_type)
+            .body(body.to_owned())?;
+        self.call(request)?.with_context(|| format!("`{path}` isn't there"))
+    }
+
+    /// The answer's body; none for 404. What else isn't a success is an error with the host's own words.
+    fn call(&self, request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        // The client refuses a body, even an empty one, with some methods.
+        let answer = if request.body().is_empty() {
+            self.agent.run(request.map(drop))
+        } else {
+            self.agent.run(request)
+        };
+        let mut answer: Response<ureq::Body> = answer.with_context(|| what.clone())?;
+        let body =
+            answer.body_mut().with_config().limit(64 << 20).read_to_vec().with_context(|| what.clone())?;
+        match answer.status().as_u16() {
+            200..300 => Ok(Some(body)),
+            404 => Ok(None),
+            status => bail!("{what}: {status}: {}", problem(&body)),
+        }
+    }
+}
+
+/// A problem as RFC 9457 has it, in words.
+fn problem(body: &[u8]) -> String {
+    let Ok(problem) = json(body) else { return String::from_utf8_lossy(body).into_owned() };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let mut words =
+        text(&problem["detail"]).or_else(|| text(&problem["title"])).unwrap_or_else(|| problem.to_string());
+    let faults = problem["errors"].as_array().or_else(|| problem["diagnostics"].as_array());
+    for fault in faults.into_iter().flatten() {
+        words.push_str(&format!("\n  {fault}"));
+    }
+    words
+}
+
+fn json(body: &[u8]) -> Result<Value> {
+    serde_json::from_slice(body).with_context(|| format!("not JSON: {}", String::from_utf8_lossy(body)))
+}
+
+fn workflow_id(answer: &Value) -> Result<String> {
+    answer["workflowId"].as_str().map(str::to_owned).with_context(|| format!("no run was started: {answer}"))
+}
+
+fn value_path(component: &str, bucket: &str, key: &str) -> String {
+    format!("/api/components/{component}/keyvalue/{bucket}/{}", escaped(key))
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_escaped_as_one_part_of_a_path() {
+        assert_eq!(
+            value_path("suppliers", "purchase-orders", "REQ-1/supplier a"),
+            "/api/components/suppliers/keyvalue/purchase-orders/REQ-1%2Fsupplier%20a"
+        );
+    }
+
+    #[test]
+    fn a_problem_is_told_in_its_own_words() {
+        let body =
+            br#"{"title": "Bad", "detail": "no such step", "errors": [{"pointer": "/a", "detail": "x"}]}"#;
+        assert_eq!(problem(body), "no such step\n  {\"detail\":\"x\",\"pointer\":\"/a\"}");
+        assert_eq!(problem(b"upstream died"), "upstream died");
+    }
+}

@@ -1,0 +1,35 @@
+//! Measurements: what a call costs, and how many runs a host carries.
+
+mod saga;
+mod sandbox;
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure
+    #[arg(required = true)]
+    name: Vec<Name>,
+    #[command(flatten)]
+    saga: saga::Load,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Name {
+    /// Calls of a component, without a database
+    Sandbox,
+    /// Orders by REST, through the host, into a durable Postgres
+    Saga,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    for name in &arguments.name {
+        match name {
+            Name::Sandbox => sandbox::run(workspace)?,
+            Name::Saga => saga::run(workspace, &arguments.saga)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! A host as a child process, stopped when its owner is done with it or fails.
+
+use std::fs::{self, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::api::Api;
+
+/// The first start makes a database cluster.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+/// A host drains its runs and stops its Postgres.
+const STOP_PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+pub(crate) struct Host {
+    process: Child,
+    api: Api,
+    log: PathBuf,
+}
+
+impl Host {
+    /// Starts `program` with a Postgres of its own in `data_dir`, and waits until it is ready.
+    /// It hears no Ctrl-C: its owner does, and stops it.
+    pub(crate) fn start(
+        program: &Path,
+        data_dir: &Path,
+        address: &str,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Self> {
+        fs::create_dir_all(data_dir).with_context(|| format!("can't make `{}`", data_dir.display()))?;
+        let log = data_dir.join("aster.log");
+        let file = OpenOptions::new().create(true).write(true).truncate(true).open(&log);
+        let file = file.with_context(|| format!("can't write `{}`", log.display()))?;
+        let process = Command::new(program)
+            .args(["serve", "--listen", address, "--data-dir"])
+            .arg(data_dir)
+            // It would be used rather than the data folder.
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("can't run `{}`", program.display()))?;
+        let mut host = Self { process, api: Api::new(address), log };
+        host.wait_until_ready(is_wanted)?;
+        Ok(host)
+    }
+
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Fails if the host has ended by itself.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+                bail!("the host has ended ({status}); the end of its log `{}`:\n{tail}", self.log.display());
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn wait_until_ready(&mut self, is_wanted: impl Fn() -> bool) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < START_PATIENCE {
+            self.check_alive()?;
+            if !is_wanted() {
+                bail!("interrupted");
+            }
+            if self.api.is_ready() {
+                return Ok(());
+            }
+            thread::sleep(POLL);
+        }
+        bail!("the host wasn't ready after {} s; see `{}`", START_PATIENCE.as_secs(), self.log.display());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < STOP_PATIENCE {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(POLL);
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `preferred` if nobody listens there, else a free port of the same machine.
+pub(crate) fn free_address(preferred: &str) -> Result<String> {
+    let listener = TcpListener::bind(preferred).or_else(|_| TcpListener::bind("127.0.0.1:0"));
+    Ok(listener.context("no port is free")?.local_addr()?.to_string())
+}

@@ -1,0 +1,39 @@
+//! Ctrl-C, and the other signals that ask for an end.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+pub(crate) struct Interrupt {
+    signal: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Interrupt {
+    /// From now on a signal doesn't end this process, but is noted here.
+    pub(crate) fn install() -> Result<Self> {
+        let signal = Arc::new((Mutex::new(false), Condvar::new()));
+        let handlers = Arc::clone(&signal);
+        ctrlc::set_handler(move || {
+            *handlers.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            handlers.1.notify_all();
+        })
+        .context("can't handle Ctrl-C")?;
+        Ok(Self { signal })
+    }
+
+    pub(crate) fn has_come(&self) -> bool {
+        *self.signal.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a signal, so long at most; whether it has come.
+    pub(crate) fn wait(&self, longest: Duration) -> bool {
+        let guard = self.signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (come, _) = self
+            .signal
+            .1
+            .wait_timeout_while(guard, longest, |come| !*come)
+            .unwrap_or_else(PoisonError::into_inner);
+        *come
+    }
+}
