@@ -166,6 +166,7 @@ fn huge_and_deep_texts_are_checked() {
         .map(|n| format!("To f{n} produce Int:\n workflow:\n  step s:\n   Return 1.\n"))
         .collect::<String>();
     holds(&format!("This module is m.\n{functions}"));
+    holds(&format!("This module is m{}.\n", ".m".repeat(1 << 19)));
     let mut ifs = String::from("This module is m.\nTo f produce Int:\n  workflow:\n    step s:\n");
     for n in 0..2_000 {
         ifs += &format!("{}If true:\n", " ".repeat(6 + n));
