@@ -207,6 +207,11 @@ pub fn component(name: &str) -> Vec<u8> {
     })
 }
 
+/// The folder of the compiled components.
+pub fn components() -> PathBuf {
+    std::env::var_os("ASTER_COMPONENTS").map_or_else(|| target().join("components"), PathBuf::from)
+}
+
 /// The source of one of the project's workflows.
 ///
 /// # Panics

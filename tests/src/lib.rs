@@ -11,4 +11,4 @@ pub mod orders;
 
 pub use client::{Answer, Client};
 pub use database::Database;
-pub use host::{Host, Options, binary, component, workflow};
+pub use host::{Host, Options, binary, component, components, workflow};
