@@ -69,7 +69,8 @@ fn a_data_folder_or_a_port_that_another_host_uses_is_refused_by_name() {
 
     let listen = host.client().base().trim_start_matches("http://");
     let elsewhere = self::folder();
-    let mut third = Host::spawn(&Options::data_dir(elsewhere.path()).argument("--listen").argument(listen));
+    let listen = listen.parse().ok();
+    let mut third = Host::spawn(&Options { listen, ..Options::data_dir(elsewhere.path()) });
     assert_eq!(third.wait(Duration::from_secs(30)), Some(2));
     assert!(third.log().contains("can't listen on"), "{}", third.log());
     host.client().get("/readyz").expect(200);

@@ -87,7 +87,7 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
     /// An `await` is none: it is among the step's dependencies.
     fn statement(&self, statement: &ast::Statement) -> Option<plan::Statement> {
         Some(match &statement.kind {
-            StatementKind::Await(_) => return None,
+            StatementKind::Await(_) | StatementKind::Lost => return None,
             StatementKind::Let { name, value } => {
                 plan::Statement::Let { name: name.text.clone(), value: self.expr(value) }
             }

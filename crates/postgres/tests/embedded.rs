@@ -116,6 +116,15 @@ fn data_outlives_a_stop() {
 }
 
 #[test]
+fn what_is_committed_is_on_the_disk_by_default() {
+    let folder = private_folder();
+    let postgres = Embedded::start(Options::new(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let durable = "select count(*)::int from pg_settings \
+         where name in ('fsync', 'synchronous_commit', 'full_page_writes') and setting = 'on'";
+    assert_eq!(query(postgres.url(), durable).unwrap(), 3);
+}
+
+#[test]
 fn nobody_else_gets_in() {
     let folder = private_folder();
     let postgres = start(folder.path());

@@ -10,7 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::Val;
 
 use super::capability::{self, State};
-use super::failure::{self, Stage};
+use super::failure;
 use super::load::{FunctionHandle, Loaded};
 use super::output::{Capture, Output};
 use super::value;
@@ -64,7 +64,7 @@ pub(super) struct CallStore {
 /// How the guest's part of a call ended.
 enum End {
     Value(Option<Val>),
-    Error(wasmtime::Error, Stage),
+    Error(wasmtime::Error),
     TimedOut,
 }
 
@@ -93,15 +93,7 @@ impl Sandbox {
             }
         };
         let deadline = tokio::time::Instant::from_std(limits.deadline);
-        let _slots = match self.inner.slots.try_acquire_many(loaded.slots) {
-            Ok(slots) => slots,
-            Err(_) => {
-                match tokio::time::timeout_at(deadline, self.inner.slots.acquire_many(loaded.slots)).await {
-                    Ok(slots) => slots.map_err(|_| Error::Busy("it is closed".into()))?,
-                    Err(_) => return Err(Error::Busy("no instance came free before the deadline".into())),
-                }
-            }
-        };
+        let _slots = self.slots(loaded, deadline).await?;
 
         let mut store = self.store(&limits, context, component, session.clone());
         let guest = run(&mut store.store, loaded, function, &params, signature.result.is_some());
@@ -112,9 +104,7 @@ impl Sandbox {
         let max_value_bytes = self.inner.options.max_value_bytes;
         let outcome = match end {
             End::Value(result) => answer(signature.result.as_ref(), result, max_value_bytes),
-            End::Error(error, stage) => {
-                Err(failure::of_error(error, stage, &output.stderr, max_value_bytes)?)
-            }
+            End::Error(error) => Err(failure::of_error(error, &output.stderr, max_value_bytes)?),
             End::TimedOut => {
                 let after = limits.deadline.saturating_duration_since(began);
                 Err(Failure::new(FailureCode::Timeout, format!("interrupted after {after:.1?}")))
@@ -162,20 +152,17 @@ async fn run(
 ) -> End {
     let instance = match loaded.pre.instantiate_async(&mut *store).await {
         Ok(instance) => instance,
-        Err(error) => return End::Error(error, Stage::Starting),
+        Err(error) => return End::Error(error),
     };
     let Some(callee) = instance.get_func(&mut *store, loaded.index(function)) else {
-        return End::Error(
-            wasmtime::Error::msg("the instance lacks an export of its component"),
-            Stage::Starting,
-        );
+        return End::Error(wasmtime::Error::msg("the instance lacks an export of its component"));
     };
     // Overwritten by the call.
     let mut results = [Val::Bool(false)];
     let results = if has_result { &mut results[..] } else { &mut [] };
     match callee.call_async(&mut *store, params, results).await {
         Ok(()) => End::Value(results.first_mut().map(|result| std::mem::replace(result, Val::Bool(false)))),
-        Err(error) => End::Error(error, Stage::Running),
+        Err(error) => End::Error(error),
     }
 }
 

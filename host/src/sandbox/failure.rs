@@ -16,20 +16,12 @@ use super::value;
 const MAX_MESSAGE_CHARS: usize = 4_000;
 const MAX_FRAMES: usize = 8;
 
-/// Where a call was when it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Starting,
-    Running,
-}
-
 /// What an error that came out of Wasmtime means.
 ///
 /// # Errors
 /// It is not the guest's: nothing is known about the step.
 pub(super) fn of_error(
     error: wasmtime::Error,
-    stage: Stage,
     stderr: &str,
     max_value_bytes: usize,
 ) -> Result<Failure, Error> {
@@ -57,18 +49,20 @@ pub(super) fn of_error(
         let refused = value::too_large(max_value_bytes);
         return Ok(Failure::new(FailureCode::Type, refused.to_string()));
     }
-    match stage {
-        Stage::Starting => Err(Error::Engine(format!("{error:#}"))),
-        // What a running guest hands over wrongly: a text that isn't UTF-8, a handle that it doesn't hold.
-        Stage::Running => {
-            Ok(Failure { detail: backtrace(&error), ..Failure::new(FailureCode::Trap, one_line(&cause)) })
-        }
+    if is_hosts(&error) {
+        return Err(Error::Engine(format!("{error:#}")));
     }
+    // What a guest hands over wrongly: a text that isn't UTF-8, a handle that it doesn't hold.
+    Ok(Failure { detail: backtrace(&error), ..Failure::new(FailureCode::Trap, one_line(&cause)) })
 }
 
-/// Whether an error while an instance starts is the host's, not the component's.
+/// Whether an error is the machine's refusal of something that a call needs: memory, mappings, a slot.
+///
+/// All else is taken for the guest's doing: were it the other way round, a guest could have its call repeated for ever.
 pub(super) fn is_hosts(error: &wasmtime::Error) -> bool {
-    !(error.is::<MemoryExceeded>() || error.is::<I32Exit>() || error.is::<Trap>())
+    error.is::<PoolConcurrencyLimitError>()
+        || error.is::<wasmtime::OutOfMemory>()
+        || error.chain().any(|cause| cause.is::<std::io::Error>() || cause.is::<rustix::io::Errno>())
 }
 
 /// An `err` that a function answered.

@@ -228,8 +228,11 @@ impl Sandbox {
             direction: Direction::Forward,
         };
         let session = Session::new(TenantId::default(), Arc::new(InMemory::default()));
+        let deadline = tokio::time::Instant::from_std(limits.deadline);
+        let _slots =
+            self.slots(loaded, deadline).await.map_err(|error| UploadError::Host(error.to_string()))?;
         let mut store = self.store(&limits, context, "upload".into(), session);
-        let started = tokio::time::timeout(time, loaded.pre.instantiate_async(&mut store.store)).await;
+        let started = tokio::time::timeout_at(deadline, loaded.pre.instantiate_async(&mut store.store)).await;
         match started {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => match error.downcast_ref::<MemoryExceeded>() {

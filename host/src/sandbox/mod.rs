@@ -32,7 +32,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use aster_core::id::Digest;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -53,7 +53,7 @@ use capability::State;
 pub struct Options {
     /// Default: [`Allocation::Pool`], or the next slower one that the machine allows.
     pub allocation: Allocation,
-    /// Instances alive at the same time; further calls wait. Default 1000. Each may take 4 GiB of address space and four
+    /// Instances alive at the same time, at least 8; further calls wait. Default 1000. Each may take 4 GiB of address space and four
     /// mappings (`vm.max_map_count`, mostly 65,530, ends at about 6,000).
     pub max_instances: u32,
     /// Largest upload. Default 64 MiB.
@@ -129,7 +129,9 @@ impl Sandbox {
     ///
     /// # Errors
     /// The machine can't run WebAssembly at all.
-    pub fn new(options: Options) -> Result<Self, Error> {
+    pub fn new(mut options: Options) -> Result<Self, Error> {
+        // The largest component must fit.
+        options.max_instances = options.max_instances.max(engine::MAX_MEMORIES_PER_COMPONENT);
         let failed = |error: wasmtime::Error| Error::Engine(format!("{error:#}"));
         let (engine, allocation) =
             engine::start(options.allocation, options.max_instances, options.tick).map_err(failed)?;
@@ -159,6 +161,22 @@ impl Sandbox {
     /// What the machine allowed.
     pub fn allocation(&self) -> Allocation {
         self.inner.allocation
+    }
+
+    /// Waits for the slots of the pool that an instance takes, so that the pool itself is never exhausted.
+    async fn slots(
+        &self,
+        loaded: &Loaded,
+        deadline: tokio::time::Instant,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        let slots = &self.inner.slots;
+        if let Ok(permit) = slots.try_acquire_many(loaded.slots) {
+            return Ok(permit);
+        }
+        match tokio::time::timeout_at(deadline, slots.acquire_many(loaded.slots)).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(Error::Busy("no instance came free before the deadline".into())),
+        }
     }
 
     /// The engine, for measurements that compare a call with Wasmtime alone.

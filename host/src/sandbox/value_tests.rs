@@ -1,6 +1,6 @@
 //! Round trips over arbitrary types, and agreement with `core::wit::check`.
 
-use aster_core::wit::{Case, Field, check};
+use aster_core::wit::{Case, Field, Function, check, fits};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -192,7 +192,77 @@ fn spoil(value: &mut Value, mut place: usize, by: &Value) -> usize {
     place
 }
 
+/// One change at one place of a type, of the kinds that authors make between versions.
+fn edit(ty: &mut Type, mut place: usize, kind: usize) -> usize {
+    if place == 0 {
+        match ty {
+            Type::Record(fields) => match kind % 4 {
+                0 => fields.push(Field { name: "zz-new".into(), ty: Type::Option(Box::new(Type::U8)) }),
+                1 => fields.push(Field { name: "zz-new".into(), ty: Type::U8 }),
+                2 => drop(fields.pop()),
+                _ => fields.reverse(),
+            },
+            Type::Variant(cases) => match kind % 3 {
+                0 => cases.push(Case { name: "zz-new".into(), ty: Some(Type::U8) }),
+                1 if cases.len() > 1 => drop(cases.pop()),
+                _ => cases.reverse(),
+            },
+            Type::Enum(names) | Type::Flags(names) => match kind % 3 {
+                0 => names.push("zz-new".into()),
+                1 if names.len() > 1 => drop(names.pop()),
+                _ => names.reverse(),
+            },
+            Type::Tuple(parts) => parts.push(Type::Bool),
+            Type::Option(inner) if kind.is_multiple_of(2) => *ty = (**inner).clone(),
+            ty if kind.is_multiple_of(3) => *ty = Type::Option(Box::new(ty.clone())),
+            ty => {
+                *ty = [Type::U8, Type::S16, Type::U32, Type::S64, Type::U64, Type::F64, Type::String]
+                    [kind % 7]
+                    .clone();
+            }
+        }
+        return usize::MAX;
+    }
+    place -= 1;
+    let children: Vec<&mut Type> = match ty {
+        Type::List(inner) | Type::Option(inner) => vec![inner],
+        Type::Tuple(parts) => parts.iter_mut().collect(),
+        Type::Record(fields) => fields.iter_mut().map(|f| &mut f.ty).collect(),
+        Type::Variant(cases) => cases.iter_mut().filter_map(|c| c.ty.as_mut()).collect(),
+        Type::Result { ok, err } => [ok, err].into_iter().flatten().map(AsMut::as_mut).collect(),
+        Type::Map(key, value) => vec![key, value],
+        _ => Vec::new(),
+    };
+    for child in children {
+        place = edit(child, place, kind);
+        if place == usize::MAX {
+            break;
+        }
+    }
+    place
+}
+
 proptest! {
+    #[test]
+    fn a_parameter_that_fits_takes_whatever_the_old_one_took(
+        (old, value) in any_type().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty))),
+        place in 0..6_usize,
+        kind in 0..12_usize,
+    ) {
+        let mut new = old.clone();
+        edit(&mut new, place, kind);
+        let function = |ty: &Type| Function {
+            interface: None,
+            name: "f".into(),
+            params: vec![Field { name: "value".into(), ty: ty.clone() }],
+            result: None,
+        };
+        if fits(&function(&old), &function(&new)).is_empty() {
+            let mismatches = check(&new, &value, "x");
+            prop_assert_eq!(mismatches, vec![], "{} to {} with {}", old, new, value);
+        }
+    }
+
     #[test]
     fn what_the_host_writes_it_reads_back((ty, value) in any_type().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty)))) {
         prop_assert_eq!(check(&ty, &value, "x"), vec![]);

@@ -76,21 +76,15 @@ impl Store {
             }
         }
         let give_up = Instant::now() + self.patience.outage;
-        let mut again = false;
         loop {
-            let error = match self.accept_once(run, again).await {
-                Err(Error::Unavailable { source }) => source,
+            match self.accept_once(run).await {
+                Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
                 answer => return answer,
-            };
-            again |= Fault::of(&error) == Fault::Lost;
-            if Instant::now() >= give_up {
-                return Err(Error::Unavailable { source: error });
             }
-            sleep(PAUSE).await;
         }
     }
 
-    async fn accept_once(&self, run: &NewRun, again: bool) -> Result<Acceptance, Error> {
+    async fn accept_once(&self, run: &NewRun) -> Result<Acceptance, Error> {
         let start = run.start.as_ref();
         let record = start.map(|start| &start.run);
         let (owner, fence, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
@@ -109,9 +103,8 @@ impl Store {
         let asked = sqlx::query!(
             r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
             from accept_run(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
             )"#,
-            again,
             run.workflow_id.0,
             run.tenant.as_str(),
             run.definition,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Model;
 use crate::Span;
-use crate::ast::{Expr, ExprKind, Name, Statement, StatementKind};
+use crate::ast::{Call, Expr, ExprKind, Name, Statement, StatementKind};
 use crate::codes;
 use crate::diagnostic::{Sink, did_you_mean};
 
@@ -56,8 +56,11 @@ impl<'m, 't> Scope<'m, 't> {
                     self.declare(name, sink);
                 }
                 StatementKind::Return { value, .. } => self.expr(value, sink),
-                StatementKind::Await(_) => {}
-                StatementKind::Do(call) => call.args.iter().for_each(|arg| self.expr(arg, sink)),
+                StatementKind::Await(_) | StatementKind::Lost => {}
+                StatementKind::Do(call) => {
+                    self.component(call, sink);
+                    call.args.iter().for_each(|arg| self.expr(arg, sink));
+                }
                 StatementKind::If { condition, then, otherwise } => {
                     self.expr(condition, sink);
                     self.body(then, sink);
@@ -91,7 +94,20 @@ impl<'m, 't> Scope<'m, 't> {
         if let ExprKind::Name(name) = &expr.kind {
             self.name(name, expr.span, sink);
         }
+        if let ExprKind::Call(call) = &expr.kind {
+            self.component(call, sink);
+        }
         expr.children().into_iter().for_each(|child| self.expr(child, sink));
+    }
+
+    /// What is called is a component, also where it has the name of a value.
+    fn component(&self, call: &Call, sink: &mut Sink) {
+        let name = &call.capability;
+        let text = name.text.as_str();
+        if self.known.contains(text) || self.is_param(text) || self.model.steps.contains_key(text) {
+            sink.report(&codes::CALL_FORM, name.span, format!("`{text}` is a value, and has no functions"))
+                .help("only components have functions; give the value another name if a component is meant");
+        }
     }
 
     fn name(&self, name: &str, span: Span, sink: &mut Sink) {

@@ -117,6 +117,7 @@ impl Scope<'_, '_> {
                     }
                 }
                 StatementKind::Await(_) => {}
+                StatementKind::Lost => value = Some(Type::Any),
                 StatementKind::Do(call) => {
                     self.call(call, sink);
                 }

@@ -45,9 +45,9 @@ async fn ten_clients_of_two_hosts_with_one_key_get_one_run(_: PgPoolOptions, opt
 async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
     let bed = Bed::new(pool).await;
     for status in Status::ALL {
-        let name = Some(format!("key of {status}"));
+        let name = format!("key of {status}");
         let first = NewRun {
-            key: name.clone(),
+            key: Some(name.clone()),
             start: Some(Start {
                 host: bed.host,
                 events: vec![bed.started_event()],
@@ -57,15 +57,15 @@ async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
         };
         assert_eq!(bed.store.accept(&first).await.unwrap(), Acceptance::New { previous: None });
 
-        let same = NewRun { key: name.clone(), ..bed.new_run() };
+        let same = NewRun { key: Some(name.clone()), ..bed.new_run() };
         let existing = Acceptance::Existing { workflow_id: first.workflow_id, status, accepted_at: NOW };
         assert_eq!(bed.store.accept(&same).await.unwrap(), existing);
 
-        let other = NewRun { key: name.clone(), input_digest: [8; 32], ..bed.new_run() };
+        let other = NewRun { key: Some(name.clone()), input_digest: [8; 32], ..bed.new_run() };
         let answer = bed.store.accept(&other).await.unwrap();
         if matches!(status, Status::Failed | Status::Compensated) {
             assert_eq!(answer, Acceptance::New { previous: Some(first.workflow_id) });
-            let newest = bed.store.run_by_key(&tenant(), DEFINITION, &name.unwrap()).await.unwrap().unwrap();
+            let newest = bed.store.run_by_key(&tenant(), DEFINITION, &name).await.unwrap().unwrap();
             assert_eq!((newest.workflow_id, newest.previous), (other.workflow_id, Some(first.workflow_id)));
         } else {
             assert_eq!(answer, Acceptance::KeyReused { workflow_id: first.workflow_id, status });
@@ -112,6 +112,33 @@ async fn a_moved_registry_is_noticed_and_uses_up_no_key(pool: PgPool) {
     assert_eq!(bed.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap(), None);
     let again = keyed(bed.new_run(), 2);
     assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_same_acceptance_again_is_the_same_run_also_after_the_registry_moved(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let runs = [bed.new_run(), keyed(bed.new_run(), 1)];
+    for run in &runs {
+        assert_eq!(bed.store.accept(run).await.unwrap(), Acceptance::New { previous: None });
+    }
+    let exports = aster_core::wit::Exports::default();
+    let upload = Upload {
+        name: "inventory",
+        digest: sha256("v1"),
+        bytes: b"v1",
+        exports: &exports,
+        wit: "",
+        uploaded_at: NOW,
+        activate_at: Some(bed.generation),
+    };
+    let moved = bed.store.put_component_version(&tenant(), upload).await.unwrap();
+    for generation in [bed.generation, moved.generation] {
+        for run in &runs {
+            let again = NewRun { generation, ..run.clone() };
+            assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+        }
+    }
+    assert_eq!(bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().len(), 2);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -127,6 +127,50 @@ async fn a_version_that_moves_while_the_commit_waits_for_the_row_is_noticed(
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_was_compared_is_locked_until_it_is_written(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = PgPoolOptions::new().connect_with(options.clone()).await.unwrap();
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    bed.store.put_entry(&key("read"), b"1").await.unwrap();
+    bed.store.put_entry(&key("written"), b"1").await.unwrap();
+    let mut watcher = PgConnection::connect_with(&options).await.unwrap();
+    let mut other = PgConnection::connect_with(&options).await.unwrap();
+    // Stops the commit between its comparison and its writes.
+    sqlx::raw_sql(
+        "create function pause() returns trigger language plpgsql as $$
+        begin
+            perform pg_advisory_xact_lock_shared(1);
+            return null;
+        end $$;
+        create trigger pause before update on keyvalue_entry for each statement execute function pause();
+        select pg_advisory_lock(1);",
+    )
+    .execute(&mut watcher)
+    .await
+    .unwrap();
+    sqlx::raw_sql("set lock_timeout = '100ms'; set session_replication_role = 'replica'")
+        .execute(&mut other)
+        .await
+        .unwrap();
+
+    let effects =
+        Effects { reads: vec![read("read", 1), read("written", 1)], writes: vec![write("written", "2")] };
+    let (answer, ()) = tokio::join!(bed.commit(with(effects, first_step(run))), async {
+        someone_waits(&mut watcher).await;
+        for name in ["read", "written"] {
+            let overtaking = sqlx::query("update keyvalue_entry set version = version + 1 where key = $1")
+                .bind(name)
+                .execute(&mut other)
+                .await;
+            assert!(overtaking.unwrap_err().to_string().contains("lock timeout"), "`{name}` wasn't locked");
+        }
+        sqlx::query("select pg_advisory_unlock(1)").execute(&mut watcher).await.unwrap();
+    });
+    answer.unwrap();
+    assert_eq!(bed.store.read_entry(&key("written")).await.unwrap().version, Version(2));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_key_that_appears_while_the_commit_inserts_it_is_noticed(
     _: PgPoolOptions,
     options: PgConnectOptions,
