@@ -2,8 +2,8 @@
 //!
 //! Handlers take what they need through extractors that refuse everything else, ask the [`App`], and answer with structs
 //! of their own: nothing that is stored is serialised to a client as it is. The conventions that hold everywhere stand in
-//! [`problem`] (errors), [`tenant`] (who asks), [`params`] (path and query), [`body`] (limits and types of bodies) and
-//! [`page`] (lists); `docs/API.md` describes them for users.
+//! `problem` (errors), `tenant` (who asks), `params` (path and query), `body` (limits and types of bodies) and
+//! `page` (lists); `docs/API.md` describes them for users.
 //!
 //! There is no SQL and no WebAssembly here, and no rule about runs.
 
