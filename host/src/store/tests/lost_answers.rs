@@ -84,6 +84,24 @@ async fn a_run_that_was_handed_back_and_taken_by_another_host_is_not_settled_as_
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_run_that_its_own_host_has_claimed_again_is_not_settled_as_still_held(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let handing_back = Transition {
+        events: Vec::new(),
+        run: record(Status::Running, Driver::ClaimableAt(NOW)),
+        ..first_step(run)
+    };
+    bed.commit(handing_back).await.unwrap();
+    let settled = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+    assert_eq!(settled, Settled { fence: Fence(2), last_sequence: 1, owned: false });
+    // Who claims it now drives it alone: the one who handed it back isn't told that it still may.
+    assert_eq!(bed.store.claim(bed.host, 10, NOW).await.unwrap(), [(run, Fence(3))]);
+    let answer = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await;
+    assert!(matches!(answer, Err(Error::NotOwner { current: Fence(3), .. })), "{answer:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_acceptance_is_asked_for_again_and_gives_one_run(_: PgPoolOptions, options: PgConnectOptions) {
     let (bed, proxy) = behind_proxy(options).await;
     for (fault, name) in [
