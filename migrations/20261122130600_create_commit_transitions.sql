@@ -6,8 +6,8 @@
 -- compared and written is what the locks hold still. In one statement with CTEs the snapshot would be older than the locks
 -- (docs/decisions/0001).
 --
--- The arrays of keys are sorted by key. Everything that locks several rows of these tables locks keys first, then runs,
--- each in order: so two batches never wait for each other. A key is written by one transition of a batch at most, and then
+-- The arrays of keys are sorted by key. Every batch locks keys first, then runs, each in order: so no two ever wait for each
+-- other. (Claims and takeovers lock runs in no certain order, and are repeated if that ends in a deadlock.) A key is written by one transition of a batch at most, and then
 -- no other one of the batch reads it. No two transitions are of one run.
 create function commit_transitions(
     p_workflow_ids uuid[],

@@ -5,10 +5,9 @@
 --   MOVED     the registry has changed since generation p_generation: resolve again
 --
 -- The key's row comes first, and only who inserts or updates it inserts a run. Each statement takes a new snapshot, so who
--- lost a race sees the winner. Sending the same p_workflow_id again (p_again) after a lost answer is safe: whichever
--- call comes second finds the first one's run.
+-- lost a race sees the winner. Sending the same p_workflow_id again after a lost answer is safe: whichever call comes
+-- second finds the first one's run.
 create function accept_run(
-    p_again boolean,
     p_workflow_id uuid,
     p_tenant text,
     p_definition text,
@@ -37,19 +36,14 @@ declare
     v_previous uuid;
     v_newest record;
 begin
-    if p_again then
-        return query
-        select 'NEW', r.previous_workflow_id, null::text, null::timestamptz
-        from workflow_run r
-        where r.workflow_id = p_workflow_id;
-        if found then
-            return;
-        end if;
-    end if;
-
     perform pg_advisory_xact_lock_shared(registry_lock(p_tenant));
     if coalesce((select g.generation from registry g where g.tenant = p_tenant), 0) <> p_generation then
-        return query select 'MOVED', null::uuid, null::text, null::timestamptz;
+        -- Unless this is the second call, and the first one came through before the registry moved.
+        return query
+        select case when r.workflow_id is null then 'MOVED' else 'NEW' end, r.previous_workflow_id, null::text,
+            null::timestamptz
+        from (values (p_workflow_id)) as asked (workflow_id)
+        left join workflow_run r on r.workflow_id = asked.workflow_id;
         return;
     end if;
 

@@ -16,6 +16,8 @@ pub struct Config {
     /// Where REST is answered.
     pub listen: SocketAddr,
     pub database: Database,
+    /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
+    pub lease: Duration,
     pub limits: Limits,
 }
 
@@ -77,7 +79,7 @@ impl Default for Limits {
 }
 
 /// `500ms`, `30s`, `5m`, `1h`, `7d`: a positive whole number and its unit, with or without a blank.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,

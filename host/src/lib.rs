@@ -1,9 +1,13 @@
 //! The shell around the core: sandbox, store, runner, REST and the command line.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod crash;
+pub mod http;
 pub mod registry;
 pub mod runner;
 pub mod sandbox;
+pub mod serve;
 pub mod store;
 pub mod submit;

@@ -1,6 +1,5 @@
 //! `aster serve`: everything wired together, from the listener to the last task.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -28,9 +27,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     // First of all, since it is what most often fails and costs nothing to undo.
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("can't listen on {}: choose another address with --listen", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("can't listen on {}: choose another address with --listen", config.listen)
+    })?;
     let address = listener.local_addr()?;
 
     let (embedded, url) = database(&config.database).await?;
@@ -45,7 +44,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
     let registry = Registry::new(store.clone(), sandbox.clone());
-    let runner = Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let runner =
+        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let app = App { store, registry, submitter };
     let router = http::router(app, config.limits.clone());
@@ -76,7 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
-        tokio::task::spawn_blocking(move || embedded.stop()).await?.context("Postgres didn't stop in order")?;
+        tokio::task::spawn_blocking(move || embedded.stop()).await?;
     }
     info!("stopped");
     Ok(())
@@ -109,8 +109,16 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
 }
 
 fn sandbox_options(config: &Config) -> sandbox::Options {
-    let _ = config;
-    unimplemented!()
+    let limits = &config.limits;
+    sandbox::Options {
+        max_component_bytes: usize::try_from(limits.component_bytes).unwrap_or(usize::MAX),
+        max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
+        cache_dir: match &config.database {
+            Database::DataDir(folder) => Some(folder.join("compiled")),
+            Database::Url(_) => None,
+        },
+        ..sandbox::Options::default()
+    }
 }
 
 async fn asked_to_stop() {

@@ -1,6 +1,7 @@
 //! A host as its own process.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,15 +21,17 @@ pub struct Options {
     /// `--database-url`, or `--data-dir` where it is a path.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// None: a port that is free.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Options {
     pub fn database(url: &str) -> Self {
-        Self { arguments: vec!["--database-url".into(), url.into()], environment: Vec::new() }
+        Self { arguments: vec!["--database-url".into(), url.into()], ..Self::default() }
     }
 
     pub fn data_dir(folder: &Path) -> Self {
-        Self { arguments: vec!["--data-dir".into(), folder.display().to_string()], environment: Vec::new() }
+        Self { arguments: vec!["--data-dir".into(), folder.display().to_string()], ..Self::default() }
     }
 
     #[must_use]
@@ -60,9 +63,7 @@ impl Host {
     /// # Panics
     /// There is no binary.
     pub fn spawn(options: &Options) -> Self {
-        // Asked of the system and given back: somebody else could take it meanwhile, which is rare enough here.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = port.expect("there is a free port");
+        let address = options.listen.unwrap_or_else(free_address);
         let log =
             std::env::temp_dir().join(format!("aster-test-{}-{}.log", std::process::id(), address.port()));
         let output = File::create(&log).expect("the temporary folder takes a file");
@@ -185,6 +186,12 @@ impl Drop for Host {
         }
         let _ = std::fs::remove_file(&self.log);
     }
+}
+
+/// Asked of the system and given back: somebody else could take it meanwhile, which is rare enough here.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.expect("there is a free port")
 }
 
 /// A component of `guest-steps`, compiled.

@@ -79,7 +79,7 @@ fn a_good_order_is_completed_with_one_of_each() {
     let status = shop.client().get("/api/orders/ORD-001/status").expect(200).json();
     assert_eq!(status["status"], "COMPLETED");
     assert_eq!(status["workflowId"], run["workflowId"]);
-    assert_eq!(status["events"], 12);
+    assert_eq!(status["events"].as_array().map(Vec::len), Some(12));
     assert_eq!(status["cause"], Value::Null);
 }
 

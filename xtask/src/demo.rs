@@ -1,6 +1,5 @@
 //! The three example workflows on a host of their own: what is sent, what happens, and what is left in the ledger.
 
-mod interrupt;
 mod ledger;
 mod scenario;
 mod timeline;
@@ -13,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use self::interrupt::Interrupt;
 use self::ledger::Ledger;
 use self::scenario::{Scenario, Start};
 use crate::api::Api;
 use crate::host::{self, Host};
+use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::{COMPONENTS, Workspace};
 use crate::{build, output};
@@ -167,22 +166,22 @@ fn tell(api: &Api, sent: &[Sent]) -> Result<usize> {
 fn tell_what_next(host: &Host, sent: &[Sent]) {
     let base = host.api().base();
     let order = &sent[0];
-    let lines = [
-        "\nTo try next".to_owned(),
-        format!("  {base}/                                   the runs in a browser"),
-        format!("  {base}/docs                               the REST interface"),
-        format!("  {base}/api/workflows/metrics              how many runs are in which state"),
-        format!("  {base}/api/orders/{}/status", order.scenario.id),
-        format!("  {base}/api/workflows/{}/events", order.workflow_id),
-        format!("  {base}/api/components/inventory/keyvalue/stock"),
-        format!("  curl -X POST {base}/api/orders -H 'Content-Type: application/json' -d '{}'", {
-            let mut input = order.scenario.input.clone();
-            input["orderId"] = format!("{}-again", order.scenario.id).into();
-            input
-        }),
-        format!("  The host's log is {}", host.log().display()),
+    let mut again = order.scenario.input.clone();
+    again["orderId"] = format!("{}-again", order.scenario.id).into();
+    let addresses = [
+        ("/".to_owned(), "the runs in a browser"),
+        ("/docs".to_owned(), "the REST interface"),
+        ("/api/workflows/metrics".to_owned(), "how many runs are in which state"),
+        ("/api/components/inventory/keyvalue/stock".to_owned(), "the stock, in base64"),
+        (format!("/api/orders/{}/status", order.scenario.id), "what became of the good order"),
+        (format!("/api/workflows/{}/events", order.workflow_id), "all that happened to it"),
     ];
-    output::line(&lines.join("\n"));
+    output::line("\nTo try next");
+    for (path, what) in addresses {
+        output::line(&format!("  {what:<34} {base}{path}"));
+    }
+    output::line(&format!("  curl {base}/api/orders -H 'Content-Type: application/json' -d '{again}'"));
+    output::line(&format!("  The host's log is {}.", host.log().display()));
 }
 
 fn serve(host: &mut Host, interrupt: &Interrupt) -> Result<()> {

@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod generated;
 mod host;
+mod interrupt;
 mod output;
 mod progress;
 mod test;
@@ -46,7 +47,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {error:?}"));
+            // Not the debug form, which adds a backtrace where RUST_BACKTRACE is set: these are no faults of this program.
+            output::note(&format!("error: {error}"));
+            error.chain().skip(1).for_each(|cause| output::note(&format!("  caused by: {cause}")));
             ExitCode::FAILURE
         }
     }

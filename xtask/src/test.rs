@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use aster_postgres::{Embedded, Options};
 
+use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::{WASM_TARGET, Workspace, has_cargo_command};
 use crate::{build, generated};
@@ -29,6 +30,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     build::components(workspace, &mut stages)?;
     stages.run("host", workspace.cargo(["build", "--package", "aster-host", "--bin", "aster"]))?;
 
+    // A Ctrl-C ends the command that runs, and its failure ends us when Postgres has been stopped.
+    let _interrupt = Interrupt::install()?;
     let folder =
         tempfile::Builder::new().prefix("aster-test-").tempdir().context("can't make a temporary folder")?;
     let postgres = stages.doing("Postgres", || {

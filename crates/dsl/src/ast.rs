@@ -125,11 +125,23 @@ pub(crate) struct Statement {
 
 #[derive(Debug)]
 pub(crate) enum StatementKind {
-    Let { name: Name, value: Expr },
-    Return { err: bool, value: Expr },
+    Let {
+        name: Name,
+        value: Expr,
+    },
+    Return {
+        err: bool,
+        value: Expr,
+    },
     Await(Vec<Name>),
     Do(Call),
-    If { condition: Expr, then: Vec<Statement>, otherwise: Vec<Statement> },
+    If {
+        condition: Expr,
+        then: Vec<Statement>,
+        otherwise: Vec<Statement>,
+    },
+    /// Could not be read, so it may be anything. Already reported.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -215,7 +227,7 @@ pub(crate) fn calls(body: &[Statement]) -> Vec<&Call> {
     for statement in body {
         match &statement.kind {
             StatementKind::Let { value, .. } | StatementKind::Return { value, .. } => value.calls(&mut out),
-            StatementKind::Await(_) => {}
+            StatementKind::Await(_) | StatementKind::Lost => {}
             StatementKind::Do(call) => {
                 call.args.iter().for_each(|arg| arg.calls(&mut out));
                 out.push(call);

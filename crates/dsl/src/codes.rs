@@ -22,7 +22,7 @@ pub fn lookup(id: &str) -> Option<&'static Code> {
 
 macro_rules! codes {
     ($($name:ident = $id:literal $severity:ident $title:literal;)*) => {
-        $(pub(crate) static $name: Code = Code { id: $id, severity: Severity::$severity, title: $title };)*
+        $(#[doc = $title] pub static $name: Code = Code { id: $id, severity: Severity::$severity, title: $title };)*
 
         /// All codes, in the order of their numbers, errors first.
         pub static TABLE: &[&Code] = &[$(&$name),*];

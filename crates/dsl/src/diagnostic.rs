@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::codes::Code;
+use crate::lex::MAX_NAME;
 
 /// Whether a file with such a diagnostic can be deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +66,10 @@ pub struct Diagnostic {
     pub end_column: usize,
 }
 
+/// As many errors, and as many warnings, are gathered. More come only of a text that is not meant as a workflow, and
+/// would make its check expensive.
+const MOST: usize = 1_000;
+
 /// Collects the diagnostics of one source text.
 pub(crate) struct Sink<'a> {
     file: &'a str,
@@ -72,26 +77,28 @@ pub(crate) struct Sink<'a> {
     /// Byte offset of the start of each line.
     lines: Vec<usize>,
     found: Vec<Diagnostic>,
+    errors: usize,
 }
 
-/// A diagnostic that was just reported, to add to.
-pub(crate) struct Reported<'s>(&'s mut Diagnostic);
+/// A diagnostic that was just reported, to add to; none if it is one too many.
+pub(crate) struct Reported<'s>(Option<&'s mut Diagnostic>);
 
 impl Reported<'_> {
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
-        self.0.help = Some(help.into());
-        self
+        self.maybe_help(Some(help.into()))
     }
 
-    pub(crate) fn maybe_help(self, help: Option<String>) -> Self {
-        if help.is_some() {
-            self.0.help = help;
+    pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
+        if let Some(diagnostic) = &mut self.0 {
+            diagnostic.help = help;
         }
         self
     }
 
-    pub(crate) fn label(self, label: impl Into<String>) -> Self {
-        self.0.label = Some(label.into());
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        if let Some(diagnostic) = &mut self.0 {
+            diagnostic.label = Some(label.into());
+        }
         self
     }
 }
@@ -99,7 +106,7 @@ impl Reported<'_> {
 impl<'a> Sink<'a> {
     pub(crate) fn new(file: &'a str, source: &'a str) -> Self {
         let lines = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file, source, lines, found: Vec::new() }
+        Self { file, source, lines, found: Vec::new(), errors: 0 }
     }
 
     pub(crate) fn report(
@@ -108,6 +115,12 @@ impl<'a> Sink<'a> {
         span: Span,
         message: impl Into<String>,
     ) -> Reported<'_> {
+        let is_error = code.severity == Severity::Error;
+        let before = if is_error { self.errors } else { self.found.len() - self.errors };
+        if before >= MOST {
+            return Reported(None);
+        }
+        self.errors += usize::from(is_error);
         let span = self.inside(span);
         let (line, column) = self.position(span.start);
         let (end_line, end_column) = self.position(span.end);
@@ -124,12 +137,11 @@ impl<'a> Sink<'a> {
             end_line,
             end_column,
         });
-        let last = self.found.len() - 1;
-        Reported(&mut self.found[last])
+        Reported(self.found.last_mut())
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.found.iter().any(|d| d.severity == Severity::Error)
+        self.errors > 0
     }
 
     /// The line of a byte offset, from 1.
@@ -158,12 +170,19 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// So many names are compared for a suggestion; whoever has more is not helped by one.
+const CANDIDATES: usize = 1_000;
+
 /// `help: did you mean …`, where something in `candidates` is near enough to `name`.
 pub(crate) fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+    if name.len() > MAX_NAME {
+        return None;
+    }
     let words = aster_core::name::kebab(name);
     candidates
         .into_iter()
-        .filter(|candidate| *candidate != name)
+        .take(CANDIDATES)
+        .filter(|candidate| *candidate != name && candidate.len() <= MAX_NAME)
         .map(|candidate| {
             (strsim::damerau_levenshtein(&words, &aster_core::name::kebab(candidate)), candidate)
         })

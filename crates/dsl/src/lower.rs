@@ -1,6 +1,5 @@
 //! A checked tree to plans. Nothing is reported here any more.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use aster_core::plan::{self, Capabilities, Limits, PLAN_FORMAT, Plan};
@@ -18,15 +17,13 @@ pub(crate) fn lower(file: &File, models: &[Model], sink: &Sink) -> Vec<Plan> {
 
 struct Lowering<'l, 't, 's> {
     model: &'l Model<'t>,
-    params: HashSet<&'t str>,
     /// For the lines.
     sink: &'l Sink<'s>,
 }
 
 impl<'l, 't, 's> Lowering<'l, 't, 's> {
     fn new(model: &'l Model<'t>, sink: &'l Sink<'s>) -> Self {
-        let params = model.function.params.iter().map(|param| param.name.text.as_str()).collect();
-        Self { model, params, sink }
+        Self { model, sink }
     }
 
     fn plan(&self, module: &str) -> Plan {
@@ -90,7 +87,7 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
     /// An `await` is none: it is among the step's dependencies.
     fn statement(&self, statement: &ast::Statement) -> Option<plan::Statement> {
         Some(match &statement.kind {
-            StatementKind::Await(_) => return None,
+            StatementKind::Await(_) | StatementKind::Lost => return None,
             StatementKind::Let { name, value } => {
                 plan::Statement::Let { name: name.text.clone(), value: self.expr(value) }
             }
@@ -116,7 +113,7 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
             ExprKind::Float(value) => plan::Expr::Literal(Value::from(*value)),
             ExprKind::Text(parts) => self.text(parts),
             // INVARIANT: a name is one thing at most: the check refuses a `Let` with the name of a parameter or step.
-            ExprKind::Name(name) if self.params.contains(name.as_str()) => {
+            ExprKind::Name(name) if self.model.params.contains_key(name.as_str()) => {
                 plan::Expr::Parameter(name.clone())
             }
             ExprKind::Name(name) if self.model.steps.contains_key(name.as_str()) => {

@@ -143,6 +143,30 @@ fn huge_and_deep_texts_are_checked() {
         steps += &format!("    step s{n}:\n      Return {n}.\n");
     }
     holds(&steps);
+    // A megabyte each of what could be quadratic.
+    let body = "This module is m.\nTo f produce Int:\n  workflow:\n    step s:\n";
+    holds(&format!("{body}      Return {}.\n", "x".repeat(1 << 20)));
+    holds(&format!("{body}      Return [{}].\n", "abcdefg, ".repeat(1 << 17)));
+    holds(&format!(
+        "{body}      Return {{{}}}.\n",
+        (0..80_000).map(|n| format!("a{n}: {n}, ")).collect::<String>()
+    ));
+    holds(&format!("{body}{}", (0..40_000).map(|n| format!("      Let a{n} be {n}.\n")).collect::<String>()));
+    holds(&format!("{body}{}", "      Ab.cd(1).\n".repeat(60_000)));
+    let many = |n: usize, with: &str| (0..n).map(|n| format!("{with}{n}, ")).collect::<String>();
+    holds(&format!(
+        "This module is m.\nTo f produce Int with IO. It performs io [{}]:\n  workflow:\n    step s:\n      Return 1.\n",
+        many(100_000, "C")
+    ));
+    let all = (0..1_000)
+        .map(|n| format!("    step s{n} depends on [{}]:\n      Return [s1, s2, x1].\n", many(200, "s")))
+        .collect::<String>();
+    holds(&format!("This module is m.\nTo f produce Int:\n  workflow:\n{all}"));
+    let functions = (0..15_000)
+        .map(|n| format!("To f{n} produce Int:\n workflow:\n  step s:\n   Return 1.\n"))
+        .collect::<String>();
+    holds(&format!("This module is m.\n{functions}"));
+    holds(&format!("This module is m{}.\n", ".m".repeat(1 << 19)));
     let mut ifs = String::from("This module is m.\nTo f produce Int:\n  workflow:\n    step s:\n");
     for n in 0..2_000 {
         ifs += &format!("{}If true:\n", " ".repeat(6 + n));

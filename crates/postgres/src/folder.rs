@@ -25,6 +25,18 @@ pub(crate) fn private(path: &Path) -> PathBuf {
     path.join("postgres")
 }
 
+/// `path` without symbolic links, as far as it exists.
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    for existing in path.ancestors() {
+        if let Ok(resolved) = fs::canonicalize(existing) {
+            let rest = path.strip_prefix(existing).expect("it is one of the path's ancestors");
+            return Ok(resolved.join(rest));
+        }
+    }
+    Ok(path)
+}
+
 impl Folder {
     /// Makes the folder if need be, and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Self, Error> {

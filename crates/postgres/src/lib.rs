@@ -146,7 +146,7 @@ impl Embedded {
 /// # Errors
 /// [`Error::Unreachable`] and what else [`Embedded::start`] would say about users.
 pub fn check_reachable(data_dir: &Path) -> Result<(), Error> {
-    let data_dir = std::path::absolute(data_dir).map_err(|source| Error::io(data_dir, source))?;
+    let data_dir = folder::resolve(data_dir).map_err(|e| Error::io(data_dir, e))?;
     match Account::for_folder(&folder::private(&data_dir))? {
         Some(account) => account.check_reach(&data_dir),
         None => Ok(()),

@@ -116,6 +116,15 @@ fn data_outlives_a_stop() {
 }
 
 #[test]
+fn what_is_committed_is_on_the_disk_by_default() {
+    let folder = private_folder();
+    let postgres = Embedded::start(Options::new(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let durable = "select count(*)::int from pg_settings \
+         where name in ('fsync', 'synchronous_commit', 'full_page_writes') and setting = 'on'";
+    assert_eq!(query(postgres.url(), durable).unwrap(), 3);
+}
+
+#[test]
 fn nobody_else_gets_in() {
     let folder = private_folder();
     let postgres = start(folder.path());
@@ -207,6 +216,36 @@ fn a_cluster_of_another_version_is_refused() {
     fs::write(folder.path().join("postgres/data/PG_VERSION"), "3\n").unwrap();
     let message = Embedded::start(options(folder.path())).unwrap_err().to_string();
     assert!(message.contains("was made by Postgres 3, and only "), "{message}");
+}
+
+#[test]
+fn a_server_that_cannot_start_is_quoted() {
+    let folder = private_folder();
+    start(folder.path()).stop();
+    break_settings(folder.path());
+    let message = Embedded::start(options(folder.path())).unwrap_err().to_string();
+    assert!(message.contains("ended while it was starting"), "{message}");
+    assert!(message.contains("no_such_setting"), "{message}");
+}
+
+#[test]
+fn a_server_that_dies_again_and_again_is_given_up() {
+    let folder = private_folder();
+    let postgres = start(folder.path());
+    break_settings(folder.path());
+    kill_process(pid(postgres.pid().unwrap()), Signal::KILL).unwrap();
+    wait_until("it is given up", || postgres.given_up().is_some());
+    let reason = postgres.given_up().unwrap();
+    assert!(reason.contains("isn't started again"), "{reason}");
+    assert!(reason.contains("no_such_setting"), "{reason}");
+    assert_eq!(postgres.pid(), None);
+}
+
+/// From the next start on, the server refuses to run.
+fn break_settings(data_dir: &Path) {
+    let path = data_dir.join("postgres/data/postgresql.conf");
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(&path, settings + "\nno_such_setting = on\n").unwrap();
 }
 
 #[test]

@@ -1,15 +1,19 @@
 //! Taking runs in: durable before the caller hears of it, and one for each key.
 
+use std::time::Duration;
+
 use aster_core::event::Event;
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
-use sqlx::Connection;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::Fault;
-use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
+use super::{Error, HostId, ReleaseId, Store, abandon, check_name, in_time, instant, to_json};
+
+/// Between attempts while Postgres can't work.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A run to be accepted.
 #[derive(Clone, Debug)]
@@ -72,21 +76,15 @@ impl Store {
             }
         }
         let give_up = Instant::now() + self.patience.outage;
-        let mut again = false;
         loop {
-            let error = match self.accept_once(run, again).await {
-                Err(Error::Unavailable { source }) => source,
+            match self.accept_once(run).await {
+                Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
                 answer => return answer,
-            };
-            again |= matches!(Fault::of(&error), Fault::Lost);
-            if Instant::now() >= give_up {
-                return Err(Error::Unavailable { source: error });
             }
-            sleep(std::time::Duration::from_millis(20)).await;
         }
     }
 
-    async fn accept_once(&self, run: &NewRun, again: bool) -> Result<Acceptance, Error> {
+    async fn accept_once(&self, run: &NewRun) -> Result<Acceptance, Error> {
         let start = run.start.as_ref();
         let record = start.map(|start| &start.run);
         let (owner, fence, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
@@ -105,9 +103,8 @@ impl Store {
         let asked = sqlx::query!(
             r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
             from accept_run(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
             )"#,
-            again,
             run.workflow_id.0,
             run.tenant.as_str(),
             run.definition,
@@ -129,16 +126,11 @@ impl Store {
             &payloads,
         )
         .fetch_one(&mut *connection);
-        let asked = match timeout(self.patience.answer, asked).await {
-            Ok(asked) => asked,
-            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        };
-        let row = match asked {
+        let row = match in_time(self.patience, asked).await {
             Ok(row) => row,
             Err(error) => {
                 if Fault::of(&error) == Fault::Lost {
-                    let _ =
-                        timeout(std::time::Duration::from_millis(50), connection.detach().close_hard()).await;
+                    abandon(connection).await;
                 }
                 return Err(error.into());
             }

@@ -246,11 +246,11 @@ impl Store {
             )
             .execute(&mut *change)
             .await;
-            match deleted {
-                Err(error) if matches!(Fault::of(&error), Fault::Data(_)) => {
-                    return Err(Deletion::BytesWereTakenUp);
-                }
-                deleted => drop(deleted?),
+            if let Err(error) = deleted {
+                return Err(match Fault::of(&error) {
+                    Fault::Data(_) => Deletion::BytesWereTakenUp,
+                    _ => error.into(),
+                });
             }
         }
         let generation = raise_generation(&mut change, tenant).await?;

@@ -25,9 +25,11 @@ use std::time::Duration;
 
 use aster_core::time::Timestamp;
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, migrate::MigrateError};
+use sqlx::{Connection, PgPool, Postgres};
+use tokio::time::timeout;
 
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::commit::{Committed, Settled};
@@ -127,6 +129,23 @@ impl Store {
         let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pool).await?;
         Ok(now.into())
     }
+}
+
+/// A lost answer, if there is none in time.
+async fn in_time<T>(
+    patience: Patience,
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(patience.answer, asked).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+/// Closes a connection that owes an answer. It must not go back to the pool: its next answer could be the missing one.
+async fn abandon(connection: PoolConnection<Postgres>) {
+    let _ = timeout(Duration::from_millis(50), connection.detach().close_hard()).await;
 }
 
 /// As Postgres takes it.

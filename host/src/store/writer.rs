@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use aster_core::id::WorkflowId;
 use aster_core::keyvalue::Key;
-use sqlx::{Connection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::commit::{Committed, Prepared, Refusal, send, settle};
 use super::error::Fault;
-use super::{Error, Patience};
+use super::{Error, Patience, abandon, in_time, no_answer};
 
 /// Beyond this a batch gains little and delays who comes next: from 256 rows on Postgres is bound by rows.
 const MAX_BATCH: usize = 256;
@@ -25,6 +26,8 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const QUEUE: usize = 1024;
 /// Between attempts while Postgres can't work.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After so long without a commit the connection goes back to the pool.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The sending half: cheap to clone. The task ends when the last one is gone and all is answered.
 #[derive(Clone, Debug)]
@@ -48,7 +51,7 @@ impl Job {
 impl Writer {
     pub(super) fn start(pool: PgPool, patience: Patience) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(WriterTask { pool, patience, jobs }.run());
+        tokio::spawn(WriterTask { pool, patience, jobs, connection: None }.run());
         Self { queue }
     }
 
@@ -64,6 +67,8 @@ struct WriterTask {
     pool: PgPool,
     patience: Patience,
     jobs: mpsc::Receiver<Job>,
+    /// Kept from batch to batch: the pool pings each connection that comes back to it.
+    connection: Option<PoolConnection<Postgres>>,
 }
 
 impl WriterTask {
@@ -71,9 +76,16 @@ impl WriterTask {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                match self.jobs.recv().await {
-                    Some(job) => waiting.push_back(job),
-                    None => return,
+                match timeout(IDLE, self.jobs.recv()).await {
+                    Ok(Some(job)) => waiting.push_back(job),
+                    Ok(None) => return,
+                    Err(_) => {
+                        self.connection = None;
+                        match self.jobs.recv().await {
+                            Some(job) => waiting.push_back(job),
+                            None => return,
+                        }
+                    }
                 }
             }
             while waiting.len() < 2 * MAX_BATCH
@@ -88,7 +100,7 @@ impl WriterTask {
 
     /// Commits a batch and answers each of its jobs, except those whose fate is unknown: they are settled by a task of
     /// their own.
-    async fn commit(&self, batch: Vec<Job>) {
+    async fn commit(&mut self, batch: Vec<Job>) {
         let give_up = Instant::now() + self.patience.outage;
         let mut todo = vec![batch];
         while let Some(mut batch) = todo.pop() {
@@ -141,22 +153,19 @@ impl WriterTask {
     }
 
     /// Errors of the pool are [`Fault::Busy`]: nothing was sent then.
-    async fn send(&self, batch: &[Job]) -> Result<Vec<Refusal>, sqlx::Error> {
-        let mut connection = match self.pool.acquire().await {
-            Ok(connection) => connection,
+    async fn send(&mut self, batch: &[Job]) -> Result<Vec<Refusal>, sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
             // Also a connection that couldn't be opened, which by itself looks like one that broke.
-            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+            None => self.pool.acquire().await.map_err(|_| sqlx::Error::PoolTimedOut)?,
         };
         let transitions: Vec<_> = batch.iter().map(|job| &job.transition).collect();
-        let sent = match timeout(self.patience.answer, send(&mut connection, &transitions)).await {
-            Ok(sent) => sent,
-            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        };
-        if let Err(error) = &sent
-            && matches!(Fault::of(error), Fault::Lost | Fault::Unreadable)
-        {
-            // Not back into the pool: its next answer could be the one that is missing.
-            let _ = timeout(PAUSE, connection.detach().close_hard()).await;
+        let sent = in_time(self.patience, send(&mut connection, &transitions)).await;
+        match &sent {
+            Err(error) if matches!(Fault::of(error), Fault::Lost | Fault::Unreadable) => {
+                abandon(connection).await
+            }
+            _ => self.connection = Some(connection),
         }
         sent
     }
@@ -224,15 +233,9 @@ async fn settle_once(
 ) -> Result<super::Settled, Error> {
     let mut connection = pool.acquire().await?;
     let settled = timeout(patience.answer, settle(&mut connection, host, workflow_id, held)).await;
-    match settled {
-        Ok(Err(error @ Error::Unavailable { .. })) => {
-            let _ = timeout(PAUSE, connection.detach().close_hard()).await;
-            Err(error)
-        }
-        Ok(settled) => settled,
-        Err(_) => {
-            let _ = timeout(PAUSE, connection.detach().close_hard()).await;
-            Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into())
-        }
+    let settled = settled.unwrap_or_else(|_| Err(no_answer().into()));
+    if matches!(settled, Err(Error::Unavailable { .. })) {
+        abandon(connection).await;
     }
+    settled
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::demo;
 use crate::host::{self, Host};
+use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
 use crate::{build, output};
@@ -50,13 +51,15 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
         .tempdir_in(workspace.target())
         .context("can't make a folder for the database")?;
     let address = host::free_address("127.0.0.1:0")?;
-    let host = stages
-        .doing("host starts", || Host::start(&workspace.release_host(), folder.path(), &address, || true))?;
+    let interrupt = Interrupt::install()?;
+    let host = stages.doing("host starts", || {
+        Host::start(&workspace.release_host(), folder.path(), &address, || !interrupt.has_come())
+    })?;
     stages.doing("components and workflows", || {
         demo::deploy(workspace, host.api())?;
         stock(host.api(), load)
     })?;
-    let measured = stages.doing("orders", || measure(host.api(), load))?;
+    let measured = stages.doing("orders", || measure(host.api(), load, &interrupt))?;
     drop(host);
     stages.finish("measured");
     output::line(&report(load, &measured));
@@ -67,7 +70,7 @@ fn stock(api: &Api, load: &Load) -> Result<()> {
     (0..PRODUCTS).try_for_each(|n| api.put_value("inventory", "stock", &product(n), &load.orders.to_string()))
 }
 
-fn measure(api: &Api, load: &Load) -> Result<Measured> {
+fn measure(api: &Api, load: &Load, interrupt: &Interrupt) -> Result<Measured> {
     let next = AtomicU32::new(0);
     let start = Instant::now();
     let client = || -> Result<Vec<Duration>> {
@@ -77,6 +80,7 @@ fn measure(api: &Api, load: &Load) -> Result<Measured> {
             if n >= load.orders {
                 return Ok(answers);
             }
+            ensure!(!interrupt.has_come(), "interrupted");
             let sent = Instant::now();
             api.trigger("/api/orders", &order(n))?;
             answers.push(sent.elapsed());
@@ -91,12 +95,12 @@ fn measure(api: &Api, load: &Load) -> Result<Measured> {
         Ok(answers)
     })?;
     let accepting = start.elapsed();
-    wait_until_drained(api, load)?;
+    wait_until_drained(api, load, interrupt)?;
     answers.sort_unstable();
     Ok(Measured { accepting, all: start.elapsed(), answers })
 }
 
-fn wait_until_drained(api: &Api, load: &Load) -> Result<()> {
+fn wait_until_drained(api: &Api, load: &Load, interrupt: &Interrupt) -> Result<()> {
     let start = Instant::now();
     loop {
         let counts = api.metrics()?;
@@ -110,6 +114,7 @@ fn wait_until_drained(api: &Api, load: &Load) -> Result<()> {
             );
             return Ok(());
         }
+        ensure!(!interrupt.has_come(), "interrupted");
         ensure!(start.elapsed() < DRAIN_PATIENCE, "runs are unfinished after {DRAIN_PATIENCE:?}: {counts}");
         thread::sleep(Duration::from_millis(20));
     }

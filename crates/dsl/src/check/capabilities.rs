@@ -1,6 +1,8 @@
 //! Which components a workflow may call, and whether what it does can be undone.
 
-use aster_core::name::{kebab, same};
+use std::collections::{BTreeMap, HashSet};
+
+use aster_core::name::kebab;
 
 use super::Model;
 use crate::ast::{self, Call, Name};
@@ -9,15 +11,8 @@ use crate::diagnostic::{Sink, did_you_mean};
 
 pub(super) fn check(model: &Model, sink: &mut Sink) {
     let io = model.function.io.as_ref();
-    let declared = io.and_then(|io| io.list.as_deref());
-    if let Some(list) = declared {
-        for (i, name) in list.iter().enumerate() {
-            if list[..i].iter().any(|other| same(&other.text, &name.text)) {
-                sink.report(&codes::DECLARED_TWICE, name.span, format!("`{}` is listed twice", name.text))
-                    .help("name each component once");
-            }
-        }
-    }
+    let declared = io.and_then(|io| io.list.as_deref()).map(|list| declared(list, sink));
+    let declared = declared.as_ref();
     let mut calls_something = false;
     for (step, compensation) in model.workflow.steps.iter().zip(&model.compensations) {
         let forward = ast::calls(&step.body);
@@ -49,12 +44,26 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     }
 }
 
-fn undeclared(call: &Call, declared: &[Name], sink: &mut Sink) {
+/// What the head lists, by words, each with its spelling there.
+type Declared<'t> = BTreeMap<String, &'t str>;
+
+fn declared<'t>(list: &'t [Name], sink: &mut Sink) -> Declared<'t> {
+    let mut declared = Declared::new();
+    for name in list {
+        if declared.insert(kebab(&name.text), &name.text).is_some() {
+            sink.report(&codes::DECLARED_TWICE, name.span, format!("`{}` is listed twice", name.text))
+                .help("name each component once");
+        }
+    }
+    declared
+}
+
+fn undeclared(call: &Call, declared: &Declared, sink: &mut Sink) {
     let name = &call.capability;
     if is_declared(call, declared) {
         return;
     }
-    let help = did_you_mean(&name.text, declared.iter().map(|other| other.text.as_str()))
+    let help = did_you_mean(&name.text, declared.values().copied())
         .unwrap_or_else(|| format!("add it to the head: `It performs io with … and {}`", name.text));
     sink.report(
         &codes::UNDECLARED_CAPABILITY,
@@ -64,21 +73,20 @@ fn undeclared(call: &Call, declared: &[Name], sink: &mut Sink) {
     .help(help);
 }
 
-fn is_declared(call: &Call, declared: &[Name]) -> bool {
-    declared.iter().any(|name| same(&name.text, &call.capability.text))
+fn is_declared(call: &Call, declared: &Declared) -> bool {
+    declared.contains_key(&kebab(&call.capability.text))
 }
 
 fn foreign(step: &Name, forward: &[&Call], back: &[&Call], sink: &mut Sink) {
-    let mut told: Vec<String> = Vec::new();
+    // Its own ones, and those that were told of.
+    let mut known: HashSet<String> = forward.iter().map(|call| kebab(&call.capability.text)).collect();
     for call in back {
         let name = &call.capability;
-        let words = kebab(&name.text);
-        if told.contains(&words) || forward.iter().any(|other| kebab(&other.capability.text) == words) {
+        if !known.insert(kebab(&name.text)) {
             continue;
         }
         let message = format!("this compensation uses `{}`, which step `{}` does not", name.text, step.text);
         sink.report(&codes::FOREIGN_COMPENSATION, name.span, message)
             .help("what undoes a step is mostly a function of the same component; check that this is meant");
-        told.push(words);
     }
 }

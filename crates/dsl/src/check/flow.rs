@@ -28,6 +28,7 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
 pub(crate) fn returns_value(body: &[Statement]) -> bool {
     body.iter().any(|statement| match &statement.kind {
         StatementKind::Return { err, .. } => !err,
+        StatementKind::Lost => true,
         StatementKind::If { then, otherwise, .. } => returns_value(then) || returns_value(otherwise),
         _ => false,
     })
@@ -49,6 +50,7 @@ fn ends(statement: &Statement) -> bool {
 fn body(statements: &[Statement], sink: &mut Sink) {
     if let Some(end) = statements.iter().position(ends)
         && let Some(next) = statements.get(end + 1)
+        && !matches!(next.kind, StatementKind::Lost)
     {
         sink.report(&codes::UNREACHABLE, next.span, "this is never reached")
             .help("remove it, or write it before the `Return`")

@@ -25,6 +25,8 @@ const MAX_STEPS: usize = 1_000;
 pub(crate) struct Model<'t> {
     pub(crate) function: &'t Function,
     pub(crate) workflow: &'t Workflow,
+    /// Parameter names to their places.
+    pub(crate) params: HashMap<&'t str, usize>,
     /// Step names to their places.
     pub(crate) steps: HashMap<&'t str, usize>,
     /// What each step depends on by itself, by place, each once.
@@ -44,9 +46,10 @@ pub(crate) fn check<'t>(file: &'t File, sink: &mut Sink) -> Vec<Model<'t>> {
 fn function<'t>(function: &'t Function, sink: &mut Sink) -> Option<Model<'t>> {
     let workflow = function.workflow.as_ref()?;
     let names = || workflow.steps.iter().map(|step| &step.name);
+    let params = places(function.params.iter().map(|param| &param.name));
     declared_once(function.params.iter().map(|param| &param.name), "parameter", sink);
     declared_once(names(), "step", sink);
-    for name in names().filter(|name| function.params.iter().any(|param| param.name.text == name.text)) {
+    for name in names().filter(|name| params.contains_key(name.text.as_str())) {
         sink.report(&codes::DECLARED_TWICE, name.span, format!("`{}` is already a parameter", name.text))
             .help("give the step another name");
     }
@@ -63,14 +66,10 @@ fn function<'t>(function: &'t Function, sink: &mut Sink) -> Option<Model<'t>> {
             .help("make several workflows of it");
         return None;
     }
-    // The first of several with one name is meant; the others are reported.
-    let mut steps = HashMap::new();
-    for (place, name) in names().enumerate() {
-        steps.entry(name.text.as_str()).or_insert(place);
-    }
+    let steps = places(names());
     let (depends_on, before) = order::dependencies(workflow, &steps, sink);
     let compensations = compensation::owners(workflow, &steps, sink);
-    let model = Model { function, workflow, steps, depends_on, before, compensations };
+    let model = Model { function, workflow, params, steps, depends_on, before, compensations };
     flow::check(&model, sink);
     scope::check(&model, sink);
     settings::check(&model, sink);
@@ -94,4 +93,13 @@ fn declared_once<'t>(names: impl Iterator<Item = &'t Name>, what: &str, sink: &m
             seen.insert(name.text.as_str(), name.span.start);
         }
     }
+}
+
+/// The first of several with one name is meant; the others are reported.
+fn places<'t>(names: impl Iterator<Item = &'t Name>) -> HashMap<&'t str, usize> {
+    let mut places = HashMap::new();
+    for (place, name) in names.enumerate() {
+        places.entry(name.text.as_str()).or_insert(place);
+    }
+    places
 }

@@ -90,11 +90,15 @@ fn listed(names: &[&str]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
+/// Steps that depend on each other in many ways have very many cycles.
+const MOST_CYCLES: usize = 10;
+
 /// Everything before each step. Steps of a cycle are reported, once for each cycle that is met.
 fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -> Vec<Set> {
     let count = depends_on.len();
     let mut before = vec![Set::new(count); count];
     let mut state = vec![State::Unseen; count];
+    let mut cycles = 0;
     for start in 0..count {
         if state[start] != State::Unseen {
             continue;
@@ -124,7 +128,10 @@ fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -
                 State::Open => {
                     let from = path.iter().position(|(step, _)| *step == next).unwrap_or(0);
                     let cycle: Vec<usize> = path[from..].iter().map(|(step, _)| *step).collect();
-                    report_cycle(workflow, &cycle, sink);
+                    if cycles < MOST_CYCLES {
+                        report_cycle(workflow, &cycle, sink);
+                    }
+                    cycles += 1;
                 }
                 State::Done => {}
             }
@@ -149,7 +156,10 @@ fn report_cycle(workflow: &Workflow, cycle: &[usize], sink: &mut Sink) {
         // Told from the step that is declared first.
         let turn = cycle.iter().position(|step| *step == first).unwrap_or(0);
         let round = cycle[turn..].iter().chain(&cycle[..turn]).chain([&first]);
-        let round: Vec<String> = round.map(|step| format!("`{}`", name(*step))).collect();
+        let mut round: Vec<String> = round.map(|step| format!("`{}`", name(*step))).collect();
+        if round.len() > 9 {
+            round.splice(4..round.len() - 4, ["…".to_owned()]);
+        }
         (
             format!("these steps wait for each other: {}", round.join(" for ")),
             "leave one of these dependencies out; a step without `depends on` waits for the step before it",

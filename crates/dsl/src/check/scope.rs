@@ -1,8 +1,10 @@
 //! What names refer to.
 
+use std::collections::HashSet;
+
 use super::Model;
 use crate::Span;
-use crate::ast::{Expr, ExprKind, Name, Statement, StatementKind};
+use crate::ast::{Call, Expr, ExprKind, Name, Statement, StatementKind};
 use crate::codes;
 use crate::diagnostic::{Sink, did_you_mean};
 
@@ -10,11 +12,11 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     for (place, step) in model.workflow.steps.iter().enumerate() {
         if let Some(when) = &step.when {
             no_calls(when, "`when`", sink);
-            Scope { model, place, own_value: false, locals: Vec::new() }.expr(when, sink);
+            Scope::new(model, place, false).expr(when, sink);
         }
-        Scope { model, place, own_value: false, locals: Vec::new() }.body(&step.body, sink);
+        Scope::new(model, place, false).body(&step.body, sink);
         if let Some(compensation) = model.compensations[place] {
-            Scope { model, place, own_value: true, locals: Vec::new() }.body(&compensation.body, sink);
+            Scope::new(model, place, true).body(&compensation.body, sink);
         }
     }
 }
@@ -35,10 +37,16 @@ struct Scope<'m, 't> {
     place: usize,
     /// In its compensation, a step's own value can be read.
     own_value: bool,
+    /// Those of inner blocks behind those of outer ones.
     locals: Vec<&'t str>,
+    known: HashSet<&'t str>,
 }
 
-impl<'t> Scope<'_, 't> {
+impl<'m, 't> Scope<'m, 't> {
+    fn new(model: &'m Model<'t>, place: usize, own_value: bool) -> Self {
+        Self { model, place, own_value, locals: Vec::new(), known: HashSet::new() }
+    }
+
     fn body(&mut self, statements: &'t [Statement], sink: &mut Sink) {
         let outer = self.locals.len();
         for statement in statements {
@@ -48,8 +56,11 @@ impl<'t> Scope<'_, 't> {
                     self.declare(name, sink);
                 }
                 StatementKind::Return { value, .. } => self.expr(value, sink),
-                StatementKind::Await(_) => {}
-                StatementKind::Do(call) => call.args.iter().for_each(|arg| self.expr(arg, sink)),
+                StatementKind::Await(_) | StatementKind::Lost => {}
+                StatementKind::Do(call) => {
+                    self.component(call, sink);
+                    call.args.iter().for_each(|arg| self.expr(arg, sink));
+                }
                 StatementKind::If { condition, then, otherwise } => {
                     self.expr(condition, sink);
                     self.body(then, sink);
@@ -57,12 +68,14 @@ impl<'t> Scope<'_, 't> {
                 }
             }
         }
-        self.locals.truncate(outer);
+        for name in self.locals.drain(outer..) {
+            self.known.remove(name);
+        }
     }
 
     fn declare(&mut self, name: &'t Name, sink: &mut Sink) {
         let text = name.text.as_str();
-        let taken = if self.locals.contains(&text) {
+        let taken = if self.known.contains(text) {
             "a name of this block"
         } else if self.is_param(text) {
             "a parameter"
@@ -70,6 +83,7 @@ impl<'t> Scope<'_, 't> {
             "a step"
         } else {
             self.locals.push(text);
+            self.known.insert(text);
             return;
         };
         sink.report(&codes::DECLARED_TWICE, name.span, format!("`{text}` is already {taken}"))
@@ -80,11 +94,24 @@ impl<'t> Scope<'_, 't> {
         if let ExprKind::Name(name) = &expr.kind {
             self.name(name, expr.span, sink);
         }
+        if let ExprKind::Call(call) = &expr.kind {
+            self.component(call, sink);
+        }
         expr.children().into_iter().for_each(|child| self.expr(child, sink));
     }
 
+    /// What is called is a component, also where it has the name of a value.
+    fn component(&self, call: &Call, sink: &mut Sink) {
+        let name = &call.capability;
+        let text = name.text.as_str();
+        if self.known.contains(text) || self.is_param(text) || self.model.steps.contains_key(text) {
+            sink.report(&codes::CALL_FORM, name.span, format!("`{text}` is a value, and has no functions"))
+                .help("only components have functions; give the value another name if a component is meant");
+        }
+    }
+
     fn name(&self, name: &str, span: Span, sink: &mut Sink) {
-        if self.locals.contains(&name) || self.is_param(name) {
+        if self.known.contains(name) || self.is_param(name) {
             return;
         }
         match self.model.steps.get(name) {
@@ -139,7 +166,10 @@ impl<'t> Scope<'_, 't> {
         } else {
             (
                 format!("step `{other}` is not surely complete when step `{own}` runs"),
-                format!("let step `{own}` depend on it: `depends on [{}]`", self.with(other)),
+                match &self.model.depends_on[self.place][..] {
+                    many if many.len() > 8 => format!("let step `{own}` depend on `{other}` as well"),
+                    _ => format!("let step `{own}` depend on it: `depends on [{}]`", self.with(other)),
+                },
             )
         };
         sink.report(&codes::NOT_COMPLETE, span, message).help(help);
@@ -158,6 +188,6 @@ impl<'t> Scope<'_, 't> {
     }
 
     fn is_param(&self, name: &str) -> bool {
-        self.model.function.params.iter().any(|param| param.name.text == name)
+        self.model.params.contains_key(name)
     }
 }

@@ -1,5 +1,7 @@
 //! The path that starts the workflow, and the key that it is started under.
 
+use std::collections::HashMap;
+
 use super::Model;
 use crate::ast::{Expr, ExprKind, Function};
 use crate::codes;
@@ -23,17 +25,17 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
 
 /// Two functions of a file can't answer the same path.
 pub(super) fn distinct(functions: &[Function], sink: &mut Sink) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashMap<&str, &str> = HashMap::new();
     for function in functions {
         let Some(trigger) = function.workflow.as_ref().and_then(|w| w.settings.trigger.as_ref()) else {
             continue;
         };
         let path = trigger.path.text.as_str();
-        if let Some((_, owner)) = seen.iter().find(|(other, _)| *other == path) {
+        if let Some(owner) = seen.get(path) {
             sink.report(&codes::TRIGGER, trigger.path.span, format!("`{owner}` answers `{path}` already"))
                 .help("give each function a path of its own");
         } else {
-            seen.push((path, &function.name.text));
+            seen.insert(path, &function.name.text);
         }
     }
 }

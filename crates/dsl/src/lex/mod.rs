@@ -13,6 +13,9 @@ use crate::Span;
 use crate::codes;
 use crate::diagnostic::Sink;
 
+/// Bytes of the longest name. Names stand in messages, in events and in idempotency keys.
+pub(crate) const MAX_NAME: usize = 128;
+
 /// The tokens of the whole source; the last one is [`Kind::Eof`].
 pub(crate) fn lex(source: &str, sink: &mut Sink) -> Vec<Token> {
     let mut lexer =
@@ -131,6 +134,13 @@ impl Lexer<'_> {
                 .help(
                     "names are made of the letters a to z, digits and `_`; anything else can stand in a text",
                 );
+        }
+        if word.len() > MAX_NAME {
+            let message = format!("this name has {} characters", word.chars().count());
+            sink.report(&codes::TOO_LARGE, Span::new(start, self.at), message)
+                .help(format!("a name has at most {MAX_NAME}"));
+            self.push(Kind::Bad, start);
+            return;
         }
         self.push(Kind::Word, start);
     }

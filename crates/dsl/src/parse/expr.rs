@@ -1,5 +1,7 @@
 //! Expressions, with the usual precedence: `or`, `and`, `not`, comparison, `+ -`, `* /`, sign, call and path.
 
+use std::collections::HashSet;
+
 use aster_core::plan::BinaryOp;
 
 use super::{Lost, MAX_EXPR_DEPTH, Parsed, Parser};
@@ -200,6 +202,7 @@ impl<'s> Parser<'_, 's> {
     fn record(&mut self, open: Span) -> Parsed<Expr> {
         self.bump();
         let mut fields: Vec<(Name, Expr)> = Vec::new();
+        let mut known = HashSet::new();
         while *self.kind() != Kind::Close('}') {
             let name = match self.kind() {
                 Kind::Word => self.any_word(),
@@ -209,7 +212,7 @@ impl<'s> Parser<'_, 's> {
             };
             self.expect_colon()?;
             let value = self.expr()?;
-            if fields.iter().any(|(other, _)| other.text == name.text) {
+            if !known.insert(name.text.clone()) {
                 self.report(
                     &codes::DECLARED_TWICE,
                     name.span,
@@ -254,12 +257,7 @@ impl<'s> Parser<'_, 's> {
         let mut inner: Parser<'_, 's> = Parser::new(self.source, tokens, self.sink);
         if inner.at_word() {
             let path = inner.path()?;
-            let plain = {
-                let mut calls = Vec::new();
-                path.calls(&mut calls);
-                calls.is_empty()
-            };
-            if inner.at_end() && plain {
+            if inner.at_end() && is_path(&path) {
                 return Ok(path);
             }
         }
@@ -279,5 +277,15 @@ impl<'s> Parser<'_, 's> {
         let (_, op) = operators.iter().find(|(symbol, _)| *self.kind() == Kind::Operator(symbol))?;
         self.bump();
         Some(*op)
+    }
+}
+
+/// A name, and what is picked from it.
+fn is_path(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Name(_) => true,
+        ExprKind::Field(of, _) => is_path(of),
+        ExprKind::Index(of, at) => is_path(of) && (is_path(at) || matches!(at.kind, ExprKind::Int(_))),
+        _ => false,
     }
 }

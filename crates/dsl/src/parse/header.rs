@@ -5,6 +5,9 @@ use crate::ast::{File, Function, Io, Name, Param, TypeExpr};
 use crate::codes;
 use crate::lex::Kind;
 
+/// Bytes of the longest module name. With a function's name it is a definition's name, which stands in URLs.
+const MAX_MODULE: usize = 256;
+
 /// What stands between `To` and `:`.
 struct Head {
     params: Vec<Param>,
@@ -68,8 +71,13 @@ impl Parser<'_, '_> {
                 return Err(self.unexpected("a name after the `.`"));
             }
             let part = self.any_word();
-            name.text = format!("{}.{}", name.text, part.text);
+            name.text.push('.');
+            name.text.push_str(&part.text);
             name.span = name.span.to(part.span);
+        }
+        if name.text.len() > MAX_MODULE {
+            self.report(&codes::TOO_LARGE, name.span, "this module's name is too long")
+                .help(format!("it has at most {MAX_MODULE} characters"));
         }
         Ok(name)
     }

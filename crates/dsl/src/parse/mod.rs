@@ -150,7 +150,17 @@ impl<'p, 's> Parser<'p, 's> {
     }
 
     fn expect_colon(&mut self) -> Parsed<()> {
-        if self.eat(&Kind::Colon) { Ok(()) } else { Err(self.unexpected("`:`")) }
+        if self.eat(&Kind::Colon) {
+            return Ok(());
+        }
+        if !self.at_line() {
+            return Err(self.unexpected("`:`"));
+        }
+        let before = self.previous();
+        self.report(&codes::SYNTAX, before, "this line does not end with `:`")
+            .help("write `:` at its end; what belongs to it stands on the lines below, indented deeper")
+            .label("a `:` belongs after this");
+        Err(Lost)
     }
 
     /// The bracket that closes the one at `open`.

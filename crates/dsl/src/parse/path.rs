@@ -21,14 +21,13 @@ impl Parser<'_, '_> {
                     let span = of.span.to(name.span);
                     of = self.make(ExprKind::Field(Box::new(of), name), span)?;
                 }
-                // At the beginning of a line it is the next sentence's.
-                Kind::Open('[') if self.token().first.is_none() => {
+                Kind::Open('[') => {
                     let open = self.bump();
                     let index = self.expr()?;
                     let span = of.span.to(self.expect_close(']', open)?);
                     of = self.make(ExprKind::Index(Box::new(of), Box::new(index)), span)?;
                 }
-                Kind::Open('(') if self.token().first.is_none() => of = self.call(of)?,
+                Kind::Open('(') => of = self.call(of)?,
                 _ => return Ok(of),
             }
         }

@@ -108,7 +108,8 @@ impl Parser<'_, '_> {
 
     /// `300 seconds.`, or a block with `seconds: 300.`
     fn timeout(&mut self) -> Parsed<Spanned<u64>> {
-        if self.token().first.is_none_or(|indent| indent <= self.indent) {
+        let number = matches!(self.kind(), Kind::Int | Kind::Float | Kind::Operator(_));
+        if number || self.token().first.is_none_or(|indent| indent <= self.indent) {
             let duration = self.duration()?;
             self.positive(&codes::DURATION, "timeout", &duration);
             self.expect_stop()?;

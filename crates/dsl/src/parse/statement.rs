@@ -4,6 +4,7 @@ use super::{Lost, MAX_IF_DEPTH, Parsed, Parser};
 use crate::Span;
 use crate::ast::{Expr, ExprKind, Statement, StatementKind};
 use crate::codes;
+use crate::lex::Kind;
 
 impl Parser<'_, '_> {
     /// The statement that begins here; none if it is lost.
@@ -20,6 +21,7 @@ impl Parser<'_, '_> {
         } else if keyword && self.at_keywords("otherwise") {
             self.report(&codes::SYNTAX, start, "this `Otherwise` follows no `If`")
                 .help("`Otherwise:` stands at the indentation of its `If`, right after the block of it");
+            self.bump();
             self.recover();
             return None;
         } else if keyword && self.at_keywords("step") {
@@ -36,6 +38,9 @@ impl Parser<'_, '_> {
         } else if keyword && self.at_keywords("await") {
             self.bump();
             self.awaited_names().map(StatementKind::Await)
+        } else if self.at_word() && *self.nth(1) == Kind::Colon {
+            self.unknown_item("a statement", &["Let", "Return", "If", "Otherwise"]);
+            return None;
         } else {
             self.call_statement()
         };
@@ -43,7 +48,7 @@ impl Parser<'_, '_> {
             Ok(kind) => Some(Statement { kind, span: start.to(self.previous()) }),
             Err(Lost) => {
                 self.recover();
-                None
+                Some(Statement { kind: StatementKind::Lost, span: start })
             }
         }
     }

@@ -89,9 +89,8 @@ impl Parser<'_, '_> {
                 step.depends_on = Some(self.names()?);
             } else if step.when.is_none() && self.eat_keywords("when") {
                 step.when = Some(self.expr()?);
-            } else if *self.kind() == Kind::Colon {
-                self.bump();
-                return Ok(());
+            } else if *self.kind() == Kind::Colon || self.at_line() {
+                return self.expect_colon();
             } else {
                 let expected = match (&step.depends_on, &step.when) {
                     (None, None) => "`depends on`, `when` or `:`",
@@ -193,14 +192,21 @@ impl Parser<'_, '_> {
 
     /// Reports what stands at the beginning of a sentence and belongs to no sentence of this place, and skips it with
     /// everything that is indented below it.
-    fn unknown_item(&mut self, expected: &str, known: &[&str]) {
+    pub(super) fn unknown_item(&mut self, expected: &str, known: &[&str]) {
         let (span, found) = self.found();
         let word = self.nth_word(0).to_owned();
-        let near = if word.is_empty() { None } else { did_you_mean(&word, known.iter().copied()) };
+        let near = if known.iter().any(|keyword| super::is_keyword(&word, keyword)) {
+            Some(format!("a `:` belongs after `{word}`"))
+        } else if word.is_empty() {
+            None
+        } else {
+            did_you_mean(&word, known.iter().copied())
+        };
         let list = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         self.report(&codes::UNKNOWN_ITEM, span, format!("expected {expected}, found {found}"))
             .help(near.unwrap_or_else(|| format!("what can stand here: {list}")));
-        self.incomplete = true;
+        // Without a `:` it may have been a step.
+        self.incomplete |= *self.nth(1) != Kind::Colon;
         self.bump();
         self.recover();
     }

@@ -31,7 +31,7 @@ impl Scope<'_, '_> {
             (ExprKind::Record(given), Type::Record(fields)) => {
                 self.record(name, arg.span, given, fields, sink)
             }
-            (ExprKind::Record(given), Type::Map(key, value)) if is_text(key) => {
+            (ExprKind::Record(given), Type::Map(key, value)) if **key == Type::String => {
                 given.iter().for_each(|(_, given)| self.argument(name, given, value, sink));
             }
             (ExprKind::Text(parts), Type::Enum(_) | Type::Variant(_) | Type::Char)
@@ -155,7 +155,7 @@ fn fits(arg: &Type, param: &Type) -> bool {
         (Type::Map(..), Type::Record(_)) => true,
         (Type::Record(arg), Type::Map(_, value)) => arg.iter().all(|field| fits(&field.ty, value)),
         (Type::Map(_, arg), Type::Map(_, param)) => fits(arg, param),
-        (Type::List(_) | Type::Tuple(_), Type::Map(key, _)) => !is_text(key),
+        (Type::List(_) | Type::Tuple(_), Type::Map(key, _)) => **key != Type::String,
         (Type::Record(_) | Type::Result { .. } | Type::Variant(_), Type::Result { .. }) => true,
         _ => false,
     }

@@ -1,5 +1,7 @@
 //! The types of expressions, as far as they are known.
 
+use std::collections::HashMap;
+
 use aster_core::name::{lower_camel, same};
 use aster_core::plan::BinaryOp;
 use aster_core::wit::{Field, Type};
@@ -17,12 +19,12 @@ pub(super) struct Scope<'s, 't> {
     pub(super) called: &'s Called,
     /// Of the steps, by place, as far as they have been looked at.
     values: &'s [Option<Type>],
-    pub(super) locals: Vec<(String, Type)>,
+    pub(super) locals: HashMap<String, Type>,
 }
 
 impl<'s, 't> Scope<'s, 't> {
     pub(super) fn new(model: &'s Model<'t>, called: &'s Called, values: &'s [Option<Type>]) -> Self {
-        Self { model, called, values, locals: Vec::new() }
+        Self { model, called, values, locals: HashMap::new() }
     }
 
     /// The type of the expression's value. What is surely wrong inside it is reported.
@@ -128,10 +130,11 @@ impl<'s, 't> Scope<'s, 't> {
     }
 
     fn name(&self, name: &str) -> Type {
-        if let Some((_, ty)) = self.locals.iter().rev().find(|(local, _)| local == name) {
+        if let Some(ty) = self.locals.get(name) {
             return ty.clone();
         }
-        if let Some(param) = self.model.function.params.iter().find(|param| param.name.text == name) {
+        if let Some(place) = self.model.params.get(name) {
+            let param = &self.model.function.params[*place];
             return resolve::resolve_type(&param.ty.ty, &self.called.exports).unwrap_or(Type::Any);
         }
         self.model.steps.get(name).and_then(|step| self.values[*step].clone()).unwrap_or(Type::Any)
@@ -257,7 +260,7 @@ fn field(of: &Type, name: &Name, sink: &mut Sink) -> Type {
         // A nested option has a JSON of its own.
         Type::Option(inner) if matches!(**inner, Type::Option(_)) => return Type::Any,
         Type::Option(inner) => return join(field(inner, name, sink), Type::Unit),
-        Type::Map(key, value) if is_text(key) => return join((**value).clone(), Type::Unit),
+        Type::Map(key, value) if **key == Type::String => return join((**value).clone(), Type::Unit),
         Type::Record(fields) => (
             fields.iter().find(|field| spells(&field.name, &name.text)).map(|field| field.ty.clone()),
             fields.iter().map(|field| in_json(&field.name)).collect(),
@@ -316,7 +319,7 @@ fn element(list: &Type, span: Span, index: &Expr, at: &Type, sink: &mut Sink) ->
             return Type::Any;
         }
         // A map whose keys are no texts is a list of pairs.
-        Type::Map(key, _) if !is_text(key) => return Type::Any,
+        Type::Map(key, _) if **key != Type::String => return Type::Any,
         _ => {}
     }
     sink.report(&codes::UNKNOWN_FIELD, span, format!("this has no items: it is {}", describe(list)))

@@ -1,9 +1,9 @@
 //! Components and their functions, by the names that a call gives.
 
-use aster_core::name::same;
-use aster_core::wit::{Function, Type};
+use aster_core::name::{kebab, same};
+use aster_core::wit::{Function, LookupError};
 
-use super::{Called, Components, component_name};
+use super::{Called, Components};
 use crate::ast::{self, Call};
 use crate::check::Model;
 use crate::codes;
@@ -16,7 +16,7 @@ pub(super) fn called(model: &Model, components: &Components, sink: &mut Sink) ->
     let forward = model.workflow.steps.iter().map(|step| &step.body);
     let back = model.compensations.iter().flatten().map(|compensation| &compensation.body);
     for call in forward.chain(back).flat_map(|body| ast::calls(body)) {
-        let name = component_name(&call.capability.text);
+        let name = kebab(&call.capability.text);
         if called.exports.contains_key(&name) || missing.contains(&name) {
             continue;
         }
@@ -40,36 +40,30 @@ pub(super) fn called(model: &Model, components: &Components, sink: &mut Sink) ->
 
 /// The function that the call names, if there is exactly one and it can be called.
 pub(super) fn function<'c>(call: &Call, called: &'c Called, sink: &mut Sink) -> Option<&'c Function> {
-    let component = component_name(&call.capability.text);
+    let component = kebab(&call.capability.text);
     let exports = called.exports.get(&component)?;
     let name = &call.function;
-    let mut found = exports.functions.iter().filter(|function| {
-        same(&function.name, &name.text)
-            && call.interface.as_ref().is_none_or(|interface| {
-                function.interface.as_deref().is_some_and(|full| same(short(full), &interface.text))
-            })
-    });
-    let Some(function) = found.next() else {
-        unknown(call, &component, &exports.functions, sink);
-        return None;
+    let interface = call.interface.as_ref().map(|interface| interface.text.as_str());
+    let function = match exports.find_function(interface, &name.text) {
+        Ok(function) => function,
+        Err(LookupError::Unknown { .. }) => {
+            unknown(call, &component, &exports.functions, sink);
+            return None;
+        }
+        Err(LookupError::Ambiguous { candidates, .. }) => {
+            let message =
+                format!("component `{component}` exports `{}` {} times", name.text, candidates.len());
+            let help = format!(
+                "name the interface, `{}.interface.{}(…)`; there are `{}`",
+                call.capability.text,
+                name.text,
+                candidates.join("`, `")
+            );
+            sink.report(&codes::AMBIGUOUS_FUNCTION, name.span, message).help(help);
+            return None;
+        }
     };
-    let others: Vec<&Function> = found.collect();
-    if !others.is_empty() {
-        let places: Vec<String> = std::iter::once(function).chain(others).map(place).collect();
-        let message =
-            format!("`{}` is exported {} times by component `{component}`", name.text, places.len());
-        let help = format!(
-            "name the interface, `{}.interface.{}(…)`; it is exported {}",
-            call.capability.text,
-            name.text,
-            places.join(", ")
-        );
-        sink.report(&codes::AMBIGUOUS_FUNCTION, name.span, message).help(help);
-        return None;
-    }
-    if let Some(opaque) =
-        function.params.iter().map(|param| &param.ty).chain(&function.result).find_map(opaque)
-    {
+    if let Some(opaque) = function.opaque() {
         let message = format!(
             "`{}` of component `{component}` can't be called: its signature has {opaque}",
             function.name
@@ -105,29 +99,9 @@ fn unknown(call: &Call, component: &str, functions: &[Function], sink: &mut Sink
     sink.report(&codes::UNKNOWN_FUNCTION, name.span, message).help(help);
 }
 
-/// `acme:shop/cart@1.0.0` is `cart`.
-fn short(interface: &str) -> &str {
-    let name = interface.rsplit('/').next().unwrap_or(interface);
-    name.split('@').next().unwrap_or(name)
-}
-
 fn place(function: &Function) -> String {
     match &function.interface {
         Some(interface) => format!("in `{interface}`"),
         None => "at the top level".to_owned(),
-    }
-}
-
-/// What makes a function impossible to call, if anything does.
-fn opaque(ty: &Type) -> Option<&str> {
-    match ty {
-        Type::Opaque(what) => Some(what),
-        Type::List(of) | Type::Option(of) => opaque(of),
-        Type::Tuple(of) => of.iter().find_map(opaque),
-        Type::Record(fields) => fields.iter().find_map(|field| opaque(&field.ty)),
-        Type::Variant(cases) => cases.iter().filter_map(|case| case.ty.as_ref()).find_map(opaque),
-        Type::Result { ok, err } => [ok, err].into_iter().flatten().find_map(|of| opaque(of)),
-        Type::Map(key, value) => opaque(key).or_else(|| opaque(value)),
-        _ => None,
     }
 }

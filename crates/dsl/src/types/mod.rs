@@ -14,7 +14,6 @@ pub use resolve::{ResolveError, resolve_type};
 
 use std::collections::BTreeMap;
 
-use aster_core::name::kebab;
 use aster_core::wit::{Exports, Type};
 
 use crate::ast::{self, ExprKind, Statement, StatementKind};
@@ -104,13 +103,12 @@ fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
 impl Scope<'_, '_> {
     /// The value that the body returns, if it does; null where it may end without.
     fn body(&mut self, statements: &[Statement], sink: &mut Sink) -> Option<Type> {
-        let outer = self.locals.len();
         let mut value = None;
         for statement in statements {
             match &statement.kind {
                 StatementKind::Let { name, value } => {
                     let ty = self.infer(value, sink);
-                    self.locals.push((name.text.clone(), ty));
+                    self.locals.insert(name.text.clone(), ty);
                 }
                 StatementKind::Return { err, value: returned } => {
                     let ty = self.infer(returned, sink);
@@ -119,6 +117,7 @@ impl Scope<'_, '_> {
                     }
                 }
                 StatementKind::Await(_) => {}
+                StatementKind::Lost => value = Some(Type::Any),
                 StatementKind::Do(call) => {
                     self.call(call, sink);
                 }
@@ -132,7 +131,12 @@ impl Scope<'_, '_> {
                 }
             }
         }
-        self.locals.truncate(outer);
+        // Names of inner blocks end with them; none hides another.
+        for statement in statements {
+            if let StatementKind::Let { name, .. } = &statement.kind {
+                self.locals.remove(&name.text);
+            }
+        }
         value
     }
 
@@ -148,9 +152,4 @@ impl Scope<'_, '_> {
         )
         .help("compare it with something, `== …` for example");
     }
-}
-
-/// The form under which a component is registered.
-fn component_name(capability: &str) -> String {
-    kebab(capability)
 }

@@ -1,0 +1,86 @@
+//! The only place that writes to stdout and stderr.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write as _};
+
+use serde::Serialize;
+
+/// Data: a line, or several.
+///
+/// # Errors
+/// Nobody reads it, or it can't be written.
+pub(super) fn data(text: impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Data for programs.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    data(serde_json::to_string_pretty(value)?)
+}
+
+/// Data in columns, each as wide as its widest cell.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell: &String| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        data(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// What people want to know besides.
+pub(super) fn note(text: impl Display) {
+    // There is nowhere to say that this failed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What to do next.
+pub(super) fn tip(text: impl Display) {
+    note(format_args!("tip: {text}"));
+}
+
+/// Why the command failed, with what caused it.
+pub(super) fn error(error: &anyhow::Error) {
+    note(format_args!("{} {error}", label()));
+    for cause in error.chain().skip(1) {
+        note(format_args!("  caused by: {cause}"));
+    }
+}
+
+/// `error:`, in red where colour is wanted.
+pub(super) fn label() -> &'static str {
+    if color_of_notes() { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" }
+}
+
+/// Whether data is to be coloured.
+pub(super) fn color() -> bool {
+    color_wanted(io::stdout().is_terminal())
+}
+
+/// Whether notes are to be coloured.
+pub(super) fn color_of_notes() -> bool {
+    color_wanted(io::stderr().is_terminal())
+}
+
+/// Only on a terminal, and never under `NO_COLOR` (<https://no-color.org>: present and not empty).
+fn color_wanted(is_terminal: bool) -> bool {
+    is_terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,75 @@
+//! For those who watch over the host: does it live, can it work, and what has it done.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Context;
+use super::problem::{self, Problem, ProblemBody, Result};
+use super::tenant::Tenant;
+
+/// A database that takes longer to answer isn't ready for work.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn routes() -> Router<Context> {
+    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
+}
+
+/// How the host is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// Says whether the process lives
+///
+/// It asks nobody: a host without its database lives.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operation",
+    responses((status = 200, description = "It does", body = Health)),
+)]
+pub(crate) async fn alive() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Says whether the host can work
+///
+/// That is: whether its database answers.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    responses(
+        (status = 200, description = "It can", body = Health),
+        (status = 503, description = "The database doesn't answer", body = ProblemBody),
+    ),
+)]
+pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>> {
+    match tokio::time::timeout(PATIENCE, context.app.store.ping()).await {
+        Ok(Ok(())) => Ok(Json(Health { status: "ready" })),
+        // Whoever asks this asks again and again: nothing is logged each time.
+        Ok(Err(_)) | Err(_) => {
+            let problem = Problem::new(&problem::UNAVAILABLE, "the database does not answer");
+            Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("2")))
+        }
+    }
+}
+
+/// Shows counters
+///
+/// Requests to triggers of all tenants since the start of this process, and the runs of the tenant by status.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((status = 200, description = "In Prometheus's text format", body = String, content_type = "text/plain")),
+)]
+pub(crate) async fn metrics(State(context): State<Context>, Tenant(tenant): Tenant) -> Response {
+    let counts = tokio::time::timeout(PATIENCE, context.app.store.count_by_status(&tenant)).await;
+    let counts = counts.ok().and_then(Result::ok);
+    let text = context.metrics.render(counts.as_ref().map(|counts| counts.as_slice()));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,161 @@
+//! What stands in the path and in the query of a request. Whatever can't be taken is refused by its name, and so is a
+//! parameter that nobody reads: a misspelt filter must not become no filter.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery};
+use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Problem, Result};
+
+/// The parameters of a path, percent-decoded.
+#[derive(Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match AxumPath::from_request_parts(parts, state).await {
+            Ok(AxumPath(params)) => Ok(Self(params)),
+            Err(rejection) => Err(Problem::parameter("path", rejection.body_text())),
+        }
+    }
+}
+
+/// Reads a part of the path as what it stands for.
+pub(crate) fn parse<T>(name: &'static str, text: &str) -> Result<T>
+where
+    T: FromStr<Err: Display>,
+{
+    text.parse().map_err(|error| Problem::parameter(name, format!("{error}")))
+}
+
+/// What a handler takes from the query.
+pub(crate) trait FromQuery: Sized {
+    fn from_query(params: &mut Params) -> Result<Self>;
+}
+
+/// The query as a `T`, which has read every parameter in it.
+#[derive(Debug)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S, T> FromRequestParts<S> for Query<T>
+where
+    S: Send + Sync,
+    T: FromQuery,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let AxumQuery(given) = AxumQuery::try_from_uri(&parts.uri)
+            .map_err(|rejection| Problem::parameter("query", rejection.body_text()))?;
+        let mut params = Params { given, known: Vec::new() };
+        let query = T::from_query(&mut params)?;
+        params.refuse_the_rest()?;
+        Ok(Self(query))
+    }
+}
+
+/// For handlers that take no parameters.
+#[derive(Debug)]
+pub(crate) struct NoQuery;
+
+impl FromQuery for NoQuery {
+    fn from_query(_: &mut Params) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// The parameters of a query that nobody has taken yet.
+#[derive(Debug)]
+pub(crate) struct Params {
+    given: Vec<(String, String)>,
+    /// What was asked for so far.
+    known: Vec<&'static str>,
+}
+
+impl Params {
+    pub(crate) fn take(&mut self, name: &'static str) -> Result<Option<String>> {
+        self.known.push(name);
+        let mut values = self.given.extract_if(.., |(given, _)| given == name);
+        let value = values.next().map(|(_, value)| value);
+        if values.next().is_some() {
+            return Err(Problem::parameter(name, "given more than once"));
+        }
+        match value {
+            Some(text) if text.contains('\0') => Err(Problem::parameter(name, "contains a NUL character")),
+            value => Ok(value),
+        }
+    }
+
+    pub(crate) fn parsed<T>(&mut self, name: &'static str) -> Result<Option<T>>
+    where
+        T: FromStr<Err: Display>,
+    {
+        self.take(name)?.map(|text| parse(name, &text)).transpose()
+    }
+
+    pub(crate) fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
+        self.take(name)?
+            .map(|text| match text.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(Problem::parameter(name, format!("`{text}` is neither `true` nor `false`"))),
+            })
+            .transpose()
+    }
+
+    /// `limit`: how many items an answer may have, from 1 to `most`.
+    pub(crate) fn limit(&mut self, default: u32, most: u32) -> Result<u32> {
+        let Some(text) = self.take("limit")? else { return Ok(default) };
+        match text.parse() {
+            Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
+            _ => Err(Problem::parameter("limit", format!("`{text}` is not a number from 1 to {most}"))),
+        }
+    }
+
+    /// `cursor`: after which item the page begins.
+    pub(crate) fn cursor(&mut self) -> Result<Option<String>> {
+        self.take("cursor")?.map(|text| decode_cursor(&text)).transpose()
+    }
+
+    fn refuse_the_rest(self) -> Result<()> {
+        let Some((name, _)) = self.given.into_iter().next() else { return Ok(()) };
+        let known: Vec<String> = self.known.iter().map(|known| format!("`{known}`")).collect();
+        let help = match known.as_slice() {
+            [] => "this path takes no parameters".to_owned(),
+            known => format!("this path takes {}", known.join(", ")),
+        };
+        let name: String = name.chars().take(80).collect();
+        Err(Problem::parameter(name, format!("not a known parameter; {help}")))
+    }
+}
+
+/// Clients hand a cursor back as they got it and can't rely on what it says.
+pub(crate) fn encode_cursor(after: &str) -> String {
+    URL_SAFE_NO_PAD.encode(after)
+}
+
+/// The item after which the page begins, as [`encode_cursor`] got it.
+fn decode_cursor(text: &str) -> Result<String> {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|after| !after.contains('\0'))
+        .ok_or_else(invalid_cursor)
+}
+
+/// A cursor that this host never gave, or gave for another list.
+pub(crate) fn invalid_cursor() -> Problem {
+    Problem::parameter("cursor", "not a cursor: expected the `nextCursor` of an earlier page of this list")
+}

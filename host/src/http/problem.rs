@@ -1,0 +1,286 @@
+//! Every error that leaves the host over HTTP: RFC 9457 problem details, one type for all of them.
+//!
+//! Each kind has a page in `docs/problems/`, which the host serves at the URI that the problem's `type` names. A 4xx says
+//! what was wrong and what to do; a 5xx of the host's own doing hides its cause from the client and logs it, once, here.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{registry, store, submit};
+
+/// Seconds after which a client may try again when the database doesn't answer.
+const RETRY_AFTER: &str = "2";
+
+/// One kind of problem: what its `type`, `title` and `status` are.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// The last part of `type`, and the name of its page.
+    pub(crate) slug: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) status: StatusCode,
+    /// The page as Markdown.
+    pub(crate) page: &'static str,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $slug:literal $status:ident $title:literal;)*) => {
+        $(pub(crate) static $name: Kind = Kind {
+            slug: $slug,
+            title: $title,
+            status: StatusCode::$status,
+            page: include_str!(concat!("../../../docs/problems/", $slug, ".md")),
+        };)*
+
+        /// All kinds, by status.
+        pub(crate) static KINDS: &[&Kind] = &[$(&$name),*];
+    };
+}
+
+kinds! {
+    INVALID_PARAMETER = "invalid-parameter" BAD_REQUEST "A parameter, header or part of the path is not valid";
+    INVALID_BODY = "invalid-body" BAD_REQUEST "The body can't be read";
+    INVALID_NAME = "invalid-name" BAD_REQUEST "Not a name";
+    INVALID_INPUT = "invalid-input" BAD_REQUEST "The input does not fit the workflow";
+    INVALID_KEY = "invalid-key" BAD_REQUEST "The key is not valid";
+    NOT_FOUND = "not-found" NOT_FOUND "There is nothing here";
+    METHOD_NOT_ALLOWED = "method-not-allowed" METHOD_NOT_ALLOWED "The path does not answer this method";
+    KEY_REUSED = "idempotency-key-reused" CONFLICT "Key already used";
+    BREAKS_DEFINITIONS = "breaks-definitions" CONFLICT "Deployed definitions need what this version lacks";
+    NOT_READY = "not-ready" CONFLICT "The definition can't start now";
+    IN_USE = "in-use" CONFLICT "Still in use";
+    TRIGGER_TAKEN = "trigger-taken" CONFLICT "The trigger's path is taken";
+    AMBIGUOUS_NAME = "ambiguous-name" CONFLICT "Several definitions have this name";
+    TOO_LARGE = "too-large" PAYLOAD_TOO_LARGE "Too large";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is of the wrong type";
+    INVALID_SOURCE = "invalid-source" UNPROCESSABLE_ENTITY "The source has errors";
+    INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "Not a component that can run here";
+    INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
+    NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
+    UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
+}
+
+/// One thing that is wrong in a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Fault {
+    /// Where in the body: a JSON pointer (RFC 6901).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pointer: Option<String>,
+    /// Which parameter of the query or the path, or which header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parameter: Option<Cow<'static, str>>,
+    pub(crate) detail: String,
+}
+
+impl Fault {
+    pub(crate) fn at_pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), parameter: None, detail: detail.into() }
+    }
+
+    pub(crate) fn general(detail: impl Into<String>) -> Self {
+        Self { pointer: None, parameter: None, detail: detail.into() }
+    }
+}
+
+/// An error as the client sees it. Becomes the response by itself where a handler returns it.
+#[derive(Debug)]
+pub(crate) struct Problem(Box<Content>);
+
+#[derive(Debug)]
+struct Content {
+    kind: &'static Kind,
+    detail: String,
+    errors: Vec<Fault>,
+    /// Members of the answer beside RFC 9457's own.
+    extra: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the client isn't told; logged when the response is made.
+    cause: Option<anyhow::Error>,
+}
+
+pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
+
+impl Problem {
+    pub(crate) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self(Box::new(Content {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            extra: Map::new(),
+            headers: Vec::new(),
+            cause: None,
+        }))
+    }
+
+    /// A parameter of the query or the path, or a header, that can't be taken.
+    pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        let (name, detail) = (name.into(), detail.into());
+        let fault = Fault { pointer: None, parameter: Some(name.clone()), detail: detail.clone() };
+        Self::new(&INVALID_PARAMETER, format!("`{name}`: {detail}")).with_errors(vec![fault])
+    }
+
+    pub(crate) fn not_found(kind: &str, name: impl std::fmt::Display) -> Self {
+        Self::new(&NOT_FOUND, format!("no {kind} `{name}`"))
+    }
+
+    /// The host failed for a reason that is its own business.
+    pub(crate) fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        let mut problem =
+            Self::new(&INTERNAL, "the host failed at this request; its log says why, at this instant");
+        problem.0.cause = Some(cause.into());
+        problem
+    }
+
+    pub(crate) fn not_built_yet(what: &str) -> Self {
+        Self::new(&NOT_BUILT_YET, format!("{what} is not built yet; nothing was done"))
+    }
+
+    pub(crate) fn with_errors(mut self, errors: Vec<Fault>) -> Self {
+        self.0.errors = errors;
+        self
+    }
+
+    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.0.extra.insert(member.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn kind(&self) -> &'static Kind {
+        self.0.kind
+    }
+
+    fn retry_later(self) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))
+    }
+}
+
+/// The body of every error: RFC 9457 problem details, of type `application/problem+json`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    /// `/problems/<slug>`: the page at this path says what it means and what to do.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    /// What is wrong in this very request.
+    detail: &'a str,
+    /// Each single fault, where there are several or where it has a place.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Fault],
+    #[serde(flatten)]
+    #[schema(value_type = Object, additional_properties)]
+    extra: &'a Map<String, Value>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Content { kind, detail, errors, extra, headers, cause } = *self.0;
+        if let Some(cause) = cause {
+            tracing::error!(
+                problem.kind = kind.slug,
+                error = format!("{cause:#}"),
+                "a request failed: {cause:#}"
+            );
+        }
+        let body = ProblemBody {
+            kind: format!("/problems/{}", kind.slug),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail: &detail,
+            errors: &errors,
+            extra: &extra,
+        };
+        let mut response = (kind.status, Json(body)).into_response();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        if matches!(error, store::Error::Unavailable { .. }) {
+            let mut problem = Self::new(
+                &UNAVAILABLE,
+                "the database does not answer; what was asked may or may not be recorded",
+            );
+            problem.0.cause = Some(error.into());
+            return problem.retry_later();
+        }
+        match error {
+            store::Error::NotFound { .. } => Self::new(&NOT_FOUND, error.to_string()),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<registry::Error> for Problem {
+    fn from(error: registry::Error) -> Self {
+        use registry::Error;
+        let detail = error.to_string();
+        match error {
+            Error::InvalidName(_) => Self::new(&INVALID_NAME, detail),
+            Error::InvalidComponent(_) => Self::new(&INVALID_COMPONENT, detail),
+            Error::TooLarge { limit, .. } => Self::new(&TOO_LARGE, detail).with("limitBytes", limit),
+            Error::Breaks(list) => Self::new(&BREAKS_DEFINITIONS, detail)
+                .with_errors(list.into_iter().map(Fault::general).collect()),
+            Error::Diagnostics(list) => match serde_json::to_value(&list) {
+                Ok(list) => Self::new(&INVALID_SOURCE, detail).with("diagnostics", list),
+                Err(error) => Self::internal(error),
+            },
+            Error::TriggerTaken { .. } => Self::new(&TRIGGER_TAKEN, detail),
+            Error::NotFound { .. } => Self::new(&NOT_FOUND, detail),
+            Error::Ambiguous { candidates, .. } => {
+                Self::new(&AMBIGUOUS_NAME, detail).with("candidates", candidates)
+            }
+            Error::NotReady(_) => Self::new(&NOT_READY, detail),
+            Error::InUse(_) => Self::new(&IN_USE, detail),
+            Error::Sandbox(error) => Self::internal(error),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<submit::Error> for Problem {
+    fn from(error: submit::Error) -> Self {
+        use submit::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Registry(error) => error.into(),
+            Error::Input(mismatches) => {
+                let faults = mismatches.iter().map(|found| {
+                    Fault::at_pointer(found.pointer.clone(), format!("`{}`: {}", found.path, found.message))
+                });
+                Self::new(&INVALID_INPUT, detail).with_errors(faults.collect())
+            }
+            Error::Key(_) => Self::new(&INVALID_KEY, detail),
+            Error::KeyReused { workflow_id, status, .. } => Self::new(&KEY_REUSED, detail)
+                .with("workflowId", workflow_id.to_string())
+                .with("workflowStatus", status.as_str()),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What a panic in a handler becomes.
+pub(crate) fn of_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Problem::internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
+}

@@ -1,0 +1,490 @@
+//! Runs: starting them and looking at them.
+
+use std::time::Duration;
+
+use aster_core::event::{Cause, Failure};
+use aster_core::id::{TenantId, WorkflowId};
+use aster_core::state::Status;
+use aster_core::time::Timestamp;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Context;
+use super::body::Input;
+use super::page::{Page, Paging};
+use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
+use super::problem::{Problem, ProblemBody, Result};
+use super::tenant::{Tenant, User, single};
+use crate::store::{RecordedEvent, Run, RunFilter};
+use crate::submit::{Submission, Submitted};
+
+/// A client is held no longer than that, whatever it asks for.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
+const DEFAULT_EVENTS: u32 = 1_000;
+const MAX_EVENTS: u32 = 10_000;
+const DEFAULT_IDS: u32 = 100;
+const MAX_IDS: u32 = 10_000;
+
+pub(crate) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/definitions/{name}/runs", post(start))
+        .route("/api/workflows", get(list))
+        .route("/api/workflows/metrics", get(counts))
+        .route("/api/workflows/repair", post(async || Problem::not_built_yet("repairing runs by a filter")))
+        .route("/api/workflows/by-status/{status}", get(by_status))
+        .route("/api/workflows/{id}", get(show))
+        .route("/api/workflows/{id}/events", get(events))
+        .route(
+            "/api/workflows/{id}/events/stream",
+            get(async || Problem::not_built_yet("the stream of events")),
+        )
+        .route("/api/workflows/{id}/cancel", post(cancel))
+        .route(
+            "/api/workflows/{id}/compensations",
+            get(async || Problem::not_built_yet("the list of compensations")),
+        )
+        .route("/api/workflows/{id}/compensations/{step}/retry", post(repair))
+        .route("/api/workflows/{id}/compensations/{step}/skip", post(repair))
+        .route("/api/workflows/{id}/compensations/{step}/settle", post(repair))
+}
+
+/// A run as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunState {
+    #[schema(value_type = String, format = "uuid")]
+    workflow_id: WorkflowId,
+    /// The full name, `module.function`.
+    definition: String,
+    /// From `keyed by`, or the `Idempotency-Key` that started it.
+    key: Option<String>,
+    #[schema(value_type = String, example = "COMPLETED")]
+    status: Status,
+    /// Why it failed: STEP, TIMEOUT or CANCEL; null if it didn't.
+    #[schema(value_type = Option<String>)]
+    cause: Option<Cause>,
+    #[schema(value_type = Value)]
+    input: Value,
+    /// The last step's value; null unless it COMPLETED.
+    #[schema(value_type = Value)]
+    result: Option<Value>,
+    /// What failed; null if nothing did.
+    error: Option<RunError>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    /// When its timeout passes.
+    #[schema(value_type = String, format = DateTime)]
+    deadline: Timestamp,
+}
+
+/// Why a run failed, or what failed first in undoing it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunError {
+    #[schema(value_type = String, example = "ERROR")]
+    code: aster_core::event::FailureCode,
+    message: String,
+    /// The payload of the component's `err`, where it is more than a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Value>,
+}
+
+/// The answer to a start.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Started {
+    #[schema(value_type = String, format = "uuid")]
+    workflow_id: WorkflowId,
+    definition: String,
+    key: Option<String>,
+    #[schema(value_type = String, example = "RUNNING")]
+    status: Status,
+    /// False if the key and the input were known: the run is an earlier one.
+    created: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// The run that had the key before and failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    previous_workflow_id: Option<WorkflowId>,
+}
+
+/// What happened to a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunEvent {
+    /// Gapless from 1.
+    sequence: u64,
+    #[schema(value_type = String, format = "uuid")]
+    workflow_id: WorkflowId,
+    #[schema(example = "STEP_COMPLETED")]
+    event_type: &'static str,
+    /// Depends on the type; `v` is its version.
+    #[schema(value_type = Object)]
+    payload: Box<RawValue>,
+    #[schema(value_type = String, format = DateTime)]
+    occurred_at: Timestamp,
+}
+
+/// How many runs are in each status.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) struct Counts {
+    ready: u64,
+    running: u64,
+    completed: u64,
+    failed: u64,
+    compensating: u64,
+    compensated: u64,
+    compensation_failed: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct ListQuery {
+    filter: RunFilter,
+    paging: Paging,
+}
+
+impl FromQuery for ListQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let status = params.parsed("status")?;
+        let definition = params.take("definition")?;
+        let cause = params.take("cause")?.map(|text| parse_cause(&text)).transpose()?;
+        let paging = Paging::from_query(params)?;
+        let before =
+            paging.after.as_deref().map(|id| id.parse().map_err(|_| invalid_cursor())).transpose()?;
+        Ok(Self { filter: RunFilter { status, definition, cause, before }, paging })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct EventsQuery {
+    from_sequence: u64,
+    limit: usize,
+}
+
+impl FromQuery for EventsQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        let from_sequence = match params.take("fromSeq")? {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| {
+                Problem::parameter("fromSeq", format!("`{text}` is not a sequence: expected 0 or more"))
+            })?,
+        };
+        Ok(Self { from_sequence, limit: params.limit(DEFAULT_EVENTS, MAX_EVENTS)? as usize })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct IdsQuery {
+    limit: usize,
+}
+
+impl FromQuery for IdsQuery {
+    fn from_query(params: &mut Params) -> Result<Self> {
+        Ok(Self { limit: params.limit(DEFAULT_IDS, MAX_IDS)? as usize })
+    }
+}
+
+/// Starts a run
+///
+/// The body is the workflow's input: with one parameter its value, with several an object by their names, with none
+/// empty. The same key with the same input is always the same run.
+#[utoipa::path(
+    post, path = "/api/definitions/{name}/runs", tag = "runs",
+    params(
+        ("name" = String, Path, description = "the full name, or the function's own where that is unique"),
+        ("Idempotency-Key" = Option<String>, Header, description = "at most 512 bytes; a definition with `keyed by` has its key from there"),
+        ("Prefer" = Option<String>, Header, description = "`wait=10` waits up to 10 seconds for the end"),
+    ),
+    request_body(content = Value, content_type = "application/json"),
+    responses(
+        (status = 202, description = "Accepted and durable", body = Started),
+        (status = 200, description = "It was over within the wait", body = RunState),
+        (status = 400, description = "The input doesn't fit, or the key isn't valid", body = ProblemBody),
+        (status = 404, description = "No such definition", body = ProblemBody),
+        (status = 409, description = "The key was used with other input, or the definition can't start now", body = ProblemBody),
+        (status = 413, description = "The input is too large", body = ProblemBody),
+        (status = 503, description = "The host is full, or the database doesn't answer", body = ProblemBody),
+    ),
+)]
+pub(crate) async fn start(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Path(definition): Path<String>,
+    Query(NoQuery): Query<NoQuery>,
+    headers: HeaderMap,
+    Input(input): Input,
+) -> Result<Response> {
+    let wait = preferred_wait(&headers)?;
+    let key = single(&headers, "Idempotency-Key")?.map(str::to_owned);
+    let submitted = context.app.submitter.submit(Submission { tenant, definition, input, key }).await?;
+    let location = [(header::LOCATION, format!("/api/workflows/{}", submitted.workflow_id))];
+    if let Some(limit) = wait
+        && let Some(run) = over_within(&context, submitted.workflow_id, limit).await
+    {
+        let applied = HeaderValue::from_str(&format!("wait={}", limit.as_secs()));
+        let applied = applied.map_err(Problem::internal)?;
+        let applied = [(HeaderName::from_static("preference-applied"), applied)];
+        return Ok((location, applied, Json(RunState::from(run))).into_response());
+    }
+    Ok((StatusCode::ACCEPTED, location, Json(Started::from(submitted))).into_response())
+}
+
+/// The run, if it ends in time. It is accepted by now: a fault in waiting for it is no fault of the request.
+async fn over_within(context: &Context, workflow_id: WorkflowId, limit: Duration) -> Option<Run> {
+    let over = match context.app.submitter.wait_until_over(workflow_id, limit).await {
+        Ok(true) => context.app.store.load_run(workflow_id).await.map_err(anyhow::Error::from),
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    over.unwrap_or_else(|error| {
+        tracing::warn!(run.id = %workflow_id, "could not wait for an accepted run: {error:#}");
+        None
+    })
+}
+
+/// Lists runs
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/api/workflows", tag = "runs",
+    params(
+        ("status" = Option<String>, Query, description = "READY, RUNNING, COMPLETED, FAILED, COMPENSATING, COMPENSATED or COMPENSATION_FAILED"),
+        ("definition" = Option<String>, Query, description = "the full name, or the function's own where that is unique"),
+        ("cause" = Option<String>, Query, description = "STEP, TIMEOUT or CANCEL"),
+        ("limit" = Option<u32>, Query, description = "1 to 200; default 50"),
+        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = Page<RunState>)),
+)]
+pub(crate) async fn list(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<RunState>>> {
+    let ListQuery { mut filter, paging } = query;
+    if let Some(name) = filter.definition.take() {
+        filter.definition = Some(super::definitions::find(&context, &tenant, &name).await?.name);
+    }
+    let found = context.app.store.list_runs(&tenant, &filter, paging.with_one_more()).await?;
+    Ok(Json(paging.page(found, |run| run.workflow_id.to_string(), RunState::from)))
+}
+
+/// Shows a run
+#[utoipa::path(
+    get, path = "/api/workflows/{id}", tag = "runs",
+    params(("id" = String, Path, description = "the `workflowId`")),
+    responses(
+        (status = 200, description = "The run as it stands", body = RunState),
+        (status = 404, description = "No such run", body = ProblemBody),
+    ),
+)]
+pub(crate) async fn show(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+    Query(NoQuery): Query<NoQuery>,
+) -> Result<Json<RunState>> {
+    Ok(Json(find(&context, &tenant, &id).await?.into()))
+}
+
+/// Shows a run's events
+#[utoipa::path(
+    get, path = "/api/workflows/{id}/events", tag = "runs",
+    params(
+        ("id" = String, Path, description = "the `workflowId`"),
+        ("fromSeq" = Option<u64>, Query, description = "only from this sequence on; default 0"),
+        ("limit" = Option<u32>, Query, description = "1 to 10000; default 1000"),
+    ),
+    responses(
+        (status = 200, description = "In order of their sequence; none if it is READY", body = [RunEvent]),
+        (status = 404, description = "No such run", body = ProblemBody),
+    ),
+)]
+pub(crate) async fn events(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Vec<RunEvent>>> {
+    let run = find(&context, &tenant, &id).await?;
+    Ok(Json(load_events(&context, run.workflow_id, query.from_sequence, query.limit).await?))
+}
+
+/// Lists ids by status
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/api/workflows/by-status/{status}", tag = "runs",
+    params(
+        ("status" = String, Path, description = "one of the seven"),
+        ("limit" = Option<u32>, Query, description = "1 to 10000; default 100"),
+    ),
+    responses((status = 200, description = "Workflow ids", body = [String])),
+)]
+pub(crate) async fn by_status(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Path(status): Path<String>,
+    Query(query): Query<IdsQuery>,
+) -> Result<Json<Vec<WorkflowId>>> {
+    let status = parse::<Status>("status", &status)?;
+    Ok(Json(context.app.store.run_ids_by_status(&tenant, status, query.limit).await?))
+}
+
+/// Counts runs by status
+#[utoipa::path(
+    get, path = "/api/workflows/metrics", tag = "runs",
+    responses((status = 200, description = "All seven statuses", body = Counts)),
+)]
+pub(crate) async fn counts(
+    State(context): State<Context>,
+    Tenant(tenant): Tenant,
+    Query(NoQuery): Query<NoQuery>,
+) -> Result<Json<Counts>> {
+    let counts = context.app.store.count_by_status(&tenant).await?;
+    let of = |wanted| counts.iter().filter(|(status, _)| *status == wanted).map(|(_, n)| n).sum();
+    Ok(Json(Counts {
+        ready: of(Status::Ready),
+        running: of(Status::Running),
+        completed: of(Status::Completed),
+        failed: of(Status::Failed),
+        compensating: of(Status::Compensating),
+        compensated: of(Status::Compensated),
+        compensation_failed: of(Status::CompensationFailed),
+    }))
+}
+
+/// Cancels a run (not built yet)
+#[utoipa::path(
+    post, path = "/api/workflows/{id}/cancel", tag = "runs",
+    params(("id" = String, Path, description = "the `workflowId`")),
+    responses((status = 501, description = "Not built yet", body = ProblemBody)),
+)]
+pub(crate) async fn cancel(_: User) -> Problem {
+    Problem::not_built_yet("cancelling a run")
+}
+
+async fn repair() -> Problem {
+    Problem::not_built_yet("repairing a compensation")
+}
+
+/// A run of this tenant.
+async fn find(context: &Context, tenant: &TenantId, id: &str) -> Result<Run> {
+    let workflow_id = parse::<WorkflowId>("workflowId", id)?;
+    let run = context.app.store.load_run(workflow_id).await?.filter(|run| run.tenant == *tenant);
+    run.ok_or_else(|| Problem::not_found("run", workflow_id))
+}
+
+pub(crate) async fn load_events(
+    context: &Context,
+    workflow_id: WorkflowId,
+    from_sequence: u64,
+    limit: usize,
+) -> Result<Vec<RunEvent>> {
+    let events = context.app.store.load_events(workflow_id, from_sequence, limit).await?;
+    events.into_iter().map(|recorded| RunEvent::new(workflow_id, recorded)).collect()
+}
+
+impl RunEvent {
+    fn new(workflow_id: WorkflowId, recorded: RecordedEvent) -> Result<Self> {
+        let RecordedEvent { sequence, event, occurred_at } = recorded;
+        let payload = RawValue::from_string(event.payload()).map_err(Problem::internal)?;
+        Ok(Self { sequence, workflow_id, event_type: event.event_type(), payload, occurred_at })
+    }
+}
+
+impl From<Run> for RunState {
+    fn from(run: Run) -> Self {
+        Self {
+            workflow_id: run.workflow_id,
+            definition: run.definition,
+            key: run.key,
+            status: run.status,
+            cause: run.cause,
+            input: run.input,
+            result: run.result,
+            error: run.error.map(RunError::from),
+            created_at: run.accepted_at,
+            updated_at: run.updated_at,
+            deadline: run.deadline,
+        }
+    }
+}
+
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.code, message: failure.message, detail: failure.detail }
+    }
+}
+
+impl From<Submitted> for Started {
+    fn from(submitted: Submitted) -> Self {
+        Self {
+            workflow_id: submitted.workflow_id,
+            definition: submitted.definition,
+            key: submitted.key,
+            status: submitted.status,
+            created: submitted.created,
+            created_at: submitted.accepted_at,
+            previous_workflow_id: submitted.previous,
+        }
+    }
+}
+
+fn parse_cause(text: &str) -> Result<Cause> {
+    let all = [Cause::Step, Cause::Timeout, Cause::Cancel];
+    let found = all.into_iter().find(|cause| cause.as_str() == text);
+    found.ok_or_else(|| {
+        Problem::parameter("cause", format!("`{text}` is not a cause: expected STEP, TIMEOUT or CANCEL"))
+    })
+}
+
+/// `wait` of the header `Prefer` (RFC 7240), cut to what is granted. Other preferences are ignored, as the RFC has it.
+fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
+    for value in headers.get_all("prefer") {
+        for preference in value.to_str().unwrap_or_default().split(',') {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let Some((name, wait)) = preference.split_once('=') else { continue };
+            if !name.trim().eq_ignore_ascii_case("wait") {
+                continue;
+            }
+            let seconds = wait.trim().trim_matches('"').parse().map_err(|_| {
+                Problem::parameter("Prefer", "`wait` is not a whole number of seconds, as in `wait=10`")
+            })?;
+            return Ok(Some(Duration::from_secs(seconds).min(MAX_WAIT)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preferred_wait_is_found_among_other_preferences() {
+        let wait = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", HeaderValue::from_static(value));
+            preferred_wait(&headers).ok()
+        };
+        assert_eq!(wait("respond-async"), Some(None));
+        assert_eq!(wait("respond-async, Wait = 10"), Some(Some(Duration::from_secs(10))));
+        assert_eq!(wait("wait=99999999"), Some(Some(MAX_WAIT)));
+        assert_eq!(wait("wait=soon"), None);
+        assert_eq!(wait("wait=-1"), None);
+    }
+}

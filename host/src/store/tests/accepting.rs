@@ -1,0 +1,180 @@
+use futures_util::future::join_all;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::*;
+
+fn keyed(run: NewRun, input: u8) -> NewRun {
+    NewRun { key: Some("o-17".into()), input_digest: [input; 32], ..run }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn ten_clients_of_two_hosts_with_one_key_get_one_run(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = |max| PgPoolOptions::new().max_connections(max).connect_with(options.clone());
+    let (here, there) =
+        tokio::join!(async { Bed::new(pool(10).await.unwrap()).await }, async { pool(10).await.unwrap() });
+    let there = Store::from_pool(there, Patience::default());
+    let runs: Vec<NewRun> = (0..10).map(|_| keyed(here.new_run(), 1)).collect();
+    let answers = join_all(runs.iter().enumerate().map(|(i, run)| {
+        let store = if i % 2 == 0 { &here.store } else { &there };
+        store.accept(run)
+    }))
+    .await;
+    let mut named = Vec::new();
+    let mut new = 0;
+    for (run, answer) in runs.iter().zip(answers) {
+        match answer.unwrap() {
+            Acceptance::New { previous: None } => {
+                new += 1;
+                named.push(run.workflow_id);
+            }
+            Acceptance::Existing { workflow_id, status: Status::Ready, accepted_at: NOW } => {
+                named.push(workflow_id);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    named.dedup();
+    assert_eq!((new, named.len()), (1, 1));
+    let listed = here.store.list_runs(&tenant(), &RunFilter::default(), 100).await.unwrap();
+    assert_eq!(listed.iter().map(|run| run.workflow_id).collect::<Vec<_>>(), named);
+    let by_key = here.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap().unwrap();
+    assert_eq!(by_key, listed[0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    for status in Status::ALL {
+        let name = format!("key of {status}");
+        let first = NewRun {
+            key: Some(name.clone()),
+            start: Some(Start {
+                host: bed.host,
+                events: vec![bed.started_event()],
+                run: record(status, if status.is_over() { Driver::Nobody } else { Driver::Owner }),
+            }),
+            ..bed.new_run()
+        };
+        assert_eq!(bed.store.accept(&first).await.unwrap(), Acceptance::New { previous: None });
+
+        let same = NewRun { key: Some(name.clone()), ..bed.new_run() };
+        let existing = Acceptance::Existing { workflow_id: first.workflow_id, status, accepted_at: NOW };
+        assert_eq!(bed.store.accept(&same).await.unwrap(), existing);
+
+        let other = NewRun { key: Some(name.clone()), input_digest: [8; 32], ..bed.new_run() };
+        let answer = bed.store.accept(&other).await.unwrap();
+        if matches!(status, Status::Failed | Status::Compensated) {
+            assert_eq!(answer, Acceptance::New { previous: Some(first.workflow_id) });
+            let newest = bed.store.run_by_key(&tenant(), DEFINITION, &name).await.unwrap().unwrap();
+            assert_eq!((newest.workflow_id, newest.previous), (other.workflow_id, Some(first.workflow_id)));
+        } else {
+            assert_eq!(answer, Acceptance::KeyReused { workflow_id: first.workflow_id, status });
+            assert_eq!(bed.store.load_run(other.workflow_id).await.unwrap(), None);
+        }
+    }
+    let counts = bed.store.count_by_status(&tenant()).await.unwrap();
+    assert_eq!(counts[0], (Status::Ready, 3));
+    assert_eq!(counts.iter().map(|(_, n)| n).sum::<u64>(), 9);
+    let failed = bed.store.run_ids_by_status(&tenant(), Status::Failed, 10).await.unwrap();
+    assert_eq!(failed.len(), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn many_takeovers_at_once_give_one_run(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await.unwrap();
+    let bed = Bed::new(pool).await;
+    let failed = NewRun {
+        start: Some(Start {
+            host: bed.host,
+            events: vec![bed.started_event()],
+            run: record(Status::Failed, Driver::Nobody),
+        }),
+        ..keyed(bed.new_run(), 1)
+    };
+    bed.store.accept(&failed).await.unwrap();
+    let runs: Vec<NewRun> = (0..10).map(|_| keyed(bed.new_run(), 2)).collect();
+    let answers = join_all(runs.iter().map(|run| bed.store.accept(run))).await;
+    let new = Acceptance::New { previous: Some(failed.workflow_id) };
+    assert_eq!(answers.iter().filter(|answer| answer.as_ref().unwrap() == &new).count(), 1, "{answers:?}");
+    let existing = |answer: &Acceptance| matches!(answer, Acceptance::Existing { .. });
+    assert_eq!(answers.iter().filter(|answer| existing(answer.as_ref().unwrap())).count(), 9);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_moved_registry_is_noticed_and_uses_up_no_key(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let stale = NewRun { generation: bed.generation - 1, ..keyed(bed.new_run(), 1) };
+    let answer = bed.store.accept(&stale).await;
+    assert!(
+        matches!(answer, Err(Error::RegistryMoved { current }) if current == bed.generation),
+        "{answer:?}"
+    );
+    assert_eq!(bed.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap(), None);
+    let again = keyed(bed.new_run(), 2);
+    assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_same_acceptance_again_is_the_same_run_also_after_the_registry_moved(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let runs = [bed.new_run(), keyed(bed.new_run(), 1)];
+    for run in &runs {
+        assert_eq!(bed.store.accept(run).await.unwrap(), Acceptance::New { previous: None });
+    }
+    let exports = aster_core::wit::Exports::default();
+    let upload = Upload {
+        name: "inventory",
+        digest: sha256("v1"),
+        bytes: b"v1",
+        exports: &exports,
+        wit: "",
+        uploaded_at: NOW,
+        activate_at: Some(bed.generation),
+    };
+    let moved = bed.store.put_component_version(&tenant(), upload).await.unwrap();
+    for generation in [bed.generation, moved.generation] {
+        for run in &runs {
+            let again = NewRun { generation, ..run.clone() };
+            assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+        }
+    }
+    assert_eq!(bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().len(), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn keys_and_inputs_that_cannot_be_kept_are_refused(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    for name in [String::new(), "a\0".into(), "x".repeat(513)] {
+        let run = NewRun { key: Some(name), ..bed.new_run() };
+        let answer = bed.store.accept(&run).await;
+        assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
+    }
+    let run = NewRun { input: "{".into(), ..bed.new_run() };
+    let answer = bed.store.accept(&run).await;
+    assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn lists_are_paged_newest_first_and_filtered(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(bed.started().await);
+    }
+    ids.reverse();
+    bed.commit(ending(ids[1], NewRun::FIRST_FENCE, 1, Status::Completed)).await.unwrap();
+    let list = |filter: RunFilter, limit| {
+        let bed = &bed;
+        async move {
+            let runs = bed.store.list_runs(&tenant(), &filter, limit).await.unwrap();
+            runs.into_iter().map(|run| run.workflow_id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list(RunFilter::default(), 2).await, ids[..2]);
+    assert_eq!(list(RunFilter { before: Some(ids[1]), ..Default::default() }, 10).await, ids[2..]);
+    assert_eq!(
+        list(RunFilter { status: Some(Status::Completed), ..Default::default() }, 10).await,
+        ids[1..2]
+    );
+    assert_eq!(list(RunFilter { definition: Some("no.such".into()), ..Default::default() }, 10).await, []);
+}

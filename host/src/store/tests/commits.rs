@@ -1,0 +1,139 @@
+use futures_util::future::join_all;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::*;
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_transition_is_committed_with_its_events_and_its_row(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let result = Arc::new(json!({"total": 3}));
+    let mut last = first_step(run);
+    last.events.push(Event::WorkflowCompleted { result: result.clone() });
+    last.run = RunRecord { result: Some(result.clone()), ..record(Status::Completed, Driver::Nobody) };
+    bed.commit(last.clone()).await.unwrap();
+
+    assert_eq!(bed.log_length(run).await, 3);
+    let events = bed.store.load_events(run, 2, 10).await.unwrap();
+    assert_eq!(events.into_iter().map(|event| event.event).collect::<Vec<_>>(), last.events);
+    let stored = bed.store.load_run(run).await.unwrap().unwrap();
+    assert_eq!((stored.status, stored.owner, stored.wake_at), (Status::Completed, None, None));
+    assert_eq!(stored.result.as_ref(), Some(&*result));
+    assert_eq!(stored.definition_digest, sha256("source"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_stale_fence_is_refused_and_its_neighbours_are_committed(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let runs = join_all((0..20).map(|_| bed.started())).await;
+    let answers = join_all(runs.iter().enumerate().map(|(i, &run)| {
+        let fence = if i == 7 { Fence(0) } else { NewRun::FIRST_FENCE };
+        bed.commit(step(run, fence, 1))
+    }))
+    .await;
+    for (i, (run, answer)) in runs.into_iter().zip(answers).enumerate() {
+        match (i, answer) {
+            (7, answer) => {
+                let current = NewRun::FIRST_FENCE;
+                assert!(
+                    matches!(answer, Err(Error::NotOwner { held: Fence(0), current: c }) if c == current),
+                    "{answer:?}"
+                );
+                assert_eq!(bed.log_length(run).await, 1);
+            }
+            (_, answer) => {
+                assert_eq!(answer.unwrap().fence, NewRun::FIRST_FENCE);
+                assert_eq!(bed.log_length(run).await, 2);
+            }
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn another_hosts_run_an_unknown_one_and_a_wrong_sequence_are_refused(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let other = bed.store.register_host("there", MINUTE).await.unwrap();
+    let answer = bed.store.commit(other, first_step(run)).await;
+    assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
+    let answer = bed.commit(first_step(WorkflowId(Uuid::now_v7()))).await;
+    assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
+    let answer = bed.commit(step(run, NewRun::FIRST_FENCE, 5)).await;
+    assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
+    assert_eq!(bed.log_length(run).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn data_that_postgres_refuses_is_refused_alone(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    let runs = join_all((0..20).map(|_| bed.started())).await;
+    // A damaged log: the place of the next event is taken.
+    sqlx::query("insert into workflow_events values ($1, 2, 'STEP_SKIPPED', '{}', now())")
+        .bind(runs[11].0)
+        .execute(&pool)
+        .await
+        .unwrap();
+    let answers = join_all(runs.iter().map(|&run| bed.commit(first_step(run)))).await;
+    for (i, (run, answer)) in runs.into_iter().zip(answers).enumerate() {
+        if i == 11 {
+            assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
+        } else {
+            answer.unwrap();
+            assert_eq!(bed.log_length(run).await, 2);
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn texts_that_jsonb_would_refuse_are_kept_as_they_are(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let value = Arc::new(json!({"nul": "a\0b", "quote": "\"{},", "big": 1e300, "face": "😀"}));
+    let event =
+        Event::StepCompleted { step: "a".into(), attempt: 1, value: value.clone(), cost: Cost::default() };
+    let transition = Transition {
+        events: vec![event.clone()],
+        run: RunRecord { result: Some(value.clone()), ..record(Status::Completed, Driver::Nobody) },
+        ..first_step(run)
+    };
+    bed.commit(transition).await.unwrap();
+    assert_eq!(bed.store.load_events(run, 2, 1).await.unwrap()[0].event, event);
+    assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().result.as_ref(), Some(&*value));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn sequences_are_gapless_under_200_runs_at_once(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = PgPoolOptions::new().max_connections(20).connect_with(options).await.unwrap();
+    let bed = Bed::new(pool).await;
+    let runs = join_all((0..200).map(|_| bed.started())).await;
+    join_all(runs.iter().map(|&run| {
+        let bed = &bed;
+        async move {
+            for sequence in 1..=5 {
+                bed.commit(step(run, NewRun::FIRST_FENCE, sequence)).await.unwrap();
+            }
+        }
+    }))
+    .await;
+    for run in runs {
+        assert_eq!(bed.log_length(run).await, 6);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_run_that_is_handed_back_is_claimed_when_its_time_comes(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let later = NOW.plus_millis(5_000);
+    let waiting = Transition { run: record(Status::Running, Driver::ClaimableAt(later)), ..first_step(run) };
+    bed.commit(waiting).await.unwrap();
+    assert_eq!(bed.store.next_wake_at().await.unwrap(), Some(later));
+    assert_eq!(bed.store.claim(bed.host, 10, NOW).await.unwrap(), []);
+    let claimed = bed.store.claim(bed.host, 10, later).await.unwrap();
+    let [(claimed, fence)] = claimed[..] else { panic!("{claimed:?}") };
+    assert_eq!((claimed, fence > NewRun::FIRST_FENCE), (run, true));
+    let answer = bed.commit(step(run, NewRun::FIRST_FENCE, 2)).await;
+    assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
+    bed.commit(step(run, fence, 2)).await.unwrap();
+    assert_eq!(bed.log_length(run).await, 3);
+}

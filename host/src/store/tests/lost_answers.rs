@@ -1,0 +1,175 @@
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::proxy::{Fault, Proxy};
+use super::*;
+
+/// A bed whose store reaches Postgres through a proxy, over one connection for the writer and one for the rest, so that
+/// every statement is prepared where it is sent.
+async fn behind_proxy(options: PgConnectOptions) -> (Bed, Proxy) {
+    let proxy = Proxy::start(options).await;
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .test_before_acquire(false)
+        .connect_with(proxy.options.clone())
+        .await
+        .unwrap();
+    let bed = Bed::new(pool).await;
+    let warm_up = bed.started().await;
+    bed.commit(first_step(warm_up)).await.unwrap();
+    (bed, proxy)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_commit_whose_answer_is_lost_is_settled_as_committed(_: PgPoolOptions, options: PgConnectOptions) {
+    let (bed, proxy) = behind_proxy(options).await;
+    let run = bed.started().await;
+    proxy.next(Fault::SwallowAnswer);
+    let committed = bed.commit(first_step(run)).await.unwrap();
+    assert_eq!(committed.fence, Fence(2));
+    assert_eq!(bed.log_length(run).await, 2);
+    bed.commit(step(run, committed.fence, 2)).await.unwrap();
+
+    // The last transition gives the run up, so no owner tells that it was applied.
+    proxy.next(Fault::SwallowAnswer);
+    bed.commit(ending(run, committed.fence, 3, Status::Completed)).await.unwrap();
+    assert_eq!(bed.log_length(run).await, 4);
+    assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().status, Status::Completed);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_commit_that_never_arrived_is_settled_as_not_committed_and_harmless_when_it_does(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let (bed, proxy) = behind_proxy(options).await;
+    let (run, last) = (bed.started().await, bed.started().await);
+    for (run, transition) in
+        [(run, first_step(run)), (last, ending(last, NewRun::FIRST_FENCE, 1, Status::Completed))]
+    {
+        proxy.next(Fault::HoldRequest);
+        let answer = bed.commit(transition.clone()).await;
+        let Err(Error::NotCommitted { fence }) = answer else { panic!("{answer:?}") };
+        assert_eq!((fence, bed.log_length(run).await), (Fence(2), 1));
+
+        proxy.deliver().await;
+        assert_eq!(bed.log_length(run).await, 1);
+        bed.commit(Transition { fence, ..transition }).await.unwrap();
+        assert_eq!(bed.log_length(run).await, 2);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_run_that_was_handed_back_and_taken_by_another_host_is_not_settled_as_owned(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let direct = PgPoolOptions::new().connect_with(options.clone()).await.unwrap();
+    let direct = Store::from_pool(direct, Patience::default());
+    let (bed, proxy) = behind_proxy(options).await;
+    let other = direct.register_host("there", MINUTE).await.unwrap();
+    let run = bed.started().await;
+    proxy.next(Fault::HoldRequest);
+    let handing_back =
+        Transition { run: record(Status::Running, Driver::ClaimableAt(NOW)), ..first_step(run) };
+    let answer = bed.commit(handing_back).await;
+    assert!(matches!(answer, Err(Error::NotCommitted { fence: Fence(2) })), "{answer:?}");
+    // Settling is repeated until it is answered, and says the same each time.
+    let again = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+    assert_eq!(again, Settled { fence: Fence(2), last_sequence: 1, owned: true });
+
+    direct.retire_host(bed.host, NOW).await.unwrap();
+    assert!(direct.claim(other, 10, NOW).await.unwrap().contains(&(run, Fence(4))));
+    let answer = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await;
+    assert!(matches!(answer, Err(Error::NotOwner { current: Fence(4), .. })), "{answer:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_acceptance_is_asked_for_again_and_gives_one_run(_: PgPoolOptions, options: PgConnectOptions) {
+    let (bed, proxy) = behind_proxy(options).await;
+    for (fault, name) in [
+        (Fault::SwallowAnswer, None),
+        (Fault::SwallowAnswer, Some("a")),
+        (Fault::HoldRequest, None),
+        (Fault::HoldRequest, Some("b")),
+    ] {
+        let run = NewRun {
+            key: name.map(str::to_owned),
+            start: Some(Start {
+                host: bed.host,
+                events: vec![bed.started_event()],
+                run: record(Status::Running, Driver::Owner),
+            }),
+            ..bed.new_run()
+        };
+        proxy.next(fault);
+        assert_eq!(bed.store.accept(&run).await.unwrap(), Acceptance::New { previous: None });
+        if fault == Fault::HoldRequest {
+            proxy.deliver().await;
+        }
+        assert_eq!(bed.log_length(run.workflow_id).await, 1);
+        bed.commit(first_step(run.workflow_id)).await.unwrap();
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_terminated_backend_loses_no_commit_and_doubles_none(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .test_before_acquire(false)
+        .connect_with(options.clone())
+        .await
+        .unwrap();
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    let killer = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let killing = tokio::spawn(async move {
+        loop {
+            sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid()",
+            )
+            .execute(&killer)
+            .await
+            .unwrap();
+            tokio::time::sleep(Duration::from_millis(17)).await;
+        }
+    });
+    let (mut fence, mut sequence) = (NewRun::FIRST_FENCE, 1);
+    while sequence < 60 {
+        match bed.commit(step(run, fence, sequence)).await {
+            Ok(committed) => {
+                fence = committed.fence;
+                sequence += 1;
+            }
+            Err(Error::NotCommitted { fence: raised }) => fence = raised,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    killing.abort();
+    let _ = killing.await;
+    // A connection of the pool may still be a dead one.
+    while bed.store.ping().await.is_err() {}
+    while bed.store.load_run(run).await.is_err() {}
+    assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().last_sequence, 60);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn while_postgres_is_away_commits_are_unavailable(_: PgPoolOptions, options: PgConnectOptions) {
+    let bed = Bed::on(Store::from_pool(
+        PgPoolOptions::new().connect_with(options.clone()).await.unwrap(),
+        Patience::default(),
+    ))
+    .await;
+    let run = bed.started().await;
+    let nobody_there = PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(50))
+        .connect_lazy_with(options.host("127.0.0.1").port(1));
+    let away =
+        Store::from_pool(nobody_there, Patience { answer: MINUTE, outage: Duration::from_millis(100) });
+    let answer = away.commit(bed.host, first_step(run)).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+    let answer = away.accept(&bed.new_run()).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+    let settled = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+    assert_eq!(settled, Settled { fence: Fence(2), last_sequence: 1, owned: true });
+}

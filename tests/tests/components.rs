@@ -1,0 +1,147 @@
+//! Uploads, versions and what runs in flight keep of them.
+
+use aster_tests::{Client, Database, Host, Options, component};
+use serde_json::{Value, json};
+
+/// Two greetings, with time in between for an upload; then a failure that makes the first one's undo greet once more.
+const GREET: &str = r#"This module is test.greet.
+
+To greetTwice with name: Text, produce Json with IO. It performs io with Greeter and Hostile:
+
+  workflow:
+
+    step before:
+      Return Greeter.greet(name).
+      compensate:
+        Greeter.greet(name).
+
+    step pause:
+      Return Hostile.sleep(2500).
+
+    step after:
+      Return Greeter.greet(name).
+
+    step fail:
+      Return err of "on purpose".
+
+    timeout: 60 seconds.
+  .
+"#;
+
+fn digest_of(client: &Client, name: &str) -> Value {
+    client.get(&format!("/api/components/{name}")).expect(200).json()["activeDigest"].clone()
+}
+
+#[test]
+fn runs_in_flight_keep_what_they_pinned_also_for_their_compensations() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    host.push("hostile");
+    client.put("/api/components/greeter", &component("greeter-v1"));
+    let first = digest_of(client, "greeter");
+    host.deploy(GREET);
+    let start = || {
+        let answer = client.post("/api/definitions/greetTwice/runs", &json!("Ada")).expect(202).json();
+        answer["workflowId"].as_str().unwrap().to_owned()
+    };
+    let old = start();
+    while !client.log(&old).contains(&"STEP_STARTED pause".to_owned()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let uploaded = client.put("/api/components/greeter", &component("greeter-v2"));
+    assert!(matches!(uploaded.status, 200 | 201));
+    let second = digest_of(client, "greeter");
+    assert_ne!(first, second);
+    assert!(!client.log(&old).contains(&"STEP_COMPLETED pause".to_owned()), "the machine was too slow to tell");
+    let new = start();
+
+    for (id, digest) in [(old, first), (new, second)] {
+        assert_eq!(client.ended(&id)["status"], "COMPENSATED");
+        let events = client.events(&id);
+        let greetings: Vec<&Value> = events
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| &event["payload"])
+            .filter(|payload| payload["component"] == "greeter")
+            .collect();
+        assert_eq!(greetings.len(), 3, "before, after and the undo of before: {events:#}");
+        assert!(greetings.iter().all(|payload| payload["digest"] == digest), "{greetings:#?}");
+    }
+}
+
+#[test]
+fn a_version_that_breaks_a_deployed_definition_is_refused_with_what_breaks() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    host.push("hostile");
+    client.put("/api/components/greeter", &component("greeter-v1"));
+    host.deploy(GREET);
+    let before = digest_of(client, "greeter");
+    let refused = client.put("/api/components/greeter", &component("greeter-v3"));
+    assert_eq!(refused.status, 409, "{}", String::from_utf8_lossy(&refused.body));
+    let detail = refused.json().to_string();
+    assert!(detail.contains("greetTwice") && detail.contains("greet"), "{detail}");
+    assert_eq!(digest_of(client, "greeter"), before);
+
+    // Staged it does no harm.
+    let staged = client.put("/api/components/greeter?activate=false", &component("greeter-v3"));
+    assert!(matches!(staged.status, 200 | 201));
+    let digest = staged.json()["digest"].clone();
+    assert_eq!(client.post("/api/components/greeter/activate", &json!({"digest": digest})).status, 409);
+    assert_eq!(digest_of(client, "greeter"), before);
+    // What nothing pins can go, what is active can't.
+    let path = |digest: &Value| format!("/api/components/greeter/versions/{}", digest.as_str().unwrap());
+    assert_eq!(client.delete(&path(&digest)).status, 204);
+    assert_eq!(client.delete(&path(&before)).status, 409);
+}
+
+#[test]
+fn the_same_bytes_twice_are_one_version_and_an_older_one_can_be_activated_again() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    let first = client.put("/api/components/greeter", &component("greeter-v1")).expect(201).json();
+    let again = client.put("/api/components/greeter", &component("greeter-v1")).expect(200).json();
+    assert_eq!(first["digest"], again["digest"]);
+    assert_eq!(first["uploadedAt"], again["uploadedAt"]);
+    client.put("/api/components/greeter", &component("greeter-v2")).expect(201);
+    let known = client.get("/api/components/greeter").expect(200).json();
+    assert_eq!(known["versions"].as_array().map(Vec::len), Some(2), "{known:#}");
+    assert_ne!(known["activeDigest"], first["digest"]);
+    let activated = client.post("/api/components/greeter/activate", &json!({"digest": first["digest"]}));
+    assert!(matches!(activated.status, 200 | 204));
+    assert_eq!(digest_of(client, "greeter"), first["digest"]);
+
+    let path = format!("/api/components/greeter/versions/{}", first["digest"].as_str().unwrap());
+    let version = client.get(&path).expect(200).json();
+    assert!(version["wit"].as_str().unwrap().contains("greet"), "{version}");
+    let bytes = client.request("GET", &path, &[("Accept", "application/wasm")], &[]).unwrap().expect(200);
+    assert_eq!(bytes.body, component("greeter-v1"));
+}
+
+#[test]
+fn what_is_no_component_that_runs_here_is_refused_and_says_what_it_is() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    let whole = component("greeter-v1");
+    let core_module = b"\0asm\x01\0\0\0".to_vec();
+    let cases: [(&str, Vec<u8>, &str); 5] = [
+        ("empty", Vec::new(), "empty"),
+        ("nonsense", b"#!/bin/sh\necho hello\n".to_vec(), "not WebAssembly"),
+        ("core module", core_module, "core"),
+        ("cut off", whole[..whole.len() / 2].to_vec(), "cut off"),
+        ("unknown import", component("stranger"), "acme:secret/vault"),
+    ];
+    for (case, bytes, said) in cases {
+        let refused = client.put("/api/components/bad", &bytes);
+        let body = String::from_utf8_lossy(&refused.body).into_owned();
+        assert!((400..500).contains(&refused.status), "{case}: {} {body}", refused.status);
+        assert!(body.contains(said), "{case}: {body}");
+    }
+    assert_eq!(client.get("/api/components/bad").status, 404);
+    assert_eq!(client.put("/api/components/9%20lives", &whole).status, 400);
+}

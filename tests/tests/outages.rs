@@ -1,0 +1,111 @@
+//! A host and its Postgres, each of which may be gone for a while.
+
+use std::time::{Duration, Instant};
+
+use aster_postgres::Embedded;
+use aster_tests::ledger::{self, Ledger};
+use aster_tests::orders::{declined, order};
+use aster_tests::{Host, Options};
+use serde_json::{Value, json};
+
+/// A folder that the server's user can reach, whoever runs the test.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("aster-outage-").tempdir_in("/tmp").expect("a temporary folder can be made")
+}
+
+#[test]
+fn a_private_postgres_survives_the_death_of_its_host_and_its_own() {
+    let folder = folder();
+    let options = Options::data_dir(folder.path());
+    let mut host = Host::start(&options);
+    host.set_up();
+    ledger::seed(host.client(), "PROD-A", 100);
+    let first = host.client().post("/api/orders", &order("ORD-1")).expect(200).json();
+    host.kill();
+
+    // Its Postgres is an orphan now; the next host takes the folder and goes on.
+    let host = Host::start(&options);
+    let client = host.client();
+    let first = client.ended(first["workflowId"].as_str().unwrap());
+    assert_eq!(first["status"], "COMPLETED");
+
+    let pid_file = std::fs::read_to_string(folder.path().join("postgres/data/postmaster.pid"));
+    let pid: i32 = pid_file.expect("a postmaster runs").lines().next().unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the postmaster can be killed");
+
+    // Until it is back a submission is told so; then the same one is taken.
+    let began = Instant::now();
+    let second = loop {
+        let answer = client.post("/api/orders", &declined("ORD-2"));
+        if answer.status == 200 {
+            break answer.json();
+        }
+        assert_eq!(answer.status, 503, "{}", String::from_utf8_lossy(&answer.body));
+        assert!(answer.header("retry-after").is_some());
+        assert!(began.elapsed() < Duration::from_secs(60), "Postgres doesn't come back:\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let second = client.ended(second["workflowId"].as_str().unwrap());
+    assert_eq!(second["status"], "COMPENSATED");
+    Ledger::read(client).check(&[("PROD-A".to_owned(), 100)].into(), &[first, second]);
+}
+
+#[test]
+fn a_host_stops_in_order_and_its_postgres_with_it() {
+    let folder = folder();
+    let mut host = Host::start(&Options::data_dir(folder.path()));
+    assert_eq!(host.stop(), Some(0), "{}", host.log());
+    assert!(!folder.path().join("postgres/data/postmaster.pid").exists(), "Postgres still runs");
+}
+
+#[test]
+fn a_data_folder_or_a_port_that_another_host_uses_is_refused_by_name() {
+    let folder = folder();
+    let host = Host::start(&Options::data_dir(folder.path()));
+    let mut second = Host::spawn(&Options::data_dir(folder.path()));
+    assert_eq!(second.wait(Duration::from_secs(30)), Some(2));
+    assert!(second.log().contains("in use by another host"), "{}", second.log());
+
+    let listen = host.client().base().trim_start_matches("http://");
+    let elsewhere = self::folder();
+    let listen = listen.parse().ok();
+    let mut third = Host::spawn(&Options { listen, ..Options::data_dir(elsewhere.path()) });
+    assert_eq!(third.wait(Duration::from_secs(30)), Some(2));
+    assert!(third.log().contains("can't listen on"), "{}", third.log());
+    host.client().get("/readyz").expect(200);
+}
+
+#[test]
+fn without_its_database_a_host_answers_503_and_nothing_is_half_done() {
+    let folder = folder();
+    let start = || {
+        let options = aster_postgres::Options::new(folder.path().to_owned());
+        Embedded::start(options).expect("Postgres starts")
+    };
+    let postgres = start();
+    let host = Host::start(&Options::database(postgres.url()));
+    let client = host.client();
+    host.set_up();
+    ledger::seed(client, "PROD-A", 100);
+    postgres.stop();
+
+    let refused = client.post("/api/orders", &order("ORD-1"));
+    assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(client.get("/readyz").status, 503);
+    client.get("/healthz").expect(200);
+
+    let _postgres = start();
+    let began = Instant::now();
+    while client.get("/readyz").status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the host doesn't find its database again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let runs = client.get("/api/workflows").expect(200).json();
+    assert_eq!(runs["items"], json!([]), "a refused order left something behind");
+    let answer = client.post("/api/orders", &order("ORD-1")).expect(200).json();
+    let run: Value = client.ended(answer["workflowId"].as_str().unwrap());
+    assert_eq!(run["status"], "COMPLETED");
+    Ledger::read(client).check(&[("PROD-A".to_owned(), 100)].into(), &[run]);
+}
