@@ -38,10 +38,7 @@ fn main() -> Result<(), Failure> {
         .map_err(|error| format!("{}: {error}: run `cargo xtask build` first", path.display()))?
         .into();
 
-    println!(
-        "{:<28} {:>7} {:>10} {:>9} {:>9} {:>9}",
-        "", "threads", "calls/s", "us/call", "p50 us", "p99 us"
-    );
+    println!("{:<28} {:>7} {:>10} {:>9} {:>9} {:>9}", "", "threads", "calls/s", "cpu us", "p50 us", "p99 us");
     let mut rows = Vec::new();
     for (name, allocation) in [
         ("pool, tuned", Allocation::Pool),
@@ -66,6 +63,7 @@ fn main() -> Result<(), Failure> {
                 "per_second": whole.per_second().round(),
                 "p50_ms": whole.percentile(50) * 1e3,
                 "p99_ms": whole.percentile(99) * 1e3,
+                "cpu_us": whole.cpu_per_call() * 1e6,
                 "floor_per_second": floor.per_second().round(),
                 "ratio": (whole.per_second() / floor.per_second() * 1e3).round() / 1e3,
             }));
@@ -79,12 +77,19 @@ fn main() -> Result<(), Failure> {
 struct Measured {
     sorted: Vec<Duration>,
     elapsed: Duration,
-    threads: usize,
+    /// Of all threads, with the warm-up.
+    cpu: Duration,
+    calls_with_warm_up: usize,
 }
 
 impl Measured {
     fn per_second(&self) -> f64 {
         self.sorted.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// In seconds; unlike calls a second, not worse for what else the machine does.
+    fn cpu_per_call(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.calls_with_warm_up as f64
     }
 
     /// In seconds.
@@ -96,7 +101,7 @@ impl Measured {
         println!(
             "{name:<28} {threads:>7} {:>10.0} {:>9.1} {:>9.1} {:>9.1}",
             self.per_second(),
-            self.threads as f64 / self.per_second() * 1e6,
+            self.cpu_per_call() * 1e6,
             self.percentile(50) * 1e6,
             self.percentile(99) * 1e6,
         );
@@ -112,28 +117,44 @@ where
     F: Future<Output = Result<(), Failure>> + Send,
 {
     let began = Instant::now();
+    let cpu_before = cpu_time()?;
     let tasks: Vec<_> = (0..threads)
         .map(|_| {
             let call = call.clone();
             tokio::spawn(async move {
                 let mut taken = Vec::new();
+                let mut calls = 0;
                 while began.elapsed() < WARM_UP + MEASURE {
                     let start = Instant::now();
                     call().await?;
+                    calls += 1;
                     if began.elapsed() > WARM_UP {
                         taken.push(start.elapsed());
                     }
                 }
-                Ok::<_, Failure>(taken)
+                Ok::<_, Failure>((taken, calls))
             })
         })
         .collect();
     let mut sorted = Vec::new();
+    let mut calls_with_warm_up = 0;
     for task in tasks {
-        sorted.extend(task.await??);
+        let (taken, calls) = task.await??;
+        sorted.extend(taken);
+        calls_with_warm_up += calls;
     }
+    let cpu = cpu_time()?.saturating_sub(cpu_before);
     sorted.sort_unstable();
-    Ok(Measured { sorted, elapsed: MEASURE, threads })
+    Ok(Measured { sorted, elapsed: MEASURE, cpu, calls_with_warm_up })
+}
+
+/// What this process has used of the processors: the 14th and 15th fields of `/proc/self/stat` (proc(5)), in hundredths
+/// of a second.
+fn cpu_time() -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?.1;
+    let ticks = after_name.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    Ok(Duration::from_millis(ticks.sum::<Result<u64, _>>()? * 10))
 }
 
 async fn measure_calls(sandbox: &Sandbox, bytes: &Bytes, threads: usize) -> Result<Measured, Failure> {
