@@ -79,7 +79,6 @@ impl Submitter {
     /// Durable when it returns.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
         let Submission { tenant, definition, input, key } = submission;
-        let input = Arc::new(input);
         let input_digest = digest(&input);
         let mut resolved = self.registry.resolve(&tenant, &definition).await?;
         let mut tries = 1;
@@ -88,11 +87,12 @@ impl Submitter {
             if !mismatches.is_empty() {
                 return Err(Error::Input(mismatches));
             }
-            let used_key = agree(resolved.key(&input).map_err(Error::Key)?, key.clone())?;
+            let normal = Arc::new(resolved.normalize(input.clone()));
+            let used_key = agree(resolved.key(&normal).map_err(Error::Key)?, key.clone())?;
             let candidate = Candidate {
                 tenant: &tenant,
                 resolved: &resolved,
-                input: Arc::clone(&input),
+                input: normal,
                 input_digest,
                 key: used_key.clone(),
             };

@@ -190,6 +190,24 @@ fn an_order_that_makes_no_sense_fails_with_nothing_to_undo() {
 }
 
 #[test]
+fn what_an_order_may_leave_out_is_null_to_its_steps() {
+    let shop = Shop::open();
+    let mut order = order("ORD-007");
+    for optional in ["metadata", "paymentMethod", "shipTo"] {
+        order.as_object_mut().unwrap().remove(optional);
+    }
+    let run = shop.order(&order);
+    assert_eq!(run["status"], "COMPLETED", "{run}");
+    let kebab = json!({"order-id": "ORD-008", "customer-id": "C", "items": [
+        {"product-id": "PROD-A", "quantity": 1, "price": 1.5}]});
+    let answer = shop.client().post("/api/orders", &kebab).expect(200).json();
+    assert_eq!(answer["orderId"], "ORD-008");
+    let run = shop.client().ended(answer["workflowId"].as_str().unwrap());
+    assert_eq!(run["status"], "COMPLETED", "{run}");
+    assert_eq!(run["input"]["orderId"], "ORD-008");
+}
+
+#[test]
 fn a_corrected_order_takes_the_key_of_the_one_that_was_undone() {
     let shop = Shop::open();
     let first = shop.order(&declined("ORD-005"));

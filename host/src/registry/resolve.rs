@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aster_core::eval::{self, Env};
 use aster_core::id::{Digest, TenantId};
-use aster_core::wit::{Field, Mismatch, Type, check};
+use aster_core::wit::{Field, Mismatch, Type, check, normalize};
 use serde_json::Value;
 
 use super::{Error, Registry, Release, UNPOISONED, View};
@@ -37,6 +37,22 @@ impl Resolved {
                 let fields = several.iter().map(|(name, ty)| Field { name: name.clone(), ty: ty.clone() });
                 check(&Type::Record(fields.collect()), input, "input")
             }
+        }
+    }
+
+    /// An input that fits, as the workflow sees it: options that were left out are null, names are camelCase.
+    pub fn normalize(&self, input: Value) -> Value {
+        match (self.parameters.as_slice(), input) {
+            ([(_, ty)], input) => normalize(ty, input),
+            (several, Value::Object(mut values)) => {
+                for (name, ty) in several {
+                    if let Some(value) = values.get_mut(name) {
+                        *value = normalize(ty, value.take());
+                    }
+                }
+                Value::Object(values)
+            }
+            (_, input) => input,
         }
     }
 

@@ -10,10 +10,12 @@ pub mod check;
 pub mod fits;
 pub mod json;
 pub mod lookup;
+pub mod normal;
 
 pub use check::{Mismatch, check};
 pub use fits::{Break, fits};
 pub use lookup::LookupError;
+pub use normal::normalize;
 
 use serde::{Deserialize, Serialize};
 

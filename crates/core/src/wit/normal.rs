@@ -1,0 +1,124 @@
+//! The normal form of a JSON value that fits a type: what expressions of the language may rely on.
+
+use serde_json::Value;
+
+use super::{Type, json};
+
+/// `value` with every field of its records there and spelled in lowerCamelCase: an option that was left out is null.
+///
+/// What doesn't fit `ty` is left as it is; [`check`](super::check) says so.
+pub fn normalize(ty: &Type, value: Value) -> Value {
+    match (ty, value) {
+        (Type::Record(fields), Value::Object(mut given)) => {
+            let mut record = serde_json::Map::new();
+            for field in fields {
+                let name = json::camel(&field.name);
+                let found = given.remove(&name).or_else(|| given.remove(&field.name));
+                match (found, &field.ty) {
+                    (Some(value), ty) => record.insert(name, normalize(ty, value)),
+                    (None, Type::Option(_)) => record.insert(name, Value::Null),
+                    (None, _) => None,
+                };
+            }
+            record.append(&mut given);
+            Value::Object(record)
+        }
+        (Type::List(item), Value::Array(items)) => {
+            items.into_iter().map(|value| normalize(item, value)).collect()
+        }
+        (Type::Tuple(types), Value::Array(items)) if types.len() == items.len() => {
+            types.iter().zip(items).map(|(ty, value)| normalize(ty, value)).collect()
+        }
+        // Only a nested option wraps its value: `{"some": v}`.
+        (Type::Option(inner), value) if !value.is_null() => match (&**inner, value) {
+            (Type::Option(_), Value::Object(mut some)) if some.len() == 1 && some.contains_key("some") => {
+                let value = some.remove("some").unwrap_or_default();
+                Value::Object([("some".to_owned(), normalize(inner, value))].into_iter().collect())
+            }
+            (_, value) => normalize(inner, value),
+        },
+        (Type::Map(_, values), Value::Object(entries)) => {
+            entries.into_iter().map(|(key, value)| (key, normalize(values, value))).collect()
+        }
+        (Type::Map(keys, values), Value::Array(pairs)) => {
+            let pair = Type::Tuple(vec![(**keys).clone(), (**values).clone()]);
+            pairs.into_iter().map(|value| normalize(&pair, value)).collect()
+        }
+        (Type::Variant(cases), Value::Object(payload)) => {
+            let named = |name: &str| cases.iter().find(|case| json::spells(&case.name, name));
+            let payload = payload.into_iter().map(|(name, value)| match named(&name) {
+                Some(case) => {
+                    let ty = case.ty.as_ref().unwrap_or(&Type::Any);
+                    (json::camel(&case.name), normalize(ty, value))
+                }
+                None => (name, value),
+            });
+            Value::Object(payload.collect())
+        }
+        (Type::Result { ok, err }, Value::Object(payload)) => {
+            let payload = payload.into_iter().map(|(name, value)| {
+                let ty = if name == "ok" { ok } else { err };
+                let value = match ty {
+                    Some(ty) => normalize(ty, value),
+                    None => value,
+                };
+                (name, value)
+            });
+            Value::Object(payload.collect())
+        }
+        (_, value) => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{Case, Field, check};
+    use super::*;
+
+    fn record(fields: &[(&str, Type)]) -> Type {
+        let field = |(name, ty): &(&str, Type)| Field { name: (*name).to_owned(), ty: ty.clone() };
+        Type::Record(fields.iter().map(field).collect())
+    }
+
+    fn option(ty: Type) -> Type {
+        Type::Option(Box::new(ty))
+    }
+
+    #[track_caller]
+    fn assert_normal(ty: &Type, given: Value, normal: Value) {
+        assert_eq!(check(ty, &given, "it"), []);
+        assert_eq!(normalize(ty, given), normal);
+        assert_eq!(check(ty, &normal, "it"), []);
+        assert_eq!(normalize(ty, normal.clone()), normal);
+    }
+
+    #[test]
+    fn options_that_were_left_out_are_null_and_names_are_camel_case_at_any_depth() {
+        let item = record(&[("product-id", Type::String), ("note", option(Type::String))]);
+        let order = record(&[
+            ("order-id", Type::String),
+            ("items", Type::List(Box::new(item.clone()))),
+            ("by-name", Type::Map(Box::new(Type::String), Box::new(item.clone()))),
+            ("first", option(item.clone())),
+            ("maybe", option(option(item.clone()))),
+            ("how", Type::Variant(vec![Case { name: "by-post".into(), ty: Some(item.clone()) }])),
+            ("ship-to", option(Type::String)),
+        ]);
+        let short = json!({"product-id": "A"});
+        let whole = json!({"productId": "A", "note": null});
+        assert_normal(
+            &order,
+            json!({"order-id": "1", "items": [short], "byName": {"x-y": short}, "first": short,
+                "maybe": {"some": short}, "how": {"by-post": short}}),
+            json!({"orderId": "1", "items": [whole], "byName": {"x-y": whole}, "first": whole,
+                "maybe": {"some": whole}, "how": {"byPost": whole}, "shipTo": null}),
+        );
+    }
+
+    #[test]
+    fn what_has_no_type_stays_as_it_is() {
+        assert_normal(&Type::Any, json!({"a-b": [1, null]}), json!({"a-b": [1, null]}));
+    }
+}
