@@ -10,7 +10,7 @@ use clap::Args;
 /// Where the data folder is if nothing says otherwise.
 pub const DEFAULT_DATA_DIR: &str = ".aster";
 
-/// All that [`crate::serve::run`] needs to know.
+/// All that `serve::run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where REST is answered.

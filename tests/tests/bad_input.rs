@@ -73,8 +73,11 @@ fn orders_that_dont_fit_are_refused_with_the_place_where() {
     problem(&client.post("/api/orders", &nul), 400);
 
     let metrics = client.get("/api/workflows/metrics").expect(200).json();
-    assert_eq!(metrics, json!({"READY": 0, "RUNNING": 0, "COMPLETED": 0, "FAILED": 0, "COMPENSATING": 0,
-        "COMPENSATED": 0, "COMPENSATION_FAILED": 0}));
+    assert_eq!(
+        metrics,
+        json!({"READY": 0, "RUNNING": 0, "COMPLETED": 0, "FAILED": 0, "COMPENSATING": 0,
+        "COMPENSATED": 0, "COMPENSATION_FAILED": 0})
+    );
     let run = client.post("/api/orders", &order("ORD-1")).expect(200).json();
     assert_eq!(client.ended(run["workflowId"].as_str().unwrap())["status"], "COMPLETED");
 }

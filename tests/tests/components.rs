@@ -53,7 +53,10 @@ fn runs_in_flight_keep_what_they_pinned_also_for_their_compensations() {
     assert!(matches!(uploaded.status, 200 | 201));
     let second = digest_of(client, "greeter");
     assert_ne!(first, second);
-    assert!(!client.log(&old).contains(&"STEP_COMPLETED pause".to_owned()), "the machine was too slow to tell");
+    assert!(
+        !client.log(&old).contains(&"STEP_COMPLETED pause".to_owned()),
+        "the machine was too slow to tell"
+    );
     let new = start();
 
     for (id, digest) in [(old, first), (new, second)] {

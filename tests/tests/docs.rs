@@ -35,8 +35,10 @@ fn every_call_of_the_api_page_succeeds() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let components = components();
-    let environment =
-        [("ASTER_HOST", host.client().base()), ("ASTER_COMPONENTS", components.to_str().expect("a path in UTF-8"))];
+    let environment = [
+        ("ASTER_HOST", host.client().base()),
+        ("ASTER_COMPONENTS", components.to_str().expect("a path in UTF-8")),
+    ];
     let blocks = blocks("docs/API.md");
     assert!(blocks.len() > 20, "the page has lost its examples");
     for block in blocks {
@@ -48,8 +50,10 @@ fn every_call_of_the_api_page_succeeds() {
 #[test]
 fn the_quickstart_leads_to_an_own_component_and_workflow() {
     let parent = binary().parent().expect("a file has a folder").to_owned();
-    let folder = tempfile::Builder::new().prefix("quickstart-").tempdir_in(parent).expect("a folder can be made");
-    let data = tempfile::Builder::new().prefix("quickstart-").tempdir_in("/tmp").expect("a folder can be made");
+    let folder =
+        tempfile::Builder::new().prefix("quickstart-").tempdir_in(parent).expect("a folder can be made");
+    let data =
+        tempfile::Builder::new().prefix("quickstart-").tempdir_in("/tmp").expect("a folder can be made");
     fs::create_dir_all(folder.path().join("target/release")).expect("a folder can be made");
     symlink(binary(), folder.path().join("target/release/aster")).expect("a link can be made");
     symlink(components(), folder.path().join("target/components")).expect("a link can be made");
@@ -64,7 +68,10 @@ fn the_quickstart_leads_to_an_own_component_and_workflow() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("127.0.0.1:8080", &address)
-        .replace("serve --data-dir .aster", &format!("serve --listen {address} --data-dir {}", data.path().display()));
+        .replace(
+            "serve --data-dir .aster",
+            &format!("serve --listen {address} --data-dir {}", data.path().display()),
+        );
     assert!(script.contains("greetVisitor"), "the page has lost its example");
     // Whatever happens, the host doesn't outlive the test.
     let script = format!("trap 'kill $(cat aster.pid) 2>/dev/null || true; wait' EXIT\n{script}");

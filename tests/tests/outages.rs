@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 /// A folder that the server's user can reach, whoever runs the test.
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("aster-outage-").tempdir_in("/tmp").expect("a temporary folder can be made")
+    tempfile::Builder::new()
+        .prefix("aster-outage-")
+        .tempdir_in("/tmp")
+        .expect("a temporary folder can be made")
 }
 
 #[test]

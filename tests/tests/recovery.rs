@@ -93,7 +93,8 @@ fn check_crashes_at(point: &str) {
     for nth in [1, 4, 9] {
         let orders = orders(&format!("{point}-{nth}"));
         let mut accepted = BTreeMap::new();
-        let mut host = Host::start(&options(&database).environment("ASTER_CRASH_AT", &format!("{point}:{nth}")));
+        let mut host =
+            Host::start(&options(&database).environment("ASTER_CRASH_AT", &format!("{point}:{nth}")));
         for order in &orders {
             if let Some(id) = send(host.client(), order) {
                 accepted.insert(order["orderId"].as_str().unwrap().to_owned(), id);
@@ -169,7 +170,8 @@ fn hosts_killed_at_random_lose_nothing_and_repeat_nothing() {
                 .map(|orders| {
                     let client = client.clone();
                     scope.spawn(move || {
-                        let sent = orders.iter().map(|order| (order["orderId"].clone(), send(&client, order)));
+                        let sent =
+                            orders.iter().map(|order| (order["orderId"].clone(), send(&client, order)));
                         sent.collect::<Vec<_>>()
                     })
                 })

@@ -73,17 +73,18 @@ async fn claim(shared: &Arc<Shared>) -> Result<usize, store::Error> {
             *next_due = None;
         }
     }
-    let claimed = shared.store.claim(host, permits.len(), now).await?;
+    let claimed =
+        shared.store.claim(host, permits.len(), now).await.inspect_err(|error| shared.suspect(error))?;
     let count = claimed.len();
     for ((workflow_id, fence), permit) in claimed.into_iter().zip(permits) {
         let claimed = Claimed { host, workflow_id, fence };
-        tokio::spawn(begin(Arc::clone(shared), claimed, permit));
+        shared.spawn(workflow_id, go_on(Arc::clone(shared), claimed, permit));
     }
     Ok(count)
 }
 
-/// Folds a claimed run's log and goes on with it.
-async fn begin(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePermit) {
+/// Folds the log of a run that this host owns, and drives it from there.
+pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePermit) {
     let mut pause = Duration::from_millis(50);
     let (run, release) = loop {
         match load(&shared, claimed).await {
@@ -103,7 +104,7 @@ async fn begin(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePerm
     let (tenant, state) = run;
     let drive =
         Drive { shared: Arc::clone(&shared), host, fence, tenant, release, state: Arc::new(state), permit };
-    shared.spawn_with(drive, Some(Signal::HostLost));
+    Box::pin(drive.run(Some(Signal::HostLost))).await;
 }
 
 type Folded = ((TenantId, RunState), Arc<Release>);

@@ -1,7 +1,7 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
-//! [`Runner::start`] registers the host and begins two loops: [`lease`] renews the host's lease and with it the reading of
-//! the database's clock, [`claims`] takes runs that are due. A run under way is one task ([`drive`]); one that waits for an
+//! [`Runner::start`] registers the host and begins two loops: `lease` renews the host's lease and with it the reading of
+//! the database's clock, `claims` takes runs that are due. A run under way is one task (`drive`); one that waits for an
 //! instant is in the database only. Here are no SQL and no HTTP.
 
 mod attempt;
@@ -12,6 +12,7 @@ mod lease;
 mod turns;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,8 @@ struct Shared {
     due: Notify,
     /// The earliest instant at which this host knows that a run is due.
     next_due: Mutex<Option<Timestamp>>,
+    /// An answer of the database was lost: the host may own runs that it doesn't know of.
+    suspects_strays: AtomicBool,
     shutdown: watch::Sender<bool>,
 }
 
@@ -122,6 +125,7 @@ impl Runner {
             waiters: Mutex::default(),
             due: Notify::new(),
             next_due: Mutex::default(),
+            suspects_strays: AtomicBool::new(false),
             shutdown: watch::Sender::new(false),
         });
         tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
@@ -161,7 +165,7 @@ impl Runner {
             start: first.as_ref().map(|(_, start)| start.clone()),
         };
         crate::crash::point("before-accept");
-        let acceptance = shared.store.accept(&run).await?;
+        let acceptance = shared.store.accept(&run).await.inspect_err(|error| shared.suspect(error))?;
         let is_new = matches!(acceptance, Acceptance::New { .. });
         let started = is_new && first.is_some();
         if is_new {
@@ -169,15 +173,18 @@ impl Runner {
         }
         let workflow_id = state.accepted.workflow_id;
         match (first, slot) {
-            (Some((state, _)), Some((host, permit))) if is_new => shared.spawn(Drive {
-                shared: Arc::clone(shared),
-                host,
-                fence: NewRun::FIRST_FENCE,
-                tenant: tenant.clone(),
-                release: Arc::clone(release),
-                state: Arc::new(state),
-                permit,
-            }),
+            (Some((state, _)), Some((host, permit))) if is_new => {
+                let drive = Drive {
+                    shared: Arc::clone(shared),
+                    host,
+                    fence: NewRun::FIRST_FENCE,
+                    tenant: tenant.clone(),
+                    release: Arc::clone(release),
+                    state: Arc::new(state),
+                    permit,
+                };
+                shared.spawn(workflow_id, drive.run(None));
+            }
             _ if is_new => shared.wake_claims_at(now),
             _ => {}
         }
@@ -270,21 +277,27 @@ impl Shared {
         self.driving.lock().expect(UNPOISONED)
     }
 
-    /// Begins to drive a run whose first transition is committed.
-    fn spawn(self: &Arc<Self>, drive: Drive) {
-        self.spawn_with(drive, None);
-    }
-
-    fn spawn_with(self: &Arc<Self>, drive: Drive, first: Option<Signal>) {
-        let id = drive.state.accepted.workflow_id;
+    /// Lets `driving` go on as the task that drives the run, until a lost lease or a shutdown stops it.
+    fn spawn(self: &Arc<Self>, id: WorkflowId, driving: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::clone(self);
         // Locked until the handle is in: the task may end at once.
-        let mut driving = self.driving();
+        let mut tasks = self.driving();
         let task = tokio::spawn(async move {
-            Box::pin(drive.run(first)).await;
-            shared.driving().remove(&id);
+            driving.await;
+            let mut tasks = shared.driving();
+            // A run that was handed back may have been claimed again meanwhile: then the entry is another task's.
+            if tasks.get(&id).is_some_and(|task| task.id() == tokio::task::id()) {
+                tasks.remove(&id);
+            }
         });
-        driving.insert(id, task.abort_handle());
+        tasks.insert(id, task.abort_handle());
+    }
+
+    /// Remembers that an acceptance or a claim may have been done without our knowing.
+    fn suspect(&self, error: &store::Error) {
+        if matches!(error, store::Error::Unavailable { .. }) {
+            self.suspects_strays.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Interrupts every guest and forgets every run; nothing is told to the database.
