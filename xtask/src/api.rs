@@ -54,6 +54,25 @@ impl Api {
         workflow_id(&json(&self.call(request)?.context("the definition isn't deployed")?)?)
     }
 
+    /// Starts a run and returns its state when it is over.
+    pub(crate) fn run_to_end(&self, definition: &str, input: &Value) -> Result<Value> {
+        let request = Request::post(format!("{}/api/definitions/{definition}/runs", self.base))
+            .header("Content-Type", "application/json")
+            .header("Prefer", "wait=30")
+            .body(input.to_string().into_bytes())?;
+        json(&self.call(request)?.context("the definition isn't deployed")?)
+    }
+
+    /// How many commits the host has made for runs since its start: acceptances and transitions.
+    pub(crate) fn commits(&self) -> Result<u64> {
+        let request = Request::get(format!("{}/metrics", self.base)).body(Vec::new())?;
+        let text = self.call(request)?.context("`/metrics` isn't there")?;
+        let text = String::from_utf8(text).context("`/metrics` is no text")?;
+        let counts =
+            text.lines().filter_map(|line| line.strip_prefix("aster_commits_total{")?.split_once("} "));
+        counts.map(|(_, n)| n.parse::<u64>().context("a counter is no number")).sum()
+    }
+
     /// Starts a run by a trigger's path, and returns its id.
     pub(crate) fn trigger(&self, path: &str, input: &Value) -> Result<String> {
         workflow_id(&json(&self.send("POST", path, "application/json", input.to_string().as_bytes())?)?)
@@ -68,11 +87,6 @@ impl Api {
             Value::Array(events) => Ok(events),
             other => bail!("the events are no array: {other}"),
         }
-    }
-
-    /// How many runs are in which status.
-    pub(crate) fn metrics(&self) -> Result<Value> {
-        self.get_json("/api/workflows/metrics")
     }
 
     pub(crate) fn put_value(&self, component: &str, bucket: &str, key: &str, value: &str) -> Result<()> {

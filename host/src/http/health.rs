@@ -70,6 +70,7 @@ pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>
 pub(crate) async fn metrics(State(context): State<Context>, Tenant(tenant): Tenant) -> Response {
     let counts = tokio::time::timeout(PATIENCE, context.app.store.count_by_status(&tenant)).await;
     let counts = counts.ok().and_then(Result::ok);
-    let text = context.metrics.render(counts.as_ref().map(|counts| counts.as_slice()));
+    let text =
+        context.metrics.render(context.app.store.counters(), counts.as_ref().map(|counts| counts.as_slice()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

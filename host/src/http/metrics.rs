@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use aster_core::state::Status;
 
+use crate::store::Counters;
+
 /// What this process has counted since its start.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -23,14 +25,19 @@ impl Metrics {
     }
 
     /// `runs` are none where the database doesn't answer.
-    pub(crate) fn render(&self, runs: Option<&[(Status, u64)]>) -> String {
+    pub(crate) fn render(&self, commits: &Counters, runs: Option<&[(Status, u64)]>) -> String {
         let mut out = String::new();
         // Writing to a text can't fail.
-        let _ = self.write(&mut out, runs);
+        let _ = self.write(&mut out, commits, runs);
         out
     }
 
-    fn write(&self, out: &mut String, runs: Option<&[(Status, u64)]>) -> std::fmt::Result {
+    fn write(
+        &self,
+        out: &mut String,
+        commits: &Counters,
+        runs: Option<&[(Status, u64)]>,
+    ) -> std::fmt::Result {
         writeln!(out, "# HELP aster_database_up Whether the database answers.")?;
         writeln!(out, "# TYPE aster_database_up gauge")?;
         writeln!(out, "aster_database_up {}", u8::from(runs.is_some()))?;
@@ -41,6 +48,16 @@ impl Metrics {
                 writeln!(out, "aster_runs{{status=\"{status}\"}} {n}")?;
             }
         }
+        writeln!(
+            out,
+            "# HELP aster_commits_total What this host has committed for runs: acceptances, transitions."
+        )?;
+        writeln!(out, "# TYPE aster_commits_total counter")?;
+        writeln!(out, "aster_commits_total{{kind=\"acceptance\"}} {}", commits.acceptances())?;
+        writeln!(out, "aster_commits_total{{kind=\"transition\"}} {}", commits.transitions())?;
+        writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
+        writeln!(out, "# TYPE aster_commit_batches_total counter")?;
+        writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
         writeln!(
             out,
             "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
@@ -69,7 +86,7 @@ mod tests {
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
         }
-        insta::assert_snapshot!(metrics.render(Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
+        insta::assert_snapshot!(metrics.render(&Counters::default(), Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
         # HELP aster_database_up Whether the database answers.
         # TYPE aster_database_up gauge
         aster_database_up 1
@@ -77,11 +94,18 @@ mod tests {
         # TYPE aster_runs gauge
         aster_runs{status="READY"} 0
         aster_runs{status="RUNNING"} 2
+        # HELP aster_commits_total What this host has committed for runs: acceptances, transitions.
+        # TYPE aster_commits_total counter
+        aster_commits_total{kind="acceptance"} 0
+        aster_commits_total{kind="transition"} 0
+        # HELP aster_commit_batches_total Statements that carried the transitions.
+        # TYPE aster_commit_batches_total counter
+        aster_commit_batches_total 0
         # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's.
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
         "#);
-        assert!(metrics.render(None).contains("aster_database_up 0"));
+        assert!(metrics.render(&Counters::default(), None).contains("aster_database_up 0"));
     }
 }

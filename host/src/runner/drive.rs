@@ -10,7 +10,7 @@ use aster_core::id::{Fence, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Ending, Signal};
 use aster_core::state::RunState;
-use aster_core::transition::{Driver, Transition};
+use aster_core::transition::Transition;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, error, warn};
@@ -193,17 +193,7 @@ impl Drive {
                 },
             }
             self.state = Arc::new(reaction.state);
-            return match driver {
-                Driver::Owner => Flow::Go,
-                Driver::Nobody => {
-                    self.shared.tell_over(self.id());
-                    Flow::Stop
-                }
-                Driver::ClaimableAt(at) => {
-                    self.shared.wake_claims_at(at);
-                    Flow::Stop
-                }
-            };
+            return if self.shared.pass_on(self.id(), driver) { Flow::Go } else { Flow::Stop };
         }
     }
 

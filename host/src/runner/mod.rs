@@ -21,7 +21,7 @@ use aster_core::id::{Fence, TenantId, WorkflowId};
 use aster_core::saga::{self, Signal};
 use aster_core::state::{Accepted, RunState};
 use aster_core::time::Timestamp;
-use aster_core::transition::RunRecord;
+use aster_core::transition::{Driver, RunRecord};
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -173,7 +173,8 @@ impl Runner {
         }
         let workflow_id = state.accepted.workflow_id;
         match (first, slot) {
-            (Some((state, _)), Some((host, permit))) if is_new => {
+            _ if !is_new => {}
+            (Some((state, start)), Some((host, permit))) => {
                 let drive = Drive {
                     shared: Arc::clone(shared),
                     host,
@@ -183,10 +184,12 @@ impl Runner {
                     state: Arc::new(state),
                     permit,
                 };
-                shared.spawn(workflow_id, drive.run(None));
+                // A run without a step that is wanted is over already.
+                if shared.pass_on(workflow_id, start.run.driver) {
+                    shared.spawn(workflow_id, drive.run(None));
+                }
             }
-            _ if is_new => shared.wake_claims_at(now),
-            _ => {}
+            _ => shared.wake_claims_at(now),
         }
         Ok(Admitted { workflow_id, accepted_at: now, started, acceptance })
     }
@@ -317,6 +320,16 @@ impl Shared {
         if let Some(waiter) = waiter {
             waiter.send_replace(true);
         }
+    }
+
+    /// Tells who should know that a run isn't this host's to drive any more; true if it still is.
+    fn pass_on(&self, workflow_id: WorkflowId, driver: Driver) -> bool {
+        match driver {
+            Driver::Owner => return true,
+            Driver::Nobody => self.tell_over(workflow_id),
+            Driver::ClaimableAt(at) => self.wake_claims_at(at),
+        }
+        false
     }
 
     /// Lets the claim loop look at `at`.

@@ -79,7 +79,12 @@ impl Store {
         loop {
             match self.accept_once(run).await {
                 Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
-                answer => return answer,
+                answer => {
+                    if matches!(answer, Ok(Acceptance::New { .. })) {
+                        self.counters.add_acceptance();
+                    }
+                    return answer;
+                }
             }
         }
     }

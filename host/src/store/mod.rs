@@ -11,6 +11,7 @@
 mod accept;
 mod commit;
 mod components;
+mod counters;
 mod definitions;
 mod error;
 mod hosts;
@@ -21,6 +22,7 @@ mod runs;
 mod tests;
 mod writer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::time::Timestamp;
@@ -34,6 +36,7 @@ use tokio::time::timeout;
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::commit::{Committed, Settled};
 pub use self::components::{Component, ComponentVersion, Registered, Upload};
+pub use self::counters::Counters;
 pub use self::definitions::{Definition, DefinitionVersion, Deployed, NewDefinition};
 pub use self::error::Error;
 pub use self::hosts::HostId;
@@ -79,6 +82,7 @@ pub struct Store {
     pool: PgPool,
     writer: Writer,
     patience: Patience,
+    counters: Arc<Counters>,
 }
 
 impl Store {
@@ -108,7 +112,9 @@ impl Store {
     /// # Panics
     /// Outside a tokio runtime: the writer is a task.
     pub fn from_pool(pool: PgPool, patience: Patience) -> Self {
-        Self { writer: Writer::start(pool.clone(), patience), pool, patience }
+        let counters = Arc::<Counters>::default();
+        let writer = Writer::start(pool.clone(), patience, Arc::clone(&counters));
+        Self { writer, pool, patience, counters }
     }
 
     /// Brings the schema up to date. Several hosts may do so at once: all but one wait.
@@ -117,6 +123,11 @@ impl Store {
     /// The database is unreachable, or has migrations that this binary doesn't know or knows otherwise.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         sqlx::migrate!("../migrations").run(&self.pool).await
+    }
+
+    /// What this host has committed since its start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Whether Postgres answers.

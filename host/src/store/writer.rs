@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::commit::{Committed, Prepared, Refusal, send, settle};
 use super::error::Fault;
-use super::{Error, Patience, abandon, in_time, no_answer};
+use super::{Counters, Error, Patience, abandon, in_time, no_answer};
 
 /// Beyond this a batch gains little and delays who comes next: from 256 rows on Postgres is bound by rows.
 const MAX_BATCH: usize = 256;
@@ -49,9 +49,9 @@ impl Job {
 }
 
 impl Writer {
-    pub(super) fn start(pool: PgPool, patience: Patience) -> Self {
+    pub(super) fn start(pool: PgPool, patience: Patience, counters: Arc<Counters>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(WriterTask { pool, patience, jobs, connection: None }.run());
+        tokio::spawn(WriterTask { pool, patience, counters, jobs, connection: None }.run());
         Self { queue }
     }
 
@@ -66,6 +66,7 @@ impl Writer {
 struct WriterTask {
     pool: PgPool,
     patience: Patience,
+    counters: Arc<Counters>,
     jobs: mpsc::Receiver<Job>,
     /// Kept from batch to batch: the pool pings each connection that comes back to it.
     connection: Option<PoolConnection<Postgres>>,
@@ -106,6 +107,7 @@ impl WriterTask {
         while let Some(mut batch) = todo.pop() {
             match self.send(&batch).await {
                 Ok(refusals) if refusals.is_empty() => {
+                    self.counters.add_batch(batch.len());
                     for job in batch {
                         let committed = job.transition.committed();
                         job.answer(Ok(committed));

@@ -1,4 +1,5 @@
-//! How many orders a host carries: good orders by REST from many clients, until the last run is over.
+//! The five-step order through HTTP, from its submission to its end: how long one takes, how many a host carries, and
+//! how many commits each costs.
 //!
 //! Host and Postgres are as in production (release build, durable settings), on this machine together with the clients.
 
@@ -17,31 +18,31 @@ use crate::progress::Stages;
 use crate::workspace::Workspace;
 use crate::{build, output};
 
-/// Products are drawn in turn: with one, every order would wait for the same row.
-const PRODUCTS: u32 = 100;
-const DRAIN_PATIENCE: Duration = Duration::from_secs(120);
+/// Orders are spread over so many, so that few meet at the same row.
+const PRODUCTS: u32 = 1_000;
+const CONCURRENCY: [u32; 3] = [1, 16, 64];
+/// Sent before anything is measured: connections, caches and Postgres's plans are warm then.
+const WARM_UP: u32 = 200;
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
-    /// saga: how many orders are sent
-    #[arg(long, default_value_t = 10_000)]
+    /// saga: how many orders are sent at each concurrency
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     orders: u32,
-    /// saga: how many clients send them, one after the other each
-    #[arg(long, default_value_t = 32)]
-    clients: u32,
 }
 
+/// What came of the orders at one concurrency.
 struct Measured {
-    /// From the first order to the last answer.
-    accepting: Duration,
-    /// From the first order until no run is unfinished.
+    concurrency: u32,
+    /// From the first submission to the last end.
     all: Duration,
-    /// Of each order's answer, sorted.
-    answers: Vec<Duration>,
+    /// Of each order, from its submission to its end, sorted.
+    each: Vec<Duration>,
+    /// Of the host, meanwhile.
+    commits: u64,
 }
 
 pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
-    ensure!(load.orders > 0 && load.clients > 0, "there is nothing to measure without orders and clients");
     let mut stages = Stages::new();
     build::components(workspace, &mut stages)?;
     build::release_host(workspace, &mut stages)?;
@@ -57,84 +58,113 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     })?;
     stages.doing("components and workflows", || {
         demo::deploy(workspace, host.api())?;
-        stock(host.api(), load)
+        (0..PRODUCTS).try_for_each(|n| host.api().put_value("inventory", "stock", &product(n), "1000000"))
     })?;
-    let measured = stages.doing("orders", || measure(host.api(), load, &interrupt))?;
+    let next = AtomicU32::new(0);
+    stages.doing("warm-up", || measure(host.api(), &next, WARM_UP, 4, &interrupt))?;
+    let mut rows = Vec::new();
+    for concurrency in CONCURRENCY {
+        let what = format!("{} orders, {concurrency} at a time", load.orders);
+        rows.push(stages.doing(&what, || measure(host.api(), &next, load.orders, concurrency, &interrupt))?);
+    }
     drop(host);
     stages.finish("measured");
-    output::line(&report(load, &measured));
+    report(&rows).iter().for_each(|line| output::line(line));
     Ok(())
 }
 
-fn stock(api: &Api, load: &Load) -> Result<()> {
-    (0..PRODUCTS).try_for_each(|n| api.put_value("inventory", "stock", &product(n), &load.orders.to_string()))
-}
-
-fn measure(api: &Api, load: &Load, interrupt: &Interrupt) -> Result<Measured> {
-    let next = AtomicU32::new(0);
+/// Lets `concurrency` clients send `orders` orders, each waiting for the end of one before it sends the next.
+fn measure(
+    api: &Api,
+    next: &AtomicU32,
+    orders: u32,
+    concurrency: u32,
+    interrupt: &Interrupt,
+) -> Result<Measured> {
+    let last = next.load(Ordering::Relaxed) + orders;
+    let commits_before = api.commits()?;
     let start = Instant::now();
     let client = || -> Result<Vec<Duration>> {
-        let mut answers = Vec::new();
+        let mut each = Vec::new();
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            if n >= load.orders {
-                return Ok(answers);
+            if n >= last {
+                return Ok(each);
             }
             ensure!(!interrupt.has_come(), "interrupted");
             let sent = Instant::now();
-            api.trigger("/api/orders", &order(n))?;
-            answers.push(sent.elapsed());
+            let state = api.run_to_end("fulfillOrder", &order(n))?;
+            ensure!(state["status"] == "COMPLETED", "an order was not completed: {state}");
+            each.push(sent.elapsed());
         }
     };
-    let mut answers = thread::scope(|scope| -> Result<Vec<Duration>> {
-        let clients: Vec<_> = (0..load.clients).map(|_| scope.spawn(client)).collect();
-        let mut answers = Vec::new();
+    let each = thread::scope(|scope| -> Result<Vec<Duration>> {
+        let clients: Vec<_> = (0..concurrency).map(|_| scope.spawn(client)).collect();
+        let mut each = Vec::new();
         for client in clients {
-            answers.extend(client.join().expect("a client returns its errors")?);
+            each.extend(client.join().expect("a client returns its errors")?);
         }
-        Ok(answers)
-    })?;
-    let accepting = start.elapsed();
-    wait_until_drained(api, load, interrupt)?;
-    answers.sort_unstable();
-    Ok(Measured { accepting, all: start.elapsed(), answers })
+        Ok(each)
+    });
+    let all = start.elapsed();
+    next.store(last, Ordering::Relaxed);
+    let mut each = each?;
+    each.sort_unstable();
+    Ok(Measured { concurrency, all, each, commits: api.commits()? - commits_before })
 }
 
-fn wait_until_drained(api: &Api, load: &Load, interrupt: &Interrupt) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        let counts = api.metrics()?;
-        let count = |status: &str| counts[status].as_u64().unwrap_or(0);
-        if ["READY", "RUNNING", "COMPENSATING"].into_iter().map(count).sum::<u64>() == 0 {
-            let completed = count("COMPLETED");
-            ensure!(
-                completed == u64::from(load.orders),
-                "of {} orders, {completed} were completed",
-                load.orders
-            );
-            return Ok(());
-        }
-        ensure!(!interrupt.has_come(), "interrupted");
-        ensure!(start.elapsed() < DRAIN_PATIENCE, "runs are unfinished after {DRAIN_PATIENCE:?}: {counts}");
-        thread::sleep(Duration::from_millis(20));
+impl Measured {
+    fn runs(&self) -> f64 {
+        f64::from(u32::try_from(self.each.len()).unwrap_or(u32::MAX))
+    }
+
+    fn percentile_ms(&self, percent: usize) -> f64 {
+        let index = (self.each.len() * percent / 100).min(self.each.len() - 1);
+        rounded(self.each[index].as_secs_f64() * 1_000.0)
+    }
+
+    fn commits_per_run(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let commits = self.commits as f64;
+        rounded(commits / self.runs())
+    }
+
+    fn row(&self) -> Value {
+        json!({
+            "name": "order",
+            "concurrency": self.concurrency,
+            "per_second": (self.runs() / self.all.as_secs_f64()).round(),
+            "p50_ms": self.percentile_ms(50),
+            "p99_ms": self.percentile_ms(99),
+            "commits_per_run": self.commits_per_run(),
+        })
     }
 }
 
-fn report(load: &Load, measured: &Measured) -> String {
-    let per_second = |time: Duration| f64::from(load.orders) / time.as_secs_f64();
-    let percentile = |percent: usize| {
-        let index = (measured.answers.len() * percent / 100).min(measured.answers.len() - 1);
-        measured.answers[index].as_secs_f64() * 1_000.0
-    };
-    format!(
-        "saga: {} orders from {} clients: accepted {:.0}/s, completed {:.0}/s; answers p50 {:.1} ms, p99 {:.1} ms",
-        load.orders,
-        load.clients,
-        per_second(measured.accepting),
-        per_second(measured.all),
-        percentile(50),
-        percentile(99)
-    )
+/// A table for people, and as its last line the same for programs.
+fn report(rows: &[Measured]) -> Vec<String> {
+    let rows: Vec<Value> = rows.iter().map(Measured::row).collect();
+    let mut lines = vec![format!(
+        "{:<8} {:>11} {:>8} {:>8} {:>8} {:>12}",
+        "workflow", "concurrency", "runs/s", "p50 ms", "p99 ms", "commits/run"
+    )];
+    for row in &rows {
+        lines.push(format!(
+            "{:<8} {:>11} {:>8} {:>8} {:>8} {:>12}",
+            row["name"].as_str().unwrap_or_default(),
+            row["concurrency"].to_string(),
+            row["per_second"].to_string(),
+            row["p50_ms"].to_string(),
+            row["p99_ms"].to_string(),
+            row["commits_per_run"].to_string(),
+        ));
+    }
+    lines.push(json!({ "bench": "saga", "rows": rows }).to_string());
+    lines
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 fn order(n: u32) -> Value {
@@ -156,13 +186,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_has_rates_and_percentiles() {
-        let load = Load { orders: 100, clients: 4 };
-        let answers = (1..=100).map(Duration::from_millis).collect();
-        let measured = Measured { accepting: Duration::from_secs(1), all: Duration::from_secs(2), answers };
+    fn the_report_is_a_table_and_ends_with_the_same_as_json() {
+        let each = (1..=100).map(Duration::from_millis).collect();
+        let measured = Measured { concurrency: 4, all: Duration::from_secs(2), each, commits: 600 };
+        let report = report(&[measured]);
+        assert_eq!(report.len(), 3);
+        let last: Value = serde_json::from_str(&report[2]).expect("the last line is JSON");
         assert_eq!(
-            report(&load, &measured),
-            "saga: 100 orders from 4 clients: accepted 100/s, completed 50/s; answers p50 51.0 ms, p99 100.0 ms"
+            last,
+            json!({"bench": "saga", "rows": [{"name": "order", "concurrency": 4, "per_second": 50.0,
+                "p50_ms": 51.0, "p99_ms": 100.0, "commits_per_run": 6.0}]})
         );
     }
 }
