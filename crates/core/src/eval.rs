@@ -6,11 +6,21 @@
 //!
 //! Expressions are total: whatever can't be computed is a [`Failure`] of the step, never a panic.
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 use crate::event::{Failure, FailureCode};
 use crate::plan::{BinaryOp, Call, Expr, Plan, Statement};
 use crate::state::RunState;
+
+/// What one evaluation may build or copy, in bytes of the values, the calls' answers among them: a text that doubles
+/// itself thirty times would end the host.
+pub const MAX_BUILT_BYTES: usize = 16 << 20;
+
+/// Calls that one attempt may make. The body is computed anew for each, so this bounds that work, too.
+pub const MAX_CALLS: u32 = 256;
+
+/// How deep values may be nested: what is stored must be read back, and readers of JSON stop at 128 levels.
+pub const MAX_DEPTH: usize = 64;
 
 /// What a body ended in, or waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +73,7 @@ impl<'a> Env<'a> {
 
 /// Computes `body`, given the answers to its first calls.
 pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &[Result<Value, Failure>]) -> Progress<'p> {
-    let mut frame = Frame { env, answers, calls_made: 0, locals: Vec::new() };
+    let mut frame = Frame::new(env, answers);
     match frame.block(body) {
         Ok(Some(value)) => Progress::Returned(value),
         Ok(None) => Progress::Returned(Value::Null),
@@ -77,7 +87,7 @@ pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &[Result<Value, Fai
 /// # Errors
 /// It can't be computed; also if there is a call in it, which a checked plan hasn't.
 pub fn pure(expr: &Expr, env: Env<'_>) -> Result<Value, Failure> {
-    let mut frame = Frame { env, answers: &[], calls_made: 0, locals: Vec::new() };
+    let mut frame = Frame::new(env, &[]);
     frame.expr(expr).map_err(|stop| match stop {
         Stop::Failed(failure) => failure,
         Stop::Call(pending) => type_error(format!("`{}` can't be called here", pending.call.function)),
@@ -90,6 +100,7 @@ struct Frame<'a> {
     calls_made: u32,
     /// Inner blocks push behind outer ones and are cut off at their end.
     locals: Vec<(String, Value)>,
+    built_bytes: usize,
 }
 
 /// Why a computation doesn't go on.
@@ -104,7 +115,11 @@ impl From<Failure> for Stop<'_> {
     }
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    fn new(env: Env<'a>, answers: &'a [Result<Value, Failure>]) -> Self {
+        Self { env, answers, calls_made: 0, locals: Vec::new(), built_bytes: 0 }
+    }
+
     /// The returned value, if the block returns.
     fn block<'p>(&mut self, statements: &'p [Statement]) -> Result<Option<Value>, Stop<'p>> {
         let outer = self.locals.len();
@@ -143,18 +158,22 @@ impl Frame<'_> {
             Expr::Text(parts) => {
                 let mut text = String::new();
                 for part in parts {
+                    if text.len() > MAX_BUILT_BYTES {
+                        break;
+                    }
                     match self.expr(part)? {
                         Value::String(part) => text.push_str(&part),
                         other => text.push_str(&other.to_string()),
                     }
                 }
-                Value::String(text)
+                self.built(Value::String(text))?
             }
-            Expr::Parameter(name) => self.env.parameter(name).clone(),
-            Expr::Step(name) => self.env.step(name).clone(),
+            Expr::Parameter(name) => self.built(self.env.parameter(name).clone())?,
+            Expr::Step(name) => self.built(self.env.step(name).clone())?,
             Expr::Local(name) => {
                 let local = self.locals.iter().rev().find(|(local, _)| local == name);
-                local.map(|(_, value)| value.clone()).unwrap_or(Value::Null)
+                let value = local.map(|(_, value)| value.clone()).unwrap_or(Value::Null);
+                self.built(value)?
             }
             Expr::Field(of, name) => self.field(of, name)?,
             Expr::Index(of, index) => {
@@ -164,14 +183,14 @@ impl Frame<'_> {
             }
             Expr::List(items) => {
                 let items: Result<Vec<Value>, _> = items.iter().map(|item| self.expr(item)).collect();
-                Value::Array(items?)
+                self.nested(Value::Array(items?))?
             }
             Expr::Record(fields) => {
                 let mut record = serde_json::Map::new();
                 for (name, value) in fields {
                     record.insert(name.clone(), self.expr(value)?);
                 }
-                Value::Object(record)
+                self.nested(Value::Object(record))?
             }
             Expr::Not(of) => Value::Bool(!self.truth(of, "`not`")?),
             Expr::Negate(of) => negate(self.expr(of)?)?,
@@ -183,7 +202,8 @@ impl Frame<'_> {
     /// Paths are walked by reference, so that a field of a large value doesn't copy the value.
     fn field<'p>(&mut self, of: &'p Expr, name: &str) -> Result<Value, Stop<'p>> {
         if let Some(value) = self.place(of)? {
-            return Ok(field_of(value, name)?.clone());
+            let value = field_of(value, name)?.clone();
+            return Ok(self.built(value)?);
         }
         let value = self.expr(of)?;
         Ok(field_of(&value, name)?.clone())
@@ -213,17 +233,38 @@ impl Frame<'_> {
             _ => {
                 let a = self.expr(a)?;
                 let b = self.expr(b)?;
-                Ok(operate(op, &a, &b)?)
+                let value = operate(op, &a, &b)?;
+                Ok(self.built(value)?)
             }
         }
+    }
+
+    /// Counts a value that was made or copied here against what one evaluation may make.
+    fn built(&mut self, value: Value) -> Result<Value, Failure> {
+        self.built_bytes = self.built_bytes.saturating_add(size(&value));
+        if self.built_bytes > MAX_BUILT_BYTES {
+            return Err(type_error(format!("the values of the step take more than {MAX_BUILT_BYTES} bytes")));
+        }
+        Ok(value)
+    }
+
+    /// The same for a value around others, which may be one level too deep.
+    fn nested(&mut self, value: Value) -> Result<Value, Failure> {
+        if is_too_deep(&value) {
+            return Err(type_error(format!("a value is nested deeper than {MAX_DEPTH} levels")));
+        }
+        self.built(value)
     }
 
     fn call<'p>(&mut self, call: &'p Call) -> Result<Value, Stop<'p>> {
         let args: Result<Vec<Value>, _> = call.args.iter().map(|arg| self.expr(arg)).collect();
         let args = args?;
         self.calls_made += 1;
+        if self.calls_made > MAX_CALLS {
+            return Err(type_error(format!("the step makes more than {MAX_CALLS} calls")).into());
+        }
         match self.answers.get(self.calls_made as usize - 1) {
-            Some(Ok(value)) => Ok(value.clone()),
+            Some(Ok(value)) => Ok(self.built(value.clone())?),
             Some(Err(failure)) => Err(failure.clone().into()),
             None => Err(Stop::Call(PendingCall { call, number: self.calls_made, args })),
         }
@@ -233,8 +274,35 @@ impl Frame<'_> {
 fn returned_error(error: Value) -> Failure {
     match error {
         Value::String(message) => Failure::new(FailureCode::Error, message),
-        other => Failure { code: FailureCode::Error, message: other.to_string(), detail: Some(other) },
+        other => {
+            Failure { detail: Some(other.clone()), ..Failure::new(FailureCode::Error, other.to_string()) }
+        }
     }
+}
+
+/// How much a value takes, roughly: each part of it, and its texts.
+fn size(value: &Value) -> usize {
+    let part = std::mem::size_of::<Value>();
+    part + match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| part + name.len() + size(value)).sum(),
+    }
+}
+
+/// Whether a value is nested deeper than [`MAX_DEPTH`]; looks no deeper than that.
+pub fn is_too_deep(value: &Value) -> bool {
+    fn deeper_than(levels: usize, value: &Value) -> bool {
+        match value {
+            Value::Array(items) => levels == 0 || items.iter().any(|value| deeper_than(levels - 1, value)),
+            Value::Object(fields) => {
+                levels == 0 || fields.values().any(|value| deeper_than(levels - 1, value))
+            }
+            _ => false,
+        }
+    }
+    deeper_than(MAX_DEPTH, value)
 }
 
 /// A path through null is null; a field missing from a record that is there is an error. Fields are found by their words,
@@ -280,6 +348,12 @@ fn operate(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Failure> {
         BinaryOp::Ne => return Ok((!equal(a, b)).into()),
         _ => {}
     }
+    if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
+        return match (a, b) {
+            (Number::Integer(a), Number::Integer(b)) => integers(op, a, b),
+            (a, b) => floats(op, a.as_f64(), b.as_f64()),
+        };
+    }
     match (a, b) {
         (Value::String(a), Value::String(b)) => match op {
             BinaryOp::Add => Ok(Value::String(format!("{a}{b}"))),
@@ -289,10 +363,6 @@ fn operate(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Failure> {
             BinaryOp::Ge => Ok((a >= b).into()),
             _ => Err(type_error(format!("`{symbol}` of two texts"))),
         },
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => integers(op, a, b),
-            _ => floats(op, a, b),
-        },
         (Value::Array(a), Value::Array(b)) if op == BinaryOp::Add => {
             Ok(Value::Array(a.iter().chain(b).cloned().collect()))
         }
@@ -300,41 +370,42 @@ fn operate(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Failure> {
     }
 }
 
-fn integers(op: BinaryOp, a: i64, b: i64) -> Result<Value, Failure> {
-    let overflow = || type_error(format!("`{a} {} {b}` overflows a 64-bit integer", symbol(op)));
-    Ok(match op {
-        BinaryOp::Add => a.checked_add(b).ok_or_else(overflow)?.into(),
-        BinaryOp::Sub => a.checked_sub(b).ok_or_else(overflow)?.into(),
-        BinaryOp::Mul => a.checked_mul(b).ok_or_else(overflow)?.into(),
-        BinaryOp::Div if b == 0 => return Err(type_error(format!("`{a} / 0`: division by zero"))),
-        BinaryOp::Div => a.checked_div(b).ok_or_else(overflow)?.into(),
-        BinaryOp::Lt => (a < b).into(),
-        BinaryOp::Le => (a <= b).into(),
-        BinaryOp::Gt => (a > b).into(),
-        BinaryOp::Ge => (a >= b).into(),
-        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::And | BinaryOp::Or => unreachable_op(op)?,
-    })
-}
-
-fn floats(op: BinaryOp, a: &Number, b: &Number) -> Result<Value, Failure> {
-    let (Some(x), Some(y)) = (a.as_f64(), b.as_f64()) else {
-        return Err(type_error(format!("`{a} {} {b}` has a number that is out of range", symbol(op))));
-    };
+fn integers(op: BinaryOp, a: i128, b: i128) -> Result<Value, Failure> {
     let number = match op {
-        BinaryOp::Add => x + y,
-        BinaryOp::Sub => x - y,
-        BinaryOp::Mul => x * y,
-        BinaryOp::Div if y == 0.0 => return Err(type_error(format!("`{a} / {b}`: division by zero"))),
-        BinaryOp::Div => x / y,
-        BinaryOp::Lt => return Ok((x < y).into()),
-        BinaryOp::Le => return Ok((x <= y).into()),
-        BinaryOp::Gt => return Ok((x > y).into()),
-        BinaryOp::Ge => return Ok((x >= y).into()),
+        BinaryOp::Add => a + b,
+        BinaryOp::Sub => a - b,
+        // Both are below 2^64, so that the product may be beyond an i128, but not far.
+        BinaryOp::Mul => a.saturating_mul(b),
+        BinaryOp::Div if b == 0 => return Err(type_error(format!("`{a} / 0`: division by zero"))),
+        BinaryOp::Div => a / b,
+        BinaryOp::Lt => return Ok((a < b).into()),
+        BinaryOp::Le => return Ok((a <= b).into()),
+        BinaryOp::Gt => return Ok((a > b).into()),
+        BinaryOp::Ge => return Ok((a >= b).into()),
         BinaryOp::Eq | BinaryOp::Ne | BinaryOp::And | BinaryOp::Or => return unreachable_op(op),
     };
-    Number::from_f64(number)
-        .map(Value::Number)
-        .ok_or_else(|| type_error(format!("`{a} {} {b}` is too large for a number", symbol(op))))
+    let overflow = |_| type_error(format!("`{a} {} {b}` overflows a 64-bit integer", symbol(op)));
+    Ok(i64::try_from(number).map_err(overflow)?.into())
+}
+
+fn floats(op: BinaryOp, a: f64, b: f64) -> Result<Value, Failure> {
+    let number = match op {
+        BinaryOp::Add => a + b,
+        BinaryOp::Sub => a - b,
+        BinaryOp::Mul => a * b,
+        BinaryOp::Div if b == 0.0 => return Err(type_error(format!("`{a} / {b}`: division by zero"))),
+        BinaryOp::Div => a / b,
+        BinaryOp::Lt => return Ok((a < b).into()),
+        BinaryOp::Le => return Ok((a <= b).into()),
+        BinaryOp::Gt => return Ok((a > b).into()),
+        BinaryOp::Ge => return Ok((a >= b).into()),
+        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::And | BinaryOp::Or => return unreachable_op(op),
+    };
+    float(number).ok_or_else(|| type_error(format!("`{a} {} {b}` is too large for a number", symbol(op))))
+}
+
+fn float(number: f64) -> Option<Value> {
+    serde_json::Number::from_f64(number).map(Value::Number)
 }
 
 /// These operators are computed before numbers are looked at.
@@ -344,11 +415,13 @@ fn unreachable_op(op: BinaryOp) -> Result<Value, Failure> {
 
 /// Numbers are equal by value (`1 == 1.0`), at any depth.
 fn equal(a: &Value, b: &Value) -> bool {
+    if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
+        return match (a, b) {
+            (Number::Integer(a), Number::Integer(b)) => a == b,
+            (a, b) => a.as_f64() == b.as_f64(),
+        };
+    }
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => a == b,
-            _ => a.as_f64() == b.as_f64(),
-        },
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| equal(a, b)))
@@ -358,17 +431,43 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 fn negate(value: Value) -> Result<Value, Failure> {
-    let Value::Number(number) = &value else {
-        return Err(type_error(format!("`-` of {}", kind(&value))));
-    };
-    if let Some(integer) = number.as_i64() {
-        let negated = integer.checked_neg();
-        return negated
-            .map(Value::from)
-            .ok_or_else(|| type_error(format!("`-{integer}` overflows a 64-bit integer")));
+    match Number::of(&value) {
+        Some(Number::Integer(integer)) => {
+            let overflow = |_| type_error(format!("`-{integer}` overflows a 64-bit integer"));
+            Ok(i64::try_from(-integer).map_err(overflow)?.into())
+        }
+        Some(Number::Float(number)) => float(-number).ok_or_else(|| type_error("`-` of no number")),
+        None => Err(type_error(format!("`-` of {}", kind(&value)))),
     }
-    let float = number.as_f64().and_then(|float| Number::from_f64(-float));
-    float.map(Value::Number).ok_or_else(|| type_error(format!("`-{number}` is out of range")))
+}
+
+/// What the operators take for a number. A component's `u64` may be beyond the language's integers; what is computed of it
+/// may not.
+#[derive(Clone, Copy)]
+enum Number {
+    Integer(i128),
+    Float(f64),
+}
+
+impl Number {
+    fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(integer), _) => Some(Self::Integer(integer.into())),
+                (None, Some(integer)) => Some(Self::Integer(integer.into())),
+                (None, None) => number.as_f64().map(Self::Float),
+            },
+            _ => None,
+        }
+    }
+
+    fn as_f64(self) -> f64 {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "that is what a float is for")]
+            Self::Integer(integer) => integer as f64,
+            Self::Float(number) => number,
+        }
+    }
 }
 
 fn symbol(op: BinaryOp) -> &'static str {
@@ -401,4 +500,109 @@ fn kind(value: &Value) -> &'static str {
 
 fn type_error(message: impl Into<String>) -> Failure {
     Failure::new(FailureCode::Type, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::{Capabilities, PLAN_FORMAT, Type};
+
+    fn empty_plan() -> Plan {
+        Plan {
+            format: PLAN_FORMAT,
+            name: "test.empty".into(),
+            parameters: Vec::new(),
+            result: Type::Json,
+            capabilities: Capabilities::Any,
+            timeout_ms: None,
+            retry: None,
+            fuel: None,
+            trigger: None,
+            steps: Vec::new(),
+        }
+    }
+
+    fn call(name: &str, args: Vec<Expr>) -> Expr {
+        let call = Call { capability: "C".into(), interface: None, function: name.into(), args, line: 1 };
+        Expr::Call(call)
+    }
+
+    #[test]
+    fn a_body_asks_for_its_calls_one_by_one_and_uses_their_answers() {
+        let plan = empty_plan();
+        let env = Env::of_input(&plan, &Value::Null);
+        let body = [Statement::Return { err: false, value: call("outer", vec![call("inner", Vec::new())]) }];
+        let mut answers = Vec::new();
+        let mut asked = Vec::new();
+        loop {
+            match run(&body, env, &answers) {
+                Progress::Call(pending) => {
+                    asked.push((pending.call.function.clone(), pending.number, pending.args));
+                    answers.push(Ok(json!(asked.len())));
+                }
+                ended => {
+                    assert_eq!(ended, Progress::Returned(json!(2)));
+                    break;
+                }
+            }
+        }
+        assert_eq!(asked, [("inner".into(), 1, vec![]), ("outer".into(), 2, vec![json!(1)])]);
+    }
+
+    #[test]
+    fn an_err_ends_the_body_where_it_is_answered() {
+        let plan = empty_plan();
+        let failure = Failure::new(FailureCode::Error, "no");
+        let body = [
+            Statement::Let { name: "a".into(), value: call("f", Vec::new()) },
+            Statement::Return { err: false, value: call("g", Vec::new()) },
+        ];
+        let ended = run(&body, Env::of_input(&plan, &Value::Null), &[Err(failure.clone())]);
+        assert_eq!(ended, Progress::Failed(failure));
+    }
+
+    #[test]
+    fn what_doubles_itself_again_and_again_fails_before_it_fills_the_memory() {
+        let plan = empty_plan();
+        let double = |name: &str, of: &str| Statement::Let {
+            name: name.into(),
+            value: Expr::Text(vec![Expr::Local(of.into()), Expr::Local(of.into())]),
+        };
+        let mut body = vec![Statement::Let { name: "v0".into(), value: Expr::Literal(json!("ten bytes.")) }];
+        body.extend((0..60).map(|n| double(&format!("v{}", n + 1), &format!("v{n}"))));
+        let ended = run(&body, Env::of_input(&plan, &Value::Null), &[]);
+        let Progress::Failed(failure) = ended else { panic!("{ended:?}") };
+        assert_eq!(failure.code, FailureCode::Type);
+        assert!(failure.message.contains("take more than"), "{}", failure.message);
+    }
+
+    #[test]
+    fn integers_are_exact_and_what_leaves_64_bits_fails() {
+        let compute = |op, a: Value, b: Value| operate(op, &a, &b);
+        let large = 9_007_199_254_740_993_i64;
+        assert_eq!(compute(BinaryOp::Add, json!(large - 2), json!(2)), Ok(json!(large)));
+        assert_eq!(compute(BinaryOp::Eq, json!(large), json!(large - 1)), Ok(json!(false)));
+        assert_eq!(compute(BinaryOp::Lt, json!(i64::MAX), json!(u64::MAX)), Ok(json!(true)));
+        for (a, b) in [(json!(u64::MAX), json!(0)), (json!(i64::MAX), json!(1)), (json!(i64::MIN), json!(-1))]
+        {
+            let failure = compute(BinaryOp::Add, a, b).expect_err("it overflows");
+            assert!(failure.message.contains("overflows"), "{}", failure.message);
+        }
+        assert!(compute(BinaryOp::Div, json!(i64::MIN), json!(-1)).is_err());
+        assert!(compute(BinaryOp::Mul, json!(u64::MAX), json!(u64::MAX)).is_err());
+        assert_eq!(compute(BinaryOp::Eq, json!("5"), json!(5)), Ok(json!(false)));
+        assert!(compute(BinaryOp::Add, json!("5"), json!(6)).is_err());
+    }
+
+    #[test]
+    fn depth_is_counted_by_levels() {
+        let nested = |levels: usize| (1..levels).fold(json!([]), |inner, _| json!([inner]));
+        assert!(!is_too_deep(&nested(MAX_DEPTH)));
+        assert!(is_too_deep(&nested(MAX_DEPTH + 1)));
+        assert!(!is_too_deep(&Arc::new(json!({"a": [1, {"b": null}]}))));
+    }
 }

@@ -213,8 +213,16 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Longest message, in characters; longer ones are cut, for they are shown in lists and logs.
+    pub const MAX_MESSAGE: usize = 4_000;
+
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(Self::MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { code, message, detail: None }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Plan {
     /// From acceptance, in wall-clock time; none: the host's default.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// For steps and compensations without a `retry` block of their own.
+    /// For steps without a `retry` block of their own; compensations have their own default.
     #[serde(default)]
     pub retry: Option<Retry>,
     /// Fuel of each step that sets none itself; none: the host's default.

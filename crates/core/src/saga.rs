@@ -365,16 +365,18 @@ fn host_lost(state: &RunState) -> Vec<Event> {
     forward.chain(undo).collect()
 }
 
+/// The workflow's own `retry` is its steps' default. An undo keeps its five attempts unless its own block says otherwise:
+/// few attempts at a step are no reason for few attempts at taking it back.
 fn retry_of(plan: &Plan, step: &Step, direction: Direction) -> Retry {
-    let own = match direction {
-        Direction::Forward => step.retry.as_ref(),
-        Direction::Undo => step.compensation.as_ref().and_then(|compensation| compensation.retry.as_ref()),
-    };
-    let default = match direction {
-        Direction::Forward => Retry::of_steps,
-        Direction::Undo => Retry::of_compensations,
-    };
-    own.or(plan.retry.as_ref()).cloned().unwrap_or_else(default)
+    match direction {
+        Direction::Forward => {
+            step.retry.as_ref().or(plan.retry.as_ref()).cloned().unwrap_or_else(Retry::of_steps)
+        }
+        Direction::Undo => {
+            let own = step.compensation.as_ref().and_then(|compensation| compensation.retry.as_ref());
+            own.cloned().unwrap_or_else(Retry::of_compensations)
+        }
+    }
 }
 
 /// How long after failed attempt `number` the next one begins: the backoff, ±20 %, at most the maximal delay.

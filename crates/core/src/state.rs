@@ -169,16 +169,9 @@ impl RunState {
         self.steps.get(step).map(|step| &step.value)
     }
 
-    /// What the run's row should say of its failure.
+    /// Why the run failed. What failed in undoing it is with the compensations.
     pub fn error(&self) -> Option<&Failure> {
-        let undo_failure = self.undoing.iter().find_map(|(_, progress)| match progress {
-            Progress::Failed(failure) => Some(failure),
-            _ => None,
-        });
-        match self.status {
-            Status::CompensationFailed => undo_failure,
-            _ => self.failed.as_ref().map(|failed| &failed.error),
-        }
+        self.failed.as_ref().map(|failed| &failed.error)
     }
 
     fn set(&mut self, step: &StepName, progress: Progress) {

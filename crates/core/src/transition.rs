@@ -33,7 +33,7 @@ pub struct RunRecord {
     pub cause: Option<Cause>,
     /// Only of a COMPLETED run.
     pub result: Option<Arc<Value>>,
-    /// Why it failed, or what failed first in undoing it.
+    /// Why it failed.
     pub error: Option<Failure>,
     pub driver: Driver,
 }

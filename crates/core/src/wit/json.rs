@@ -11,6 +11,24 @@ use super::Type;
 /// Integers beyond this are texts in what the host answers: JSON readers that know only doubles would round them.
 pub const MAX_SAFE_INTEGER: i128 = (1 << 53) - 1;
 
+/// A JSON value as it leaves the host: every integer beyond [`MAX_SAFE_INTEGER`] is a text.
+pub fn with_safe_integers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let integer = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+            match integer {
+                Some(integer) if integer.abs() > MAX_SAFE_INTEGER => Value::String(integer.to_string()),
+                _ => Value::Number(number),
+            }
+        }
+        Value::Array(items) => items.into_iter().map(with_safe_integers).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, with_safe_integers(value))).collect()
+        }
+        other => other,
+    }
+}
+
 /// A WIT name in lowerCamelCase.
 pub fn camel(wit: &str) -> String {
     camel_chars(wit).collect()
@@ -66,10 +84,13 @@ pub fn integer(value: &Value, (min, max): (i128, i128)) -> Result<i128, String> 
     }
 }
 
-/// An integer as JSON: a text where a double couldn't hold it.
+/// An integer of any WIT type as a number: exact inside the host, whatever its size. Where it leaves the host,
+/// [`with_safe_integers`] makes a text of a large one.
 pub fn integer_to_json(n: i128) -> Value {
-    match i64::try_from(n) {
-        Ok(small) if n.abs() <= MAX_SAFE_INTEGER => Value::from(small),
+    match (i64::try_from(n), u64::try_from(n)) {
+        (Ok(n), _) => n.into(),
+        (_, Ok(n)) => n.into(),
+        // No WIT integer is larger.
         _ => Value::String(n.to_string()),
     }
 }
@@ -194,10 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn integers_beyond_a_double_are_texts() {
-        assert_eq!(integer_to_json(MAX_SAFE_INTEGER), Value::from(9_007_199_254_740_991_i64));
-        assert_eq!(integer_to_json(MAX_SAFE_INTEGER + 1), Value::from("9007199254740992"));
-        assert_eq!(integer_to_json(u64::MAX.into()), Value::from("18446744073709551615"));
-        assert_eq!(integer_to_json(i64::MIN.into()), Value::from("-9223372036854775808"));
+    fn integers_beyond_a_double_leave_the_host_as_texts() {
+        let outside = |n: i128| with_safe_integers(Value::Array(vec![integer_to_json(n)]))[0].take();
+        assert_eq!(outside(MAX_SAFE_INTEGER), Value::from(9_007_199_254_740_991_i64));
+        assert_eq!(outside(MAX_SAFE_INTEGER + 1), Value::from("9007199254740992"));
+        assert_eq!(outside(u64::MAX.into()), Value::from("18446744073709551615"));
+        assert_eq!(outside(i64::MIN.into()), Value::from("-9223372036854775808"));
     }
 }

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::{Type, json};
 
-/// `value` with every field of its records there and spelled in lowerCamelCase: an option that was left out is null.
+/// `value` with every field of its records there and spelled in lowerCamelCase (an option that was left out is null), and
+/// every number as its type has it: `7.0` for an integer is `7`, and so is `"7"`; `5` for a float is `5.0`.
 ///
-/// What doesn't fit `ty` is left as it is; [`check`](super::check) says so.
+/// What doesn't fit `ty` is left as it is; [`check`](fn@super::check) says so.
 pub fn normalize(ty: &Type, value: Value) -> Value {
     match (ty, value) {
         (Type::Record(fields), Value::Object(mut given)) => {
@@ -66,7 +67,14 @@ pub fn normalize(ty: &Type, value: Value) -> Value {
             });
             Value::Object(payload.collect())
         }
-        (_, value) => value,
+        (Type::F32 | Type::F64, Value::Number(number)) => {
+            let float = number.as_f64().and_then(serde_json::Number::from_f64);
+            Value::Number(float.unwrap_or(number))
+        }
+        (ty, value) => match json::integer_range(ty).map(|range| json::integer(&value, range)) {
+            Some(Ok(integer)) => json::integer_to_json(integer),
+            _ => value,
+        },
     }
 }
 
@@ -115,6 +123,22 @@ mod tests {
             json!({"orderId": "1", "items": [whole], "byName": {"x-y": whole}, "first": whole,
                 "maybe": {"some": whole}, "how": {"byPost": whole}, "shipTo": null}),
         );
+    }
+
+    #[test]
+    fn numbers_are_as_their_type_has_them() {
+        for (ty, given, normal) in [
+            (Type::S64, json!("5"), json!(5)),
+            (Type::S64, json!(7.0), json!(7)),
+            (Type::S64, json!("9007199254740993"), json!(9_007_199_254_740_993_i64)),
+            (Type::U64, json!("18446744073709551615"), json!(u64::MAX)),
+            (Type::F64, json!(5), json!(5.0)),
+            (Type::String, json!("5"), json!("5")),
+        ] {
+            let found = normalize(&ty, given.clone());
+            assert_eq!(found.to_string(), normal.to_string(), "{ty:?} {given}");
+            assert_normal(&ty, given, normal);
+        }
     }
 
     #[test]
