@@ -81,6 +81,7 @@ codes! {
     ODD_TIMEOUT = "W106" Warning "a timeout under 2 seconds or over 1 hour";
     UNREACHABLE = "W107" Warning "a statement that is never reached";
     ALWAYS_NULL = "W108" Warning "a value that is always null";
+    MAY_BE_NULL = "W109" Warning "a value that may be null for a parameter that is not an option";
     MISSING_COMPONENT = "W110" Warning "a component that is not registered";
     UNKNOWN_TYPE = "W111" Warning "a type that no component exports";
 }

@@ -52,6 +52,14 @@ impl Scope<'_, '_> {
                         .help("write a value, or make the parameter an `option` in the component");
                 } else if !fits(&ty, param) {
                     mismatch(name, arg.span, &ty, param, sink);
+                } else if matches!(ty, Type::Option(_)) && !accepts_null(param) {
+                    let message = format!(
+                        "`{}` can't be null, and this may be: it is {}",
+                        lower_camel(name),
+                        describe(&ty)
+                    );
+                    sink.report(&codes::MAY_BE_NULL, arg.span, message)
+                        .help("write what is never null, or make the parameter an `option` in the component");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aster_core::eval::MAX_DEPTH;
 use aster_core::name::{lower_camel, same};
 use aster_core::plan::BinaryOp;
 use aster_core::wit::{Field, Type};
@@ -61,14 +62,14 @@ impl<'s, 't> Scope<'s, 't> {
                 }
                 // A list of bytes is a text, and this is none.
                 let item = all.filter(|ty| *ty != Type::U8).unwrap_or(Type::Any);
-                Type::List(Box::new(item))
+                bounded(Type::List(Box::new(item)))
             }
             ExprKind::Record(fields) => {
                 let field = |(name, value): &(Name, Expr)| Field {
                     name: name.text.clone(),
                     ty: self.infer(value, sink),
                 };
-                Type::Record(fields.iter().map(field).collect())
+                bounded(Type::Record(fields.iter().map(field).collect()))
             }
             ExprKind::Not(of) => {
                 let ty = self.infer(of, sink);
@@ -172,6 +173,26 @@ impl<'s, 't> Scope<'s, 't> {
             _ => Type::Bool,
         }
     }
+}
+
+/// Of an inferred type.
+const MAX_PARTS: usize = 10_000;
+
+/// A type that is larger than any that a component has is not looked into any further: each `Let` could double it.
+fn bounded(ty: Type) -> Type {
+    /// What is left of `parts` after those of `ty`, none if there are more; looks `levels` deep.
+    fn after(ty: &Type, parts: usize, levels: usize) -> Option<usize> {
+        let (parts, levels) = (parts.checked_sub(1)?, levels.checked_sub(1)?);
+        match ty {
+            Type::List(item) | Type::Option(item) => after(item, parts, levels),
+            Type::Record(fields) => {
+                fields.iter().try_fold(parts, |parts, field| after(&field.ty, parts, levels))
+            }
+            Type::Tuple(items) => items.iter().try_fold(parts, |parts, item| after(item, parts, levels)),
+            _ => Some(parts),
+        }
+    }
+    if after(&ty, MAX_PARTS, MAX_DEPTH).is_some() { ty } else { Type::Any }
 }
 
 /// The type of a value that is one or the other.
