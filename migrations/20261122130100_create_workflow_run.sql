@@ -17,6 +17,7 @@ create table workflow_run (
     fence bigint not null,
     last_sequence bigint not null,
     wake_at timestamptz,
+    host_lost boolean not null default false,
     constraint workflow_run_pkey primary key (workflow_id),
     constraint workflow_run_status check (
         status in ('READY', 'RUNNING', 'COMPLETED', 'FAILED', 'COMPENSATING', 'COMPENSATED', 'COMPENSATION_FAILED')
@@ -43,8 +44,9 @@ comment on column workflow_run.owner is 'The host that drives the run and alone 
 comment on column workflow_run.fence is 'Raised at each change of owner and when a lost answer is settled; a commit under an older one is refused.';
 comment on column workflow_run.last_sequence is 'Of its newest event; 0 before the first.';
 comment on column workflow_run.wake_at is 'From then on any host may claim the run. Null while it is driven or over.';
+comment on column workflow_run.host_lost is 'Whether a host that drove the run was found dead since its newest event: attempts of it may have been cut off. Not set where a host left in order.';
 
--- Store::claim and Store::next_wake_at: whose turn has come?
+-- Store::claim: whose turn has come?
 create index workflow_run_by_wake_at on workflow_run (wake_at) where wake_at is not null;
 -- Store::owned, Store::retire_host and Store::fence_off_dead_hosts: what does a host own?
 create index workflow_run_by_owner on workflow_run (owner) where owner is not null;

@@ -115,7 +115,8 @@ begin
         -- A change of owner: so it can be told from a run that was handed back and claimed again.
         fence = case when t.stays then r.fence else r.fence + 1 end,
         wake_at = t.wake_at,
-        last_sequence = t.new_sequence
+        last_sequence = t.new_sequence,
+        host_lost = false
     from unnest(p_workflow_ids, p_new_sequences, p_instants, p_statuses, p_causes, p_results, p_errors, p_stays, p_wake_ats)
         as t (workflow_id, new_sequence, at, status, cause, result, error, stays, wake_at)
     where r.workflow_id = t.workflow_id;

@@ -24,11 +24,16 @@ impl Metrics {
         *triggers.entry((operation, status)).or_default() += 1;
     }
 
-    /// `runs` are none where the database doesn't answer.
-    pub(crate) fn render(&self, commits: &Counters, runs: Option<&[(Status, u64)]>) -> String {
+    /// `runs` are none where they couldn't be counted in time.
+    pub(crate) fn render(
+        &self,
+        commits: &Counters,
+        is_database_up: bool,
+        runs: Option<&[(Status, u64)]>,
+    ) -> String {
         let mut out = String::new();
         // Writing to a text can't fail.
-        let _ = self.write(&mut out, commits, runs);
+        let _ = self.write(&mut out, commits, is_database_up, runs);
         out
     }
 
@@ -36,11 +41,12 @@ impl Metrics {
         &self,
         out: &mut String,
         commits: &Counters,
+        is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
     ) -> std::fmt::Result {
         writeln!(out, "# HELP aster_database_up Whether the database answers.")?;
         writeln!(out, "# TYPE aster_database_up gauge")?;
-        writeln!(out, "aster_database_up {}", u8::from(runs.is_some()))?;
+        writeln!(out, "aster_database_up {}", u8::from(is_database_up))?;
         if let Some(runs) = runs {
             writeln!(out, "# HELP aster_runs Runs by status.")?;
             writeln!(out, "# TYPE aster_runs gauge")?;
@@ -86,7 +92,7 @@ mod tests {
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
         }
-        insta::assert_snapshot!(metrics.render(&Counters::default(), Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
+        insta::assert_snapshot!(metrics.render(&Counters::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
         # HELP aster_database_up Whether the database answers.
         # TYPE aster_database_up gauge
         aster_database_up 1
@@ -106,6 +112,11 @@ mod tests {
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
         "#);
-        assert!(metrics.render(&Counters::default(), None).contains("aster_database_up 0"));
+        assert!(metrics.render(&Counters::default(), false, None).contains("aster_database_up 0"));
+        let uncounted = metrics.render(&Counters::default(), true, None);
+        assert!(
+            uncounted.contains("aster_database_up 1") && !uncounted.contains("aster_runs{"),
+            "{uncounted}"
+        );
     }
 }

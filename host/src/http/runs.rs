@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aster_core::event::{Cause, Failure};
+use aster_core::event::Cause;
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
@@ -13,7 +13,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Context;
@@ -22,7 +21,7 @@ use super::page::{Page, Paging};
 use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
 use super::problem::{Problem, ProblemBody, Result};
 use super::tenant::{Tenant, User, single};
-use crate::store::{RecordedEvent, Run, RunFilter};
+use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
 /// A client is held no longer than that, whatever it asks for.
@@ -72,12 +71,13 @@ pub(crate) struct RunState {
     #[schema(value_type = Option<String>)]
     cause: Option<Cause>,
     #[schema(value_type = Value)]
-    input: Value,
+    input: JsonText,
     /// The last step's value; null unless it COMPLETED.
     #[schema(value_type = Value)]
-    result: Option<Value>,
+    result: Option<JsonText>,
     /// What failed; null if nothing did.
-    error: Option<RunError>,
+    #[schema(value_type = Option<RunError>)]
+    error: Option<JsonText>,
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -129,10 +129,10 @@ pub(crate) struct RunEvent {
     #[schema(value_type = String, format = "uuid")]
     workflow_id: WorkflowId,
     #[schema(example = "STEP_COMPLETED")]
-    event_type: &'static str,
+    event_type: String,
     /// Depends on the type; `v` is its version.
     #[schema(value_type = Object)]
-    payload: Box<RawValue>,
+    payload: JsonText,
     #[schema(value_type = String, format = DateTime)]
     occurred_at: Timestamp,
 }
@@ -354,7 +354,7 @@ pub(crate) async fn counts(
     Tenant(tenant): Tenant,
     Query(NoQuery): Query<NoQuery>,
 ) -> Result<Json<Counts>> {
-    let counts = context.app.store.count_by_status(&tenant).await?;
+    let counts = context.app.store.count_by_status(Some(&tenant)).await?;
     let of = |wanted| counts.iter().filter(|(status, _)| *status == wanted).map(|(_, n)| n).sum();
     Ok(Json(Counts {
         ready: of(Status::Ready),
@@ -395,14 +395,14 @@ pub(crate) async fn load_events(
     limit: usize,
 ) -> Result<Vec<RunEvent>> {
     let events = context.app.store.load_events(workflow_id, from_sequence, limit).await?;
-    events.into_iter().map(|recorded| RunEvent::new(workflow_id, recorded)).collect()
+    Ok(events.into_iter().map(RunEvent::from).collect())
 }
 
-impl RunEvent {
-    fn new(workflow_id: WorkflowId, recorded: RecordedEvent) -> Result<Self> {
-        let RecordedEvent { sequence, event, occurred_at } = recorded;
-        let payload = RawValue::from_string(event.payload()).map_err(Problem::internal)?;
-        Ok(Self { sequence, workflow_id, event_type: event.event_type(), payload, occurred_at })
+impl From<RecordedEvent> for RunEvent {
+    fn from(recorded: RecordedEvent) -> Self {
+        let RecordedEvent { workflow_id, sequence, event_type, payload, occurred_at } = recorded;
+        let payload = payload.with_safe_integers();
+        Self { sequence, workflow_id, event_type, payload, occurred_at }
     }
 }
 
@@ -414,19 +414,13 @@ impl From<Run> for RunState {
             key: run.key,
             status: run.status,
             cause: run.cause,
-            input: run.input,
-            result: run.result,
-            error: run.error.map(RunError::from),
+            input: run.input.with_safe_integers(),
+            result: run.result.map(JsonText::with_safe_integers),
+            error: run.error.map(JsonText::with_safe_integers),
             created_at: run.accepted_at,
             updated_at: run.updated_at,
             deadline: run.deadline,
         }
-    }
-}
-
-impl From<Failure> for RunError {
-    fn from(failure: Failure) -> Self {
-        Self { code: failure.code, message: failure.message, detail: failure.detail }
     }
 }
 

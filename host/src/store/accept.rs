@@ -9,8 +9,7 @@ use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
 use tokio::time::{Instant, sleep};
 
-use super::error::Fault;
-use super::{Error, HostId, ReleaseId, Store, abandon, check_name, in_time, instant, to_json};
+use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
 
 /// Between attempts while Postgres can't work.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -75,7 +74,7 @@ impl Store {
                 return Err(Error::refused("the key is empty"));
             }
         }
-        let give_up = Instant::now() + self.patience.outage;
+        let give_up = Instant::now() + self.connections.patience.outage;
         loop {
             match self.accept_once(run).await {
                 Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
@@ -104,42 +103,40 @@ impl Store {
         let event_types: Vec<&str> = events.iter().map(Event::event_type).collect();
         let payloads: Vec<String> = events.iter().map(Event::payload).collect();
 
-        let mut connection = self.pool.acquire().await?;
-        let asked = sqlx::query!(
-            r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
-            from accept_run(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
-            )"#,
-            run.workflow_id.0,
-            run.tenant.as_str(),
-            run.definition,
-            run.release.0,
-            run.generation,
-            run.key,
-            run.input,
-            &run.input_digest[..],
-            instant(run.accepted_at),
-            instant(run.deadline),
-            record.map_or(Status::Ready, |record| record.status).as_str(),
-            record.and_then(|record| record.cause).map(|cause| cause.as_str()),
-            result.map(|result| to_json("the result", result)).transpose()?,
-            error.map(|error| to_json("the error", error)).transpose()?,
-            owner,
-            fence,
-            wake_at.map(instant),
-            &event_types as &[&str],
-            &payloads,
-        )
-        .fetch_one(&mut *connection);
-        let row = match in_time(self.patience, asked).await {
-            Ok(row) => row,
-            Err(error) => {
-                if Fault::of(&error) == Fault::Lost {
-                    abandon(connection).await;
-                }
-                return Err(error.into());
-            }
-        };
+        let result = result.map(|result| to_json("the result", result)).transpose()?;
+        let error = error.map(|error| to_json("the error", error)).transpose()?;
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
+                    from accept_run(
+                        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+                    )"#,
+                    run.workflow_id.0,
+                    run.tenant.as_str(),
+                    run.definition,
+                    run.release.0,
+                    run.generation,
+                    run.key,
+                    run.input,
+                    &run.input_digest[..],
+                    instant(run.accepted_at),
+                    instant(run.deadline),
+                    record.map_or(Status::Ready, |record| record.status).as_str(),
+                    record.and_then(|record| record.cause).map(|cause| cause.as_str()),
+                    result.as_deref(),
+                    error.as_deref(),
+                    owner,
+                    fence,
+                    wake_at.map(instant),
+                    &event_types as &[&str],
+                    &payloads,
+                )
+                .fetch_one(connection)
+            })
+            .await?;
 
         let other = row.other_workflow_id.map(WorkflowId);
         let status = row.other_status.as_deref().map(super::runs::parse_status).transpose()?;

@@ -18,13 +18,13 @@ pub struct Committed {
 
 /// What became of a run whose commit wasn't answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub(super) struct Settled {
     /// The run's fence from now on. Whatever was sent under an older one can't arrive any more.
-    pub fence: Fence,
+    pub(super) fence: Fence,
     /// Of the newest event that is durable.
-    pub last_sequence: u64,
+    pub(super) last_sequence: u64,
     /// Whether the host still owns the run; if not, the transition that handed it back or ended it was committed.
-    pub owned: bool,
+    pub(super) owned: bool,
 }
 
 impl Store {
@@ -33,27 +33,20 @@ impl Store {
     /// Transitions that wait at the same time share one statement; none of them suffers from another one's fault. The caller
     /// sends one transition of a run at a time, and the next one only after the answer.
     ///
+    /// The answer says for sure what became of the transition: while Postgres is away it is waited for, and an answer that was
+    /// lost is settled when Postgres is back.
+    ///
     /// # Errors
-    /// - [`Error::NotOwner`], [`Error::NotFound`]: the run isn't the host's any more.
+    /// - [`Error::NotOwner`], [`Error::NotFound`]: the run isn't the host's any more, or its log doesn't end where the
+    ///   caller believes.
     /// - [`Error::Conflict`]: something that was read has changed. Nothing was written.
-    /// - [`Error::Refused`]: the data can't be stored, or the log doesn't end at `last_sequence`.
+    /// - [`Error::Refused`]: the data can't be stored.
     /// - [`Error::NotCommitted`]: the answer was lost before anything was written; send it again under the new fence.
-    /// - [`Error::Unavailable`]: the outcome is unknown until [`Store::settle`] has said it.
     ///
     /// # Cancel safety
     /// Once it was polled the transition may be committed, also if the future is dropped.
     pub async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
         self.writer.commit(Prepared::new(host, transition)?).await
-    }
-
-    /// Says what became of a commit under fence `held` that ended with [`Error::Unavailable`]: it raises the run's fence,
-    /// so that a statement which is still on its way finds nothing to do, and reads where the log ends.
-    ///
-    /// # Errors
-    /// [`Error::NotOwner`] if another host has the run; [`Error::Unavailable`] if it is to be asked again.
-    pub async fn settle(&self, host: HostId, workflow_id: WorkflowId, held: Fence) -> Result<Settled, Error> {
-        let mut connection = self.pool.acquire().await?;
-        settle(&mut connection, host, workflow_id, held).await
     }
 }
 
@@ -285,13 +278,17 @@ fn refused_run(transition: &Prepared, held: Fence, fence: Option<i64>, sequence:
     let Some(current) = fence.map(Fence) else {
         return Error::not_found(format!("run {}", transition.workflow_id));
     };
-    match sequence {
-        Some(sequence) if current == held && sequence != transition.last_sequence => Error::refused(format!(
-            "the log of run {} ends at {sequence}, not at {}",
-            transition.workflow_id, transition.last_sequence
-        )),
-        _ => Error::NotOwner { held, current },
+    if let Some(sequence) = sequence
+        && sequence != transition.last_sequence
+        && current == held
+    {
+        // Under its own fence nobody else writes: the host itself has lost track of the run, and mustn't go on with it.
+        tracing::error!(
+            run.id = %transition.workflow_id,
+            "the run's log ends at {sequence}, not at {} as its driver believes", transition.last_sequence
+        );
     }
+    Error::NotOwner { held, current }
 }
 
 /// Raises the fence of a run if it is still `held`, and says where its log ends. May be repeated.
@@ -299,7 +296,7 @@ fn refused_run(transition: &Prepared, held: Fence, fence: Option<i64>, sequence:
 /// With a fence one above, the run was fenced by an earlier call of this (it is still the host's), handed back by the
 /// commit in question (it is nobody's), or released because the host is taken for dead (also nobody's, and the log says
 /// that nothing was committed). Nothing else can have been written under that fence, so the log's end tells. A run that was
-/// claimed since has a higher one.
+/// claimed or adopted since has a higher one.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     host: HostId,

@@ -3,7 +3,7 @@
 use aster_core::id::{Digest, TenantId};
 use aster_core::time::Timestamp;
 use aster_core::wit::Exports;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use super::error::Fault;
 use super::{Error, Store, check_name, digest, instant, parse_json, to_json, unsigned};
@@ -64,44 +64,14 @@ impl Store {
     ) -> Result<Registered, Error> {
         check_name("component's name", upload.name)?;
         let exports = to_json("the exports", upload.exports)?;
-        let mut change = self.change_registry(tenant, upload.activate_at).await?;
-        // The update locks the row, so that no deletion takes the bytes meanwhile; the bytes themselves aren't written again.
-        sqlx::query!(
-            "insert into component_bytes (digest, bytes, size_bytes)
-            values ($1, $2, $3)
-            on conflict (digest) do update set size_bytes = excluded.size_bytes",
-            &upload.digest.0[..],
-            upload.bytes,
-            i64::try_from(upload.bytes.len()).unwrap_or(i64::MAX),
-        )
-        .execute(&mut *change)
-        .await?;
-        sqlx::query!(
-            "insert into component (tenant, name) values ($1, $2) on conflict do nothing",
-            tenant.as_str(),
-            upload.name,
-        )
-        .execute(&mut *change)
-        .await?;
-        let inserted = sqlx::query!(
-            "insert into component_version (tenant, name, digest, uploaded_at, exports, wit)
-            values ($1, $2, $3, $4, $5::text::json, $6)
-            on conflict do nothing",
-            tenant.as_str(),
-            upload.name,
-            &upload.digest.0[..],
-            instant(upload.uploaded_at),
-            exports,
-            upload.wit,
-        )
-        .execute(&mut *change)
-        .await?;
-        if upload.activate_at.is_some() {
-            set_active(&mut change, tenant, upload.name, upload.digest).await?;
-        }
-        let generation = current_generation(&mut change, tenant).await?;
-        change.commit().await?;
-        Ok(Registered { is_new: inserted.rows_affected() > 0, generation })
+        // Before the registry is locked: acceptance doesn't wait for bytes. Without a version they do no harm, and are there
+        // for who uploads them again.
+        self.connection().await?.patiently().ask(|connection| insert_bytes(connection, upload)).await?;
+        self.connection()
+            .await?
+            .patiently()
+            .ask(|connection| put_version(connection, tenant, upload, &exports))
+            .await
     }
 
     /// Makes a version the one that new runs pin. `checked_at` is the generation against which its fitness was checked.
@@ -116,24 +86,10 @@ impl Store {
         checked_at: i64,
     ) -> Result<Registered, Error> {
         check_name("component's name", name)?;
-        let mut change = self.change_registry(tenant, Some(checked_at)).await?;
-        let known = sqlx::query_scalar!(
-            r#"select exists (
-                select from component_version where tenant = $1 and name = $2 and digest = $3
-            ) as "known!""#,
-            tenant.as_str(),
-            name,
-            &digest.0[..],
-        )
-        .fetch_one(&mut *change)
-        .await?;
-        if !known {
-            return Err(Error::not_found(format!("version {digest} of component `{name}`")));
-        }
-        let is_new = set_active(&mut change, tenant, name, digest).await?;
-        let generation = current_generation(&mut change, tenant).await?;
-        change.commit().await?;
-        Ok(Registered { is_new, generation })
+        self.connection()
+            .await?
+            .ask(|connection| activate(connection, tenant, name, digest, checked_at))
+            .await
     }
 
     /// All components of a tenant with all their versions, by name.
@@ -147,10 +103,14 @@ impl Store {
 
     /// The bytes of a component that some tenant has uploaded.
     pub async fn load_component_bytes(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let bytes = sqlx::query_scalar!("select bytes from component_bytes where digest = $1", &digest.0[..])
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(bytes)
+        self.connection()
+            .await?
+            .patiently()
+            .ask(|connection| {
+                sqlx::query_scalar!("select bytes from component_bytes where digest = $1", &digest.0[..])
+                    .fetch_optional(connection)
+            })
+            .await
     }
 
     /// Deletes a version, and its bytes if no other name or tenant has them.
@@ -166,115 +126,40 @@ impl Store {
         check_name("component's name", name)?;
         // A version of the same bytes that comes in meanwhile makes the deletion of the bytes fail; then they stay.
         for with_bytes in [true, false] {
-            match self.try_delete_component_version(tenant, name, digest, with_bytes).await {
-                Err(Deletion::BytesWereTakenUp) => {}
-                Err(Deletion::Failed(error)) => return Err(error),
-                Ok(deleted) => return Ok(deleted),
+            let deleted = self
+                .connection()
+                .await?
+                .ask(|connection| delete_version(connection, tenant, name, digest, with_bytes))
+                .await?;
+            if let Some(deleted) = deleted {
+                return Ok(deleted);
             }
         }
         Err(Error::corrupt(format!("version {digest} of component `{name}` can't be deleted")))
-    }
-
-    async fn try_delete_component_version(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        digest: Digest,
-        with_bytes: bool,
-    ) -> Result<Registered, Deletion> {
-        let mut change = self.change_registry(tenant, None).await?;
-        let what = || format!("version {digest} of component `{name}`");
-        let is_active = sqlx::query_scalar!(
-            r#"select c.active_digest is not distinct from v.digest as "is_active!"
-            from component_version v
-            join component c on c.tenant = v.tenant and c.name = v.name
-            where v.tenant = $1 and v.name = $2 and v.digest = $3"#,
-            tenant.as_str(),
-            name,
-            &digest.0[..],
-        )
-        .fetch_optional(&mut *change)
-        .await?
-        .ok_or_else(|| Error::not_found(what()))?;
-        if is_active {
-            return Err(Error::InUse { what: what(), by: "it is the active version".into() }.into());
-        }
-        let pinned_by = sqlx::query_scalar!(
-            "select r.workflow_id
-            from workflow_run r
-            where r.tenant = $1
-                and r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
-                and r.release_id in (
-                    select c.release_id
-                    from release_component c
-                    join release e on e.release_id = c.release_id
-                    where e.tenant = $1 and c.component = $2 and c.digest = $3
-                )
-            limit 1",
-            tenant.as_str(),
-            name,
-            &digest.0[..],
-        )
-        .fetch_optional(&mut *change)
-        .await?;
-        if let Some(run) = pinned_by {
-            return Err(Error::InUse { what: what(), by: format!("run {run} pins it") }.into());
-        }
-        sqlx::query!(
-            "delete from component_version where tenant = $1 and name = $2 and digest = $3",
-            tenant.as_str(),
-            name,
-            &digest.0[..],
-        )
-        .execute(&mut *change)
-        .await?;
-        sqlx::query!(
-            "delete from component c
-            where c.tenant = $1 and c.name = $2
-                and not exists (select from component_version v where v.tenant = c.tenant and v.name = c.name)",
-            tenant.as_str(),
-            name,
-        )
-        .execute(&mut *change)
-        .await?;
-        if with_bytes {
-            let deleted = sqlx::query!(
-                "delete from component_bytes b
-                where b.digest = $1
-                    and not exists (select from component_version v where v.digest = b.digest)",
-                &digest.0[..],
-            )
-            .execute(&mut *change)
-            .await;
-            if let Err(error) = deleted {
-                return Err(match Fault::of(&error) {
-                    Fault::Data(_) => Deletion::BytesWereTakenUp,
-                    _ => error.into(),
-                });
-            }
-        }
-        let generation = raise_generation(&mut change, tenant).await?;
-        change.commit().await?;
-        Ok(Registered { is_new: true, generation })
     }
 
     async fn components(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Component>, Error> {
         if name.is_some_and(|name| name.contains('\0')) {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query!(
-            r#"select c.name, c.active_digest, v.digest, v.uploaded_at, b.size_bytes, v.exports::text as "exports!", v.wit
-            from component c
-            join component_version v on v.tenant = c.tenant and v.name = c.name
-            join component_bytes b on b.digest = v.digest
-            where c.tenant = $1
-                and ($2::text is null or c.name = $2)
-            order by c.name, v.uploaded_at desc, v.digest"#,
-            tenant.as_str(),
-            name,
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select c.name, c.active_digest, v.digest, v.uploaded_at, b.size_bytes, v.exports::text as "exports!", v.wit
+                    from component c
+                    join component_version v on v.tenant = c.tenant and v.name = c.name
+                    join component_bytes b on b.digest = v.digest
+                    where c.tenant = $1
+                        and ($2::text is null or c.name = $2)
+                    order by c.name, v.uploaded_at desc, v.digest"#,
+                    tenant.as_str(),
+                    name,
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         let mut components: Vec<Component> = Vec::new();
         for row in rows {
             let version = ComponentVersion {
@@ -295,43 +180,206 @@ impl Store {
         }
         Ok(components)
     }
+}
 
-    /// Begins a change of what a tenant's new runs may pin: from here to its commit nothing is accepted and nothing else changes
-    /// the registry.
-    ///
-    /// # Errors
-    /// [`Error::RegistryMoved`] if another generation than `expected` is current.
-    pub(super) async fn change_registry(
-        &self,
-        tenant: &TenantId,
-        expected: Option<i64>,
-    ) -> Result<Transaction<'static, Postgres>, Error> {
-        let mut change = self.pool.begin().await?;
-        sqlx::query!(
-            r#"select 1 as "locked" from pg_advisory_xact_lock(registry_lock($1))"#,
-            tenant.as_str()
-        )
+/// Begins a change of what a tenant's new runs may pin: from here to its commit nothing is accepted and nothing else changes
+/// the registry.
+///
+/// # Errors
+/// [`Error::RegistryMoved`] if another generation than `expected` is current.
+pub(super) async fn change_registry<'c>(
+    connection: &'c mut PgConnection,
+    tenant: &TenantId,
+    expected: Option<i64>,
+) -> Result<Transaction<'c, Postgres>, Error> {
+    let mut change = connection.begin().await?;
+    sqlx::query!(r#"select 1 as "locked" from pg_advisory_xact_lock(registry_lock($1))"#, tenant.as_str())
         .fetch_one(&mut *change)
         .await?;
-        // A later statement, and so a later snapshot than the lock.
-        let current = current_generation(&mut change, tenant).await?;
-        match expected {
-            Some(expected) if expected != current => Err(Error::RegistryMoved { current }),
-            _ => Ok(change),
-        }
+    // A later statement, and so a later snapshot than the lock.
+    let current = current_generation(&mut change, tenant).await?;
+    match expected {
+        Some(expected) if expected != current => Err(Error::RegistryMoved { current }),
+        _ => Ok(change),
     }
 }
 
-/// Why a deletion was undone.
-enum Deletion {
-    BytesWereTakenUp,
-    Failed(Error),
+/// Unless they are there.
+async fn insert_bytes(connection: &mut PgConnection, upload: Upload<'_>) -> Result<(), sqlx::Error> {
+    let known = sqlx::query_scalar!(
+        r#"select exists (select from component_bytes where digest = $1) as "known!""#,
+        &upload.digest.0[..],
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if known {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into component_bytes (digest, bytes, size_bytes)
+        values ($1, $2, $3)
+        on conflict do nothing",
+        &upload.digest.0[..],
+        upload.bytes,
+        i64::try_from(upload.bytes.len()).unwrap_or(i64::MAX),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
-impl<E: Into<Error>> From<E> for Deletion {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
+async fn put_version(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    upload: Upload<'_>,
+    exports: &str,
+) -> Result<Registered, Error> {
+    let mut change = change_registry(connection, tenant, upload.activate_at).await?;
+    // Waits for a deletion that takes them, and keeps others from it.
+    let kept = sqlx::query_scalar!(
+        r#"select 1 as "kept!" from component_bytes where digest = $1 for key share"#,
+        &upload.digest.0[..],
+    )
+    .fetch_optional(&mut *change)
+    .await?;
+    if kept.is_none() {
+        insert_bytes(&mut change, upload).await?;
     }
+    sqlx::query!(
+        "insert into component (tenant, name) values ($1, $2) on conflict do nothing",
+        tenant.as_str(),
+        upload.name,
+    )
+    .execute(&mut *change)
+    .await?;
+    let inserted = sqlx::query!(
+        "insert into component_version (tenant, name, digest, uploaded_at, exports, wit)
+        values ($1, $2, $3, $4, $5::text::json, $6)
+        on conflict do nothing",
+        tenant.as_str(),
+        upload.name,
+        &upload.digest.0[..],
+        instant(upload.uploaded_at),
+        exports,
+        upload.wit,
+    )
+    .execute(&mut *change)
+    .await?;
+    if upload.activate_at.is_some() {
+        set_active(&mut change, tenant, upload.name, upload.digest).await?;
+    }
+    let generation = current_generation(&mut change, tenant).await?;
+    change.commit().await?;
+    Ok(Registered { is_new: inserted.rows_affected() > 0, generation })
+}
+
+async fn activate(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    name: &str,
+    digest: Digest,
+    checked_at: i64,
+) -> Result<Registered, Error> {
+    let mut change = change_registry(connection, tenant, Some(checked_at)).await?;
+    let known = sqlx::query_scalar!(
+        r#"select exists (
+            select from component_version where tenant = $1 and name = $2 and digest = $3
+        ) as "known!""#,
+        tenant.as_str(),
+        name,
+        &digest.0[..],
+    )
+    .fetch_one(&mut *change)
+    .await?;
+    if !known {
+        return Err(Error::not_found(format!("version {digest} of component `{name}`")));
+    }
+    let is_new = set_active(&mut change, tenant, name, digest).await?;
+    let generation = current_generation(&mut change, tenant).await?;
+    change.commit().await?;
+    Ok(Registered { is_new, generation })
+}
+
+/// None, and nothing was done, if the bytes were taken up by another version meanwhile.
+async fn delete_version(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    name: &str,
+    digest: Digest,
+    with_bytes: bool,
+) -> Result<Option<Registered>, Error> {
+    let mut change = change_registry(connection, tenant, None).await?;
+    let what = || format!("version {digest} of component `{name}`");
+    let is_active = sqlx::query_scalar!(
+        r#"select c.active_digest is not distinct from v.digest as "is_active!"
+        from component_version v
+        join component c on c.tenant = v.tenant and c.name = v.name
+        where v.tenant = $1 and v.name = $2 and v.digest = $3"#,
+        tenant.as_str(),
+        name,
+        &digest.0[..],
+    )
+    .fetch_optional(&mut *change)
+    .await?
+    .ok_or_else(|| Error::not_found(what()))?;
+    if is_active {
+        return Err(Error::InUse { what: what(), by: "it is the active version".into() });
+    }
+    let pinned_by = sqlx::query_scalar!(
+        "select r.workflow_id
+        from workflow_run r
+        where r.tenant = $1
+            and r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
+            and r.release_id in (
+                select c.release_id
+                from release_component c
+                join release e on e.release_id = c.release_id
+                where e.tenant = $1 and c.component = $2 and c.digest = $3
+            )
+        limit 1",
+        tenant.as_str(),
+        name,
+        &digest.0[..],
+    )
+    .fetch_optional(&mut *change)
+    .await?;
+    if let Some(run) = pinned_by {
+        return Err(Error::InUse { what: what(), by: format!("run {run} pins it") });
+    }
+    sqlx::query!(
+        "delete from component_version where tenant = $1 and name = $2 and digest = $3",
+        tenant.as_str(),
+        name,
+        &digest.0[..],
+    )
+    .execute(&mut *change)
+    .await?;
+    sqlx::query!(
+        "delete from component c
+        where c.tenant = $1 and c.name = $2
+            and not exists (select from component_version v where v.tenant = c.tenant and v.name = c.name)",
+        tenant.as_str(),
+        name,
+    )
+    .execute(&mut *change)
+    .await?;
+    if with_bytes {
+        let deleted = sqlx::query!(
+            "delete from component_bytes b
+            where b.digest = $1
+                and not exists (select from component_version v where v.digest = b.digest)",
+            &digest.0[..],
+        )
+        .execute(&mut *change)
+        .await;
+        match deleted {
+            Err(error) if matches!(Fault::of(&error), Fault::Data(_)) => return Ok(None),
+            deleted => deleted?,
+        };
+    }
+    let generation = raise_generation(&mut change, tenant).await?;
+    change.commit().await?;
+    Ok(Some(Registered { is_new: true, generation }))
 }
 
 /// Returns whether another version, or none, was active before; raises the generation then.

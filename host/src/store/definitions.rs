@@ -3,8 +3,9 @@
 use aster_core::id::{Digest, TenantId};
 use aster_core::plan::Plan;
 use aster_core::time::Timestamp;
+use sqlx::PgConnection;
 
-use super::components::{Registered, current_generation, raise_generation};
+use super::components::{Registered, change_registry, current_generation, raise_generation};
 use super::{Error, Store, check_name, digest, instant, parse_json, to_json};
 
 /// One function of a source file that is to be deployed.
@@ -64,72 +65,10 @@ impl Store {
         deployed_at: Timestamp,
         checked_at: i64,
     ) -> Result<(Vec<Deployed>, Registered), Error> {
-        let mut change = self.change_registry(tenant, Some(checked_at)).await?;
-        let mut deployed = Vec::new();
-        for definition in definitions {
-            let name = &definition.plan.name;
-            check_name("definition's name", name)?;
-            let path = definition.plan.trigger.as_ref().map(|trigger| trigger.path.as_str());
-            path.map_or(Ok(()), |path| check_name("trigger's path", path))?;
-            sqlx::query!(
-                "insert into definition_version (tenant, name, digest, source, file_name, plan, deployed_at)
-                values ($1, $2, $3, $4, $5, $6::text::json, $7)
-                on conflict do nothing",
-                tenant.as_str(),
-                name,
-                &definition.digest.0[..],
-                definition.source,
-                definition.file_name,
-                to_json("the plan", definition.plan)?,
-                instant(deployed_at),
-            )
-            .execute(&mut *change)
-            .await?;
-            let changed = sqlx::query!(
-                "insert into definition as d (tenant, name, current_digest, trigger_path, deployed_at)
-                values ($1, $2, $3, $4, $5)
-                on conflict (tenant, name) do update
-                set current_digest = excluded.current_digest,
-                    trigger_path = excluded.trigger_path,
-                    deployed_at = excluded.deployed_at
-                where d.current_digest <> excluded.current_digest",
-                tenant.as_str(),
-                name,
-                &definition.digest.0[..],
-                path,
-                instant(deployed_at),
-            )
-            .execute(&mut *change)
-            .await?;
-            deployed.push(Deployed {
-                name: name.clone(),
-                digest: definition.digest,
-                is_new: changed.rows_affected() > 0,
-            });
-        }
-        let taken = sqlx::query!(
-            r#"select a.trigger_path as "path!", min(a.name) as "one!", max(a.name) as "other!"
-            from definition a
-            where a.tenant = $1 and a.trigger_path is not null
-            group by a.trigger_path
-            having count(*) > 1
-            limit 1"#,
-            tenant.as_str(),
-        )
-        .fetch_optional(&mut *change)
-        .await?;
-        if let Some(row) = taken {
-            let is_deployed = deployed.iter().any(|definition| definition.name == row.one);
-            let definition = if is_deployed { row.other } else { row.one };
-            return Err(Error::PathTaken { path: row.path, definition });
-        }
-        let is_new = deployed.iter().any(|definition| definition.is_new);
-        let generation = match is_new {
-            true => raise_generation(&mut change, tenant).await?,
-            false => current_generation(&mut change, tenant).await?,
-        };
-        change.commit().await?;
-        Ok((deployed, Registered { is_new, generation }))
+        self.connection()
+            .await?
+            .ask(|connection| deploy(connection, tenant, definitions, deployed_at, checked_at))
+            .await
     }
 
     /// All definitions of a tenant, by name.
@@ -159,16 +98,21 @@ impl Store {
         if name.contains('\0') {
             return Ok(None);
         }
-        let row = sqlx::query!(
-            r#"select source, file_name, plan::text as "plan!", deployed_at
-            from definition_version
-            where tenant = $1 and name = $2 and digest = $3"#,
-            tenant.as_str(),
-            name,
-            &digest.0[..],
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select source, file_name, plan::text as "plan!", deployed_at
+                    from definition_version
+                    where tenant = $1 and name = $2 and digest = $3"#,
+                    tenant.as_str(),
+                    name,
+                    &digest.0[..],
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(DefinitionVersion {
             digest,
@@ -184,42 +128,52 @@ impl Store {
         if path.contains('\0') {
             return Ok(None);
         }
-        let name = sqlx::query_scalar!(
-            "select name from definition where tenant = $1 and trigger_path = $2",
-            tenant.as_str(),
-            path,
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let name = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "select name from definition where tenant = $1 and trigger_path = $2",
+                    tenant.as_str(),
+                    path,
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
         Ok(name)
     }
 
     async fn definitions(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Definition>, Error> {
-        let rows = sqlx::query!(
-            r#"select d.name, d.deployed_at, d.trigger_path, d.current_digest, c.source, c.file_name,
-                c.plan::text as "plan!", c.deployed_at as version_deployed_at,
-                array(
-                    select v.digest
-                    from definition_version v
-                    where v.tenant = d.tenant and v.name = d.name
-                    order by v.deployed_at desc, v.digest
-                ) as "digests!",
-                array(
-                    select v.deployed_at
-                    from definition_version v
-                    where v.tenant = d.tenant and v.name = d.name
-                    order by v.deployed_at desc, v.digest
-                ) as "instants!"
-            from definition d
-            join definition_version c on c.tenant = d.tenant and c.name = d.name and c.digest = d.current_digest
-            where d.tenant = $1
-                and ($2::text is null or d.name = $2 or right(d.name, length($2) + 1) = '.' || $2)
-            order by d.name"#,
-            tenant.as_str(),
-            name,
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select d.name, d.deployed_at, d.trigger_path, d.current_digest, c.source, c.file_name,
+                        c.plan::text as "plan!", c.deployed_at as version_deployed_at,
+                        array(
+                            select v.digest
+                            from definition_version v
+                            where v.tenant = d.tenant and v.name = d.name
+                            order by v.deployed_at desc, v.digest
+                        ) as "digests!",
+                        array(
+                            select v.deployed_at
+                            from definition_version v
+                            where v.tenant = d.tenant and v.name = d.name
+                            order by v.deployed_at desc, v.digest
+                        ) as "instants!"
+                    from definition d
+                    join definition_version c on c.tenant = d.tenant and c.name = d.name and c.digest = d.current_digest
+                    where d.tenant = $1
+                        and ($2::text is null or d.name = $2 or right(d.name, length($2) + 1) = '.' || $2)
+                    order by d.name"#,
+                    tenant.as_str(),
+                    name,
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         rows.into_iter()
             .map(|row| {
                 let current = DefinitionVersion {
@@ -242,4 +196,79 @@ impl Store {
             })
             .collect()
     }
+}
+
+async fn deploy(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    definitions: &[NewDefinition<'_>],
+    deployed_at: Timestamp,
+    checked_at: i64,
+) -> Result<(Vec<Deployed>, Registered), Error> {
+    let mut change = change_registry(connection, tenant, Some(checked_at)).await?;
+    let mut deployed = Vec::new();
+    for definition in definitions {
+        let name = &definition.plan.name;
+        check_name("definition's name", name)?;
+        let path = definition.plan.trigger.as_ref().map(|trigger| trigger.path.as_str());
+        path.map_or(Ok(()), |path| check_name("trigger's path", path))?;
+        sqlx::query!(
+            "insert into definition_version (tenant, name, digest, source, file_name, plan, deployed_at)
+            values ($1, $2, $3, $4, $5, $6::text::json, $7)
+            on conflict do nothing",
+            tenant.as_str(),
+            name,
+            &definition.digest.0[..],
+            definition.source,
+            definition.file_name,
+            to_json("the plan", definition.plan)?,
+            instant(deployed_at),
+        )
+        .execute(&mut *change)
+        .await?;
+        let changed = sqlx::query!(
+            "insert into definition as d (tenant, name, current_digest, trigger_path, deployed_at)
+            values ($1, $2, $3, $4, $5)
+            on conflict (tenant, name) do update
+            set current_digest = excluded.current_digest,
+                trigger_path = excluded.trigger_path,
+                deployed_at = excluded.deployed_at
+            where d.current_digest <> excluded.current_digest",
+            tenant.as_str(),
+            name,
+            &definition.digest.0[..],
+            path,
+            instant(deployed_at),
+        )
+        .execute(&mut *change)
+        .await?;
+        deployed.push(Deployed {
+            name: name.clone(),
+            digest: definition.digest,
+            is_new: changed.rows_affected() > 0,
+        });
+    }
+    let taken = sqlx::query!(
+        r#"select a.trigger_path as "path!", min(a.name) as "one!", max(a.name) as "other!"
+        from definition a
+        where a.tenant = $1 and a.trigger_path is not null
+        group by a.trigger_path
+        having count(*) > 1
+        limit 1"#,
+        tenant.as_str(),
+    )
+    .fetch_optional(&mut *change)
+    .await?;
+    if let Some(row) = taken {
+        let is_deployed = deployed.iter().any(|definition| definition.name == row.one);
+        let definition = if is_deployed { row.other } else { row.one };
+        return Err(Error::PathTaken { path: row.path, definition });
+    }
+    let is_new = deployed.iter().any(|definition| definition.is_new);
+    let generation = match is_new {
+        true => raise_generation(&mut change, tenant).await?,
+        false => current_generation(&mut change, tenant).await?,
+    };
+    change.commit().await?;
+    Ok((deployed, Registered { is_new, generation }))
 }

@@ -8,8 +8,8 @@ use aster_core::keyvalue::Key;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Postgres didn't answer in time, or can't work now. Whether a write was done is unknown: a commit is settled
-    /// later by [`Store::settle`](super::Store::settle), everything else may be asked again.
+    /// Postgres didn't answer in time, or can't work now. Whether a write was done is unknown; it may be asked for again.
+    /// Commits never end so.
     #[error("the database is unavailable")]
     Unavailable {
         #[source]
@@ -25,7 +25,7 @@ pub enum Error {
     /// These keys changed after they were read: the step is to be run again.
     #[error("{} key(s) changed after they were read", keys.len())]
     Conflict { keys: Vec<Key> },
-    /// Postgres, or the store before it, can't take this data, however often it is sent.
+    /// Postgres, or the store before it, can't take this data, however often it is sent. Nothing else is to blame.
     #[error("refused: {reason}")]
     Refused { reason: String },
     /// The registry has changed since the generation that the caller resolved against: resolve again.
@@ -56,6 +56,14 @@ impl Error {
         Self::NotFound { what: what.into() }
     }
 
+    /// What it means for what was written; none if it is no failure of a statement.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Unavailable { source } => Some(Fault::of(source)),
+            _ => None,
+        }
+    }
+
     pub(super) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }
@@ -78,7 +86,7 @@ pub(super) enum Fault {
     Data(String),
     /// Nothing was written; at once again.
     Again,
-    /// Nothing was written; Postgres can't work now.
+    /// Nothing was written; Postgres can't work now, or not on this.
     Busy,
     /// It may have been written, now or in a while.
     Lost,

@@ -20,39 +20,24 @@ impl Store {
     /// What a key holds; version 0 and no value if it was never written.
     pub async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
         check_key(key)?;
-        let row = sqlx::query!(
-            "select value, version from keyvalue_entry where tenant = $1 and component = $2 and bucket = $3 and key = $4",
-            key.tenant.as_str(),
-            &*key.component,
-            &*key.bucket,
-            &*key.key,
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    "select value, version from keyvalue_entry where tenant = $1 and component = $2 and bucket = $3 and key = $4",
+                    key.tenant.as_str(),
+                    &*key.component,
+                    &*key.bucket,
+                    &*key.key,
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
         Ok(match row {
             Some(row) => Entry { version: Version(row.version), value: row.value },
             None => Entry { version: Version::ABSENT, value: None },
         })
-    }
-
-    /// What several keys held at one instant, in the order of `keys`.
-    pub async fn read_entries(&self, keys: &[Key]) -> Result<Vec<Entry>, Error> {
-        keys.iter().try_for_each(check_key)?;
-        let rows = sqlx::query!(
-            r#"select e.value as "value?", coalesce(e.version, 0) as "version!"
-            from unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                with ordinality as k (tenant, component, bucket, key, ordinal)
-            left join keyvalue_entry e
-                on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key
-            order by k.ordinal"#,
-            &keys.iter().map(|key| key.tenant.as_str()).collect::<Vec<_>>() as &[&str],
-            &keys.iter().map(|key| &*key.component).collect::<Vec<_>>() as &[&str],
-            &keys.iter().map(|key| &*key.bucket).collect::<Vec<_>>() as &[&str],
-            &keys.iter().map(|key| &*key.key).collect::<Vec<_>>() as &[&str],
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(|row| Entry { version: Version(row.version), value: row.value }).collect())
     }
 
     /// The live keys of a bucket after `after`, in the order of their bytes.
@@ -65,22 +50,27 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, Error> {
         check_place(component, bucket, after)?;
-        let keys = sqlx::query_scalar!(
-            "select key
-            from keyvalue_entry
-            where tenant = $1 and component = $2 and bucket = $3
-                and ($4::text is null or key > $4)
-                and value is not null
-            order by key
-            limit $5",
-            tenant.as_str(),
-            component,
-            bucket,
-            after,
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let keys = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "select key
+                    from keyvalue_entry
+                    where tenant = $1 and component = $2 and bucket = $3
+                        and ($4::text is null or key > $4)
+                        and value is not null
+                    order by key
+                    limit $5",
+                    tenant.as_str(),
+                    component,
+                    bucket,
+                    after,
+                    count(limit),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         Ok(keys.into_iter().map(Arc::from).collect())
     }
 
@@ -94,22 +84,27 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<ListedEntry>, Error> {
         check_place(component, bucket, after)?;
-        let rows = sqlx::query!(
-            r#"select key, value as "value!", version
-            from keyvalue_entry
-            where tenant = $1 and component = $2 and bucket = $3
-                and ($4::text is null or key > $4)
-                and value is not null
-            order by key
-            limit $5"#,
-            tenant.as_str(),
-            component,
-            bucket,
-            after,
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select key, value as "value!", version
+                    from keyvalue_entry
+                    where tenant = $1 and component = $2 and bucket = $3
+                        and ($4::text is null or key > $4)
+                        and value is not null
+                    order by key
+                    limit $5"#,
+                    tenant.as_str(),
+                    component,
+                    bucket,
+                    after,
+                    count(limit),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         Ok(rows
             .into_iter()
             .map(|row| ListedEntry { key: row.key.into(), value: row.value, version: Version(row.version) })
@@ -119,38 +114,48 @@ impl Store {
     /// An operator's write: overwrites whatever is there. Steps in flight that have read the key will run again.
     pub async fn put_entry(&self, key: &Key, value: &[u8]) -> Result<Version, Error> {
         check_key(key)?;
-        let version = sqlx::query_scalar!(
-            "insert into keyvalue_entry as e (tenant, component, bucket, key, value, version)
-            values ($1, $2, $3, $4, $5, 1)
-            on conflict (tenant, component, bucket, key)
-            do update set value = excluded.value, version = e.version + 1
-            returning version",
-            key.tenant.as_str(),
-            &*key.component,
-            &*key.bucket,
-            &*key.key,
-            value,
-        )
-        .fetch_one(&self.pool)
-        .await?;
+        let version = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "insert into keyvalue_entry as e (tenant, component, bucket, key, value, version)
+                    values ($1, $2, $3, $4, $5, 1)
+                    on conflict (tenant, component, bucket, key)
+                    do update set value = excluded.value, version = e.version + 1
+                    returning version",
+                    key.tenant.as_str(),
+                    &*key.component,
+                    &*key.bucket,
+                    &*key.key,
+                    value,
+                )
+                .fetch_one(connection)
+            })
+            .await?;
         Ok(Version(version))
     }
 
     /// An operator's deletion. Returns whether there was a value.
     pub async fn delete_entry(&self, key: &Key) -> Result<bool, Error> {
         check_key(key)?;
-        let deleted = sqlx::query!(
-            "update keyvalue_entry
-            set value = null, version = version + 1
-            where tenant = $1 and component = $2 and bucket = $3 and key = $4
-                and value is not null",
-            key.tenant.as_str(),
-            &*key.component,
-            &*key.bucket,
-            &*key.key,
-        )
-        .execute(&self.pool)
-        .await?;
+        let deleted = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    "update keyvalue_entry
+                    set value = null, version = version + 1
+                    where tenant = $1 and component = $2 and bucket = $3 and key = $4
+                        and value is not null",
+                    key.tenant.as_str(),
+                    &*key.component,
+                    &*key.bucket,
+                    &*key.key,
+                )
+                .execute(connection)
+            })
+            .await?;
         Ok(deleted.rows_affected() > 0)
     }
 }

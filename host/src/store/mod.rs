@@ -9,12 +9,15 @@
 //! arguments; the one clock is [`Store::clock`], Postgres's own.
 
 mod accept;
+mod claims;
 mod commit;
 mod components;
+mod connections;
 mod counters;
 mod definitions;
 mod error;
 mod hosts;
+mod json;
 mod keyvalue;
 mod releases;
 mod runs;
@@ -28,29 +31,31 @@ use std::time::Duration;
 use aster_core::time::Timestamp;
 use chrono::{DateTime, Utc};
 use sqlx::migrate::MigrateError;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool, Postgres};
-use tokio::time::timeout;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgPool};
+use tokio::sync::Mutex;
 
 pub use self::accept::{Acceptance, NewRun, Start};
-pub use self::commit::{Committed, Settled};
+pub use self::claims::{ClaimedRun, Claims};
+pub use self::commit::Committed;
 pub use self::components::{Component, ComponentVersion, Registered, Upload};
 pub use self::counters::Counters;
 pub use self::definitions::{Definition, DefinitionVersion, Deployed, NewDefinition};
 pub use self::error::Error;
 pub use self::hosts::HostId;
+pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
 pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId, Snapshot};
 pub use self::runs::{RecordedEvent, Run, RunFilter};
 
+use self::connections::{Connections, Line, Taken};
 use self::writer::Writer;
 
 /// How to reach Postgres, and for how long to hope for it.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub connect: PgConnectOptions,
-    /// Commits take one at a time; the others serve reads, acceptances and the registry.
+    /// For reads, acceptances and the registry. A host has two more, for its commits and for its lease.
     pub max_connections: u32,
     pub patience: Patience,
 }
@@ -61,12 +66,12 @@ impl Options {
     }
 }
 
-/// When a write that isn't answered is given up.
+/// When a statement that isn't answered is given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For one answer; after that the connection is taken for dead and the outcome is settled on another.
+    /// For one answer; after that the connection is taken for dead, and whether a write was done is unknown.
     pub answer: Duration,
-    /// For Postgres to come back, before the caller is told that it is unavailable.
+    /// For Postgres to come back, before who accepts a run is told that it is unavailable. A commit waits longer.
     pub outage: Duration,
 }
 
@@ -79,9 +84,10 @@ impl Default for Patience {
 /// One database, shared by all its clones. The writer of commits ends with the last one.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    connections: Connections,
     writer: Writer,
-    patience: Patience,
+    /// For [`Store::renew_lease`], which must not wait for a busy pool.
+    lease_line: Arc<Mutex<Line>>,
     counters: Arc<Counters>,
 }
 
@@ -91,30 +97,20 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] if that one isn't to be had.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // A ping before each use would double the round trips of a busy host.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options.connect)
-            .await?;
-        Ok(Self::from_pool(pool, options.patience))
+        Ok(Self::new(Connections::open(options).await?))
     }
 
     /// # Panics
     /// Outside a tokio runtime: the writer is a task.
     pub fn from_pool(pool: PgPool, patience: Patience) -> Self {
+        Self::new(Connections { pool, patience })
+    }
+
+    fn new(connections: Connections) -> Self {
         let counters = Arc::<Counters>::default();
-        let writer = Writer::start(pool.clone(), patience, Arc::clone(&counters));
-        Self { writer, pool, patience, counters }
+        let writer = Writer::start(connections.clone(), Arc::clone(&counters));
+        let lease_line = Arc::new(Mutex::new(Line::new(&connections.pool)));
+        Self { connections, writer, lease_line, counters }
     }
 
     /// Brings the schema up to date. Several hosts may do so at once: all but one wait.
@@ -122,7 +118,7 @@ impl Store {
     /// # Errors
     /// The database is unreachable, or has migrations that this binary doesn't know or knows otherwise.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        sqlx::migrate!("../migrations").run(&self.pool).await
+        sqlx::migrate!("../migrations").run(&self.connections.pool).await
     }
 
     /// What this host has committed since its start.
@@ -132,31 +128,25 @@ impl Store {
 
     /// Whether Postgres answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        Ok(self.pool.acquire().await?.ping().await?)
+        self.connection().await?.ask(|connection| connection.ping()).await
     }
 
     /// The database's clock: the one by which everything is recorded.
     pub async fn clock(&self) -> Result<Timestamp, Error> {
-        let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pool).await?;
+        let now = self
+            .connection()
+            .await?
+            .ask(|connection| async move {
+                sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(connection).await
+            })
+            .await?;
         Ok(now.into())
     }
-}
 
-/// A lost answer, if there is none in time.
-async fn in_time<T>(
-    patience: Patience,
-    asked: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    timeout(patience.answer, asked).await.unwrap_or_else(|_| Err(no_answer()))
-}
-
-fn no_answer() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
-/// Closes a connection that owes an answer. It must not go back to the pool: its next answer could be the missing one.
-async fn abandon(connection: PoolConnection<Postgres>) {
-    let _ = timeout(Duration::from_millis(50), connection.detach().close_hard()).await;
+    /// For one question: every statement but commits and renewals goes through here.
+    async fn connection(&self) -> Result<Taken, Error> {
+        self.connections.take().await
+    }
 }
 
 /// As Postgres takes it.
@@ -184,7 +174,6 @@ fn digest(bytes: &[u8]) -> Result<aster_core::id::Digest, Error> {
 }
 
 fn parse_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, Error> {
-    // Values may be nested deeper than serde_json reads by default only if they were built here: they were not.
     serde_json::from_str(text).map_err(|error| Error::corrupt(format!("{what}: {error}")))
 }
 

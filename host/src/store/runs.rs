@@ -1,14 +1,13 @@
-//! Reading runs and their events, and claiming those that nobody drives.
+//! Reading runs and their events.
 
-use aster_core::event::{Cause, Event, Failure};
+use aster_core::event::{Cause, Event};
 use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
-use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::error::Fault;
-use super::{Error, HostId, ReleaseId, Store, count, digest, instant, parse_json, signed, unsigned};
+use super::{Error, HostId, JsonText, ReleaseId, Store, count, digest, signed, unsigned};
 
 /// A run as it stands: what was accepted, and what its events made of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,11 +22,12 @@ pub struct Run {
     pub key: Option<String>,
     /// The failed run from which it took the key.
     pub previous: Option<WorkflowId>,
-    pub input: Value,
+    pub input: JsonText,
     pub status: Status,
     pub cause: Option<Cause>,
-    pub result: Option<Value>,
-    pub error: Option<Failure>,
+    pub result: Option<JsonText>,
+    /// A [`Failure`](aster_core::event::Failure).
+    pub error: Option<JsonText>,
     pub accepted_at: Timestamp,
     pub updated_at: Timestamp,
     pub deadline: Timestamp,
@@ -41,9 +41,24 @@ pub struct Run {
 /// One event in its place in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordedEvent {
+    pub workflow_id: WorkflowId,
     pub sequence: u64,
-    pub event: Event,
+    pub event_type: String,
+    pub payload: JsonText,
     pub occurred_at: Timestamp,
+}
+
+impl RecordedEvent {
+    /// What it means, for replay.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if this host can't read it.
+    pub fn event(&self) -> Result<Event, Error> {
+        let event = self.payload.parse().and_then(|payload| Event::parse(&self.event_type, payload));
+        event.map_err(|error| {
+            Error::corrupt(format!("event {} of run {}: {error}", self.sequence, self.workflow_id))
+        })
+    }
 }
 
 /// Which runs a list holds; what is none doesn't matter.
@@ -59,18 +74,17 @@ pub struct RunFilter {
 
 impl Store {
     pub async fn load_run(&self, workflow_id: WorkflowId) -> Result<Option<Run>, Error> {
-        let row = sqlx::query_as!(
-            RunRow,
-            r#"select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key,
-                r.previous_workflow_id, r.input::text as "input!", r.status, r.cause, r.result::text, r.error::text,
-                r.accepted_at, r.updated_at, r.deadline, r.owner, r.fence, r.last_sequence, r.wake_at
-            from workflow_run r
-            join release e on e.release_id = r.release_id
-            where r.workflow_id = $1"#,
-            workflow_id.0,
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"select r as "run!: RunRow" from run_row r where r.workflow_id = $1"#,
+                    workflow_id.0,
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
         row.map(Run::try_from).transpose()
     }
 
@@ -81,64 +95,68 @@ impl Store {
         from_sequence: u64,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, Error> {
-        let rows = sqlx::query!(
-            r#"select sequence, event_type, payload::text as "payload!", occurred_at
-            from workflow_events
-            where workflow_id = $1
-                and sequence >= $2
-            order by sequence
-            limit $3"#,
-            workflow_id.0,
-            signed(from_sequence),
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select sequence, event_type, payload::text as "payload!", occurred_at
+                    from workflow_events
+                    where workflow_id = $1
+                        and sequence >= $2
+                    order by sequence
+                    limit $3"#,
+                    workflow_id.0,
+                    signed(from_sequence),
+                    count(limit),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         rows.into_iter()
             .map(|row| {
-                let what = format!("event {} of run {workflow_id}", row.sequence);
-                let payload = parse_json(&what, &row.payload)?;
-                let event = Event::parse(&row.event_type, payload)
-                    .map_err(|error| Error::corrupt(format!("{what}: {error}")))?;
                 Ok(RecordedEvent {
+                    workflow_id,
                     sequence: unsigned(row.sequence),
-                    event,
+                    event_type: row.event_type,
+                    payload: JsonText::of("an event", row.payload)?,
                     occurred_at: row.occurred_at.into(),
                 })
             })
             .collect()
     }
 
-    /// A tenant's runs, newest first.
+    /// Runs of a tenant, newest first.
     pub async fn list_runs(
         &self,
         tenant: &TenantId,
         filter: &RunFilter,
         limit: usize,
     ) -> Result<Vec<Run>, Error> {
-        let rows = sqlx::query_as!(
-            RunRow,
-            r#"select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key,
-                r.previous_workflow_id, r.input::text as "input!", r.status, r.cause, r.result::text, r.error::text,
-                r.accepted_at, r.updated_at, r.deadline, r.owner, r.fence, r.last_sequence, r.wake_at
-            from workflow_run r
-            join release e on e.release_id = r.release_id
-            where r.tenant = $1
-                and ($2::text is null or r.status = $2)
-                and ($3::text is null or r.definition = $3)
-                and ($4::text is null or r.cause = $4)
-                and ($5::uuid is null or r.workflow_id < $5)
-            order by r.workflow_id desc
-            limit $6"#,
-            tenant.as_str(),
-            filter.status.map(Status::as_str),
-            filter.definition,
-            filter.cause.map(Cause::as_str),
-            filter.before.map(|id| id.0),
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"select r as "run!: RunRow"
+                    from run_row r
+                    where r.tenant = $1
+                        and ($2::text is null or r.status = $2)
+                        and ($3::text is null or r.definition = $3)
+                        and ($4::text is null or r.cause = $4)
+                        and ($5::uuid is null or r.workflow_id < $5)
+                    order by r.workflow_id desc
+                    limit $6"#,
+                    tenant.as_str(),
+                    filter.status.map(Status::as_str),
+                    filter.definition,
+                    filter.cause.map(Cause::as_str),
+                    filter.before.map(|id| id.0),
+                    count(limit),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         rows.into_iter().map(Run::try_from).collect()
     }
 
@@ -149,28 +167,28 @@ impl Store {
         status: Status,
         limit: usize,
     ) -> Result<Vec<WorkflowId>, Error> {
-        let ids = sqlx::query_scalar!(
-            "select workflow_id from workflow_run where tenant = $1 and status = $2 order by workflow_id desc limit $3",
-            tenant.as_str(),
-            status.as_str(),
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let ids = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "select workflow_id from workflow_run where tenant = $1 and status = $2 order by workflow_id desc limit $3",
+                    tenant.as_str(),
+                    status.as_str(),
+                    count(limit),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         Ok(ids.into_iter().map(WorkflowId).collect())
     }
 
-    /// All seven statuses with their counts, in the order of [`Status::ALL`].
-    pub async fn count_by_status(&self, tenant: &TenantId) -> Result<[(Status, u64); 7], Error> {
-        let rows = sqlx::query!(
-            r#"select status, count(*) as "n!" from workflow_run where tenant = $1 group by status"#,
-            tenant.as_str(),
-        )
-        .fetch_all(&self.pool)
-        .await?;
+    /// All seven statuses with their counts, in the order of [`Status::ALL`]; of one tenant, or of all.
+    pub async fn count_by_status(&self, tenant: Option<&TenantId>) -> Result<[(Status, u64); 7], Error> {
+        let rows = self.connection().await?.ask(|connection| count_by_status(connection, tenant)).await?;
         Ok(Status::ALL.map(|status| {
-            let row = rows.iter().find(|row| row.status == status.as_str());
-            (status, row.map_or(0, |row| unsigned(row.n)))
+            let row = rows.iter().find(|(name, _)| name == status.as_str());
+            (status, row.map_or(0, |(_, n)| unsigned(*n)))
         }))
     }
 
@@ -184,85 +202,51 @@ impl Store {
         if key.contains('\0') {
             return Ok(None);
         }
-        let row = sqlx::query_as!(
-            RunRow,
-            r#"select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key,
-                r.previous_workflow_id, r.input::text as "input!", r.status, r.cause, r.result::text, r.error::text,
-                r.accepted_at, r.updated_at, r.deadline, r.owner, r.fence, r.last_sequence, r.wake_at
-            from workflow_key k
-            join workflow_run r on r.workflow_id = k.workflow_id
-            join release e on e.release_id = r.release_id
-            where k.tenant = $1
-                and k.definition = $2
-                and k.key = $3"#,
-            tenant.as_str(),
-            definition,
-            key,
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        row.map(Run::try_from).transpose()
-    }
-
-    /// Gives `host` runs whose turn has come, the longest waiting first, at most `limit`. Fewer than there are if another host
-    /// claims at the same time; none if the host was retired.
-    pub async fn claim(
-        &self,
-        host: HostId,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Vec<(WorkflowId, Fence)>, Error> {
-        let waiting = sqlx::query!(
-            "select workflow_id, fence from workflow_run where wake_at <= $1 order by wake_at limit $2",
-            instant(now),
-            count(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        if waiting.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut waiting: Vec<_> = waiting.into_iter().map(|row| (row.workflow_id, row.fence)).collect();
-        waiting.sort_unstable();
-        let (ids, fences): (Vec<Uuid>, Vec<i64>) = waiting.into_iter().unzip();
-        loop {
-            // A run whose fence has moved since is someone else's and is left alone. No row is skipped or locked ahead, so
-            // that this works over shards.
-            let claimed = sqlx::query!(
-                "update workflow_run r
-                set owner = $3, fence = r.fence + 1, wake_at = null
-                from unnest($1::uuid[], $2::bigint[]) as waiting (workflow_id, fence)
-                where r.workflow_id = waiting.workflow_id
-                    and r.fence = waiting.fence
-                    and r.owner is null
-                    and r.wake_at is not null
-                    and exists (select from host h where h.host_id = $3 and h.retired_at is null)
-                returning r.workflow_id, r.fence",
-                &ids,
-                &fences,
-                host.0,
-            )
-            .fetch_all(&self.pool)
-            .await;
-            match claimed {
-                Err(error) if Fault::of(&error) == Fault::Again => {}
-                claimed => {
-                    let claimed = claimed?.into_iter();
-                    return Ok(claimed.map(|row| (WorkflowId(row.workflow_id), Fence(row.fence))).collect());
-                }
-            }
-        }
-    }
-
-    /// When the next run that nobody drives is to be claimed; none if there is none.
-    pub async fn next_wake_at(&self) -> Result<Option<Timestamp>, Error> {
-        let at = sqlx::query_scalar!("select min(wake_at) from workflow_run where wake_at is not null")
-            .fetch_one(&self.pool)
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"select r as "run!: RunRow"
+                    from workflow_key k
+                    join run_row r on r.workflow_id = k.workflow_id
+                    where k.tenant = $1
+                        and k.definition = $2
+                        and k.key = $3"#,
+                    tenant.as_str(),
+                    definition,
+                    key,
+                )
+                .fetch_optional(connection)
+            })
             .await?;
-        Ok(at.map(Timestamp::from))
+        row.map(Run::try_from).transpose()
     }
 }
 
+/// Two queries, so that each has the plan that suits it.
+async fn count_by_status(
+    connection: &mut PgConnection,
+    tenant: Option<&TenantId>,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    let Some(tenant) = tenant else {
+        let rows = sqlx::query!(r#"select status, count(*) as "n!" from workflow_run group by status"#)
+            .fetch_all(connection)
+            .await?;
+        return Ok(rows.into_iter().map(|row| (row.status, row.n)).collect());
+    };
+    let rows = sqlx::query!(
+        r#"select status, count(*) as "n!" from workflow_run where tenant = $1 group by status"#,
+        tenant.as_str(),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.status, row.n)).collect())
+}
+
+/// The view of that name, whose columns stand here in their order.
+#[derive(sqlx::Type)]
+#[sqlx(type_name = "run_row")]
 struct RunRow {
     workflow_id: Uuid,
     tenant: String,
@@ -303,11 +287,11 @@ impl TryFrom<RunRow> for Run {
             release: ReleaseId(row.release_id),
             key: row.key,
             previous: row.previous_workflow_id.map(WorkflowId),
-            input: parse_json("a run's input", &row.input)?,
+            input: JsonText::of("a run's input", row.input)?,
             status: parse_status(&row.status)?,
             cause: cause.transpose()?,
-            result: row.result.map(|text| parse_json("a run's result", &text)).transpose()?,
-            error: row.error.map(|text| parse_json("a run's error", &text)).transpose()?,
+            result: row.result.map(|text| JsonText::of("a run's result", text)).transpose()?,
+            error: row.error.map(|text| JsonText::of("a run's error", text)).transpose()?,
             accepted_at: row.accepted_at.into(),
             updated_at: row.updated_at.into(),
             deadline: row.deadline.into(),

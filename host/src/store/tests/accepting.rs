@@ -72,7 +72,7 @@ async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
             assert_eq!(bed.store.load_run(other.workflow_id).await.unwrap(), None);
         }
     }
-    let counts = bed.store.count_by_status(&tenant()).await.unwrap();
+    let counts = bed.store.count_by_status(Some(&tenant())).await.unwrap();
     assert_eq!(counts[0], (Status::Ready, 3));
     assert_eq!(counts.iter().map(|(_, n)| n).sum::<u64>(), 9);
     let failed = bed.store.run_ids_by_status(&tenant(), Status::Failed, 10).await.unwrap();
@@ -177,4 +177,43 @@ async fn lists_are_paged_newest_first_and_filtered(pool: PgPool) {
         ids[1..2]
     );
     assert_eq!(list(RunFilter { definition: Some("no.such".into()), ..Default::default() }, 10).await, []);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn runs_are_counted_for_one_tenant_and_for_all(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    bed.started().await;
+    let other = NewRun { tenant: "other".parse().unwrap(), generation: 0, ..bed.new_run() };
+    bed.store.accept(&other).await.unwrap();
+    let count = async |tenant: Option<&TenantId>| {
+        let counts = bed.store.count_by_status(tenant).await.unwrap();
+        assert_eq!(counts.map(|(status, _)| status), Status::ALL);
+        counts.map(|(_, n)| n)
+    };
+    assert_eq!(count(Some(&tenant())).await, [0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(count(Some(&other.tenant)).await, [1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(count(None).await, [1, 1, 0, 0, 0, 0, 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_value_that_is_nested_too_deep_to_be_read_spoils_no_list(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    let run = NewRun { input: deep.clone(), ..bed.new_run() };
+    bed.store.accept(&run).await.unwrap();
+    let other = bed.started().await;
+    let listed = bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap();
+    assert_eq!(listed.iter().map(|run| run.workflow_id).collect::<Vec<_>>(), [other, run.workflow_id]);
+    assert_eq!(listed[1].input.as_str(), deep);
+    assert!(listed[1].input.parse::<Value>().is_err());
+
+    sqlx::query("insert into workflow_events values ($1, 1, 'STEP_COMPLETED', $2::json, now())")
+        .bind(run.workflow_id.0)
+        .bind(&deep)
+        .execute(&pool)
+        .await
+        .unwrap();
+    let events = bed.store.load_events(run.workflow_id, 0, 10).await.unwrap();
+    assert_eq!(events[0].payload.as_str(), deep);
+    assert!(matches!(events[0].event(), Err(Error::Corrupt { .. })));
 }

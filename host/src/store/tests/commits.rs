@@ -15,10 +15,10 @@ async fn a_transition_is_committed_with_its_events_and_its_row(pool: PgPool) {
 
     assert_eq!(bed.log_length(run).await, 3);
     let events = bed.store.load_events(run, 2, 10).await.unwrap();
-    assert_eq!(events.into_iter().map(|event| event.event).collect::<Vec<_>>(), last.events);
+    assert_eq!(events.into_iter().map(|event| event.event().unwrap()).collect::<Vec<_>>(), last.events);
     let stored = bed.store.load_run(run).await.unwrap().unwrap();
     assert_eq!((stored.status, stored.owner, stored.wake_at), (Status::Completed, None, None));
-    assert_eq!(stored.result.as_ref(), Some(&*result));
+    assert_eq!(value(stored.result).as_ref(), Some(&*result));
     assert_eq!(stored.definition_digest, sha256("source"));
 }
 
@@ -58,8 +58,9 @@ async fn another_hosts_run_an_unknown_one_and_a_wrong_sequence_are_refused(pool:
     assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
     let answer = bed.commit(first_step(WorkflowId(Uuid::now_v7()))).await;
     assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
+    // The host has lost track of the run: that is no verdict on what the transition holds.
     let answer = bed.commit(step(run, NewRun::FIRST_FENCE, 5)).await;
-    assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
     assert_eq!(bed.log_length(run).await, 1);
 }
 
@@ -97,8 +98,8 @@ async fn texts_that_jsonb_would_refuse_are_kept_as_they_are(pool: PgPool) {
         ..first_step(run)
     };
     bed.commit(transition).await.unwrap();
-    assert_eq!(bed.store.load_events(run, 2, 1).await.unwrap()[0].event, event);
-    assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().result.as_ref(), Some(&*value));
+    assert_eq!(bed.store.load_events(run, 2, 1).await.unwrap()[0].event().unwrap(), event);
+    assert_eq!(self::value(bed.store.load_run(run).await.unwrap().unwrap().result).as_ref(), Some(&*value));
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -127,13 +128,49 @@ async fn a_run_that_is_handed_back_is_claimed_when_its_time_comes(pool: PgPool) 
     let later = NOW.plus_millis(5_000);
     let waiting = Transition { run: record(Status::Running, Driver::ClaimableAt(later)), ..first_step(run) };
     bed.commit(waiting).await.unwrap();
-    assert_eq!(bed.store.next_wake_at().await.unwrap(), Some(later));
-    assert_eq!(bed.store.claim(bed.host, 10, NOW).await.unwrap(), []);
-    let claimed = bed.store.claim(bed.host, 10, later).await.unwrap();
+    assert_eq!(bed.store.claim(bed.host, 10, NOW).await.unwrap(), Claims::default());
+    let claimed = taken(bed.store.claim(bed.host, 10, later).await.unwrap());
     let [(claimed, fence)] = claimed[..] else { panic!("{claimed:?}") };
     assert_eq!((claimed, fence > NewRun::FIRST_FENCE), (run, true));
     let answer = bed.commit(step(run, NewRun::FIRST_FENCE, 2)).await;
     assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
     bed.commit(step(run, fence, 2)).await.unwrap();
     assert_eq!(bed.log_length(run).await, 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_postgres_cannot_work_on_now_holds_up_nothing_else_and_is_committed_when_it_can(pool: PgPool) {
+    let patience = Patience { answer: MINUTE, outage: Duration::from_millis(100) };
+    let bed = Bed::on(Store::from_pool(pool.clone(), patience)).await;
+    let runs = join_all((0..20).map(|_| bed.started())).await;
+    // Like a damaged index, or a disk that is full.
+    sqlx::raw_sql(
+        "create function break() returns trigger language plpgsql as $$
+        begin
+            if new.event_type = 'STEP_SKIPPED' then
+                raise exception using errcode = 'XX001', message = 'broken page';
+            end if;
+            return new;
+        end $$;
+        create trigger break before insert on workflow_events for each row execute function break();",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let broken =
+        Transition { events: vec![Event::StepSkipped { step: "a_step".into() }], ..first_step(runs[7]) };
+    let (store, host) = (bed.store.clone(), bed.host);
+    let stuck = tokio::spawn(async move { store.commit(host, broken).await });
+    let others: Vec<WorkflowId> = runs.iter().copied().filter(|&run| run != runs[7]).collect();
+    for answer in join_all(others.iter().map(|&run| bed.commit(first_step(run)))).await {
+        answer.unwrap();
+    }
+    // Also those that come later.
+    for answer in join_all(others.iter().map(|&run| bed.commit(step(run, NewRun::FIRST_FENCE, 2)))).await {
+        answer.unwrap();
+    }
+    assert!(!stuck.is_finished());
+    sqlx::raw_sql("drop trigger break on workflow_events").execute(&pool).await.unwrap();
+    stuck.await.unwrap().unwrap();
+    assert_eq!(bed.log_length(runs[7]).await, 2);
 }

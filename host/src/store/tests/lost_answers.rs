@@ -2,13 +2,14 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::proxy::{Fault, Proxy};
 use super::*;
+use crate::store::commit::{self, Settled};
 
-/// A bed whose store reaches Postgres through a proxy, over one connection for the writer and one for the rest, so that
-/// every statement is prepared where it is sent.
+/// A bed whose store reaches Postgres through a proxy, over one connection beside the writer's, so that every statement is
+/// prepared where it is sent.
 async fn behind_proxy(options: PgConnectOptions) -> (Bed, Proxy) {
     let proxy = Proxy::start(options).await;
     let pool = PgPoolOptions::new()
-        .max_connections(2)
+        .max_connections(1)
         .test_before_acquire(false)
         .connect_with(proxy.options.clone())
         .await
@@ -17,6 +18,10 @@ async fn behind_proxy(options: PgConnectOptions) -> (Bed, Proxy) {
     let warm_up = bed.started().await;
     bed.commit(first_step(warm_up)).await.unwrap();
     (bed, proxy)
+}
+
+async fn settle(bed: &Bed, run: WorkflowId, held: Fence) -> Result<Settled, Error> {
+    bed.store.connection().await?.ask(|connection| commit::settle(connection, bed.host, run, held)).await
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -74,12 +79,12 @@ async fn a_run_that_was_handed_back_and_taken_by_another_host_is_not_settled_as_
     let answer = bed.commit(handing_back).await;
     assert!(matches!(answer, Err(Error::NotCommitted { fence: Fence(2) })), "{answer:?}");
     // Settling is repeated until it is answered, and says the same each time.
-    let again = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+    let again = settle(&bed, run, NewRun::FIRST_FENCE).await.unwrap();
     assert_eq!(again, Settled { fence: Fence(2), last_sequence: 1, owned: true });
 
     direct.retire_host(bed.host, NOW).await.unwrap();
-    assert!(direct.claim(other, 10, NOW).await.unwrap().contains(&(run, Fence(4))));
-    let answer = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await;
+    assert!(taken(direct.claim(other, 10, NOW).await.unwrap()).contains(&(run, Fence(4))));
+    let answer = settle(&bed, run, NewRun::FIRST_FENCE).await;
     assert!(matches!(answer, Err(Error::NotOwner { current: Fence(4), .. })), "{answer:?}");
 }
 
@@ -93,11 +98,11 @@ async fn a_run_that_its_own_host_has_claimed_again_is_not_settled_as_still_held(
         ..first_step(run)
     };
     bed.commit(handing_back).await.unwrap();
-    let settled = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+    let settled = settle(&bed, run, NewRun::FIRST_FENCE).await.unwrap();
     assert_eq!(settled, Settled { fence: Fence(2), last_sequence: 1, owned: false });
     // Who claims it now drives it alone: the one who handed it back isn't told that it still may.
-    assert_eq!(bed.store.claim(bed.host, 10, NOW).await.unwrap(), [(run, Fence(3))]);
-    let answer = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await;
+    assert_eq!(taken(bed.store.claim(bed.host, 10, NOW).await.unwrap()), [(run, Fence(3))]);
+    let answer = settle(&bed, run, NewRun::FIRST_FENCE).await;
     assert!(matches!(answer, Err(Error::NotOwner { current: Fence(3), .. })), "{answer:?}");
 }
 
@@ -172,22 +177,85 @@ async fn a_terminated_backend_loses_no_commit_and_doubles_none(_: PgPoolOptions,
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn while_postgres_is_away_commits_are_unavailable(_: PgPoolOptions, options: PgConnectOptions) {
-    let bed = Bed::on(Store::from_pool(
-        PgPoolOptions::new().connect_with(options.clone()).await.unwrap(),
-        Patience::default(),
-    ))
-    .await;
+async fn while_postgres_is_away_commits_wait_and_acceptances_are_unavailable(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let direct = PgPoolOptions::new().connect_with(options.clone()).await.unwrap();
+    let bed = Bed::on(Store::from_pool(direct, Patience::default())).await;
     let run = bed.started().await;
-    let nobody_there = PgPoolOptions::new()
+    let proxy = Proxy::start(options).await;
+    proxy.shut(true);
+    let pool = PgPoolOptions::new()
         .acquire_timeout(Duration::from_millis(50))
-        .connect_lazy_with(options.host("127.0.0.1").port(1));
-    let away =
-        Store::from_pool(nobody_there, Patience { answer: MINUTE, outage: Duration::from_millis(100) });
-    let answer = away.commit(bed.host, first_step(run)).await;
-    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+        .connect_lazy_with(proxy.options.clone());
+    let away = Store::from_pool(pool, Patience { answer: MINUTE, outage: Duration::from_millis(100) });
     let answer = away.accept(&bed.new_run()).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
-    let settled = bed.store.settle(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
-    assert_eq!(settled, Settled { fence: Fence(2), last_sequence: 1, owned: true });
+
+    let committing = away.commit(bed.host, first_step(run));
+    let (committed, ()) = tokio::join!(committing, async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(bed.log_length(run).await, 1);
+        proxy.shut(false);
+    });
+    // Nothing was sent before, so nothing had to be settled.
+    assert_eq!(committed.unwrap().fence, NewRun::FIRST_FENCE);
+    assert_eq!(bed.log_length(run).await, 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_lost_answer_is_settled_however_long_that_takes(_: PgPoolOptions, options: PgConnectOptions) {
+    let proxy = Proxy::start(options).await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_millis(50))
+        .connect_with(proxy.options.clone())
+        .await
+        .unwrap();
+    let patience = Patience { answer: MINUTE, outage: Duration::from_millis(100) };
+    let bed = Bed::on(Store::from_pool(pool, patience)).await;
+    let run = bed.started().await;
+    bed.commit(first_step(run)).await.unwrap();
+
+    proxy.next(Fault::SwallowAnswer);
+    let busy = bed.store.connection().await.unwrap();
+    let committing = bed.commit(step(run, NewRun::FIRST_FENCE, 2));
+    let (committed, ()) = tokio::join!(committing, async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        drop(busy);
+    });
+    assert_eq!(committed.unwrap().fence, Fence(2));
+    assert_eq!(bed.log_length(run).await, 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn after_an_adoption_the_old_driver_is_not_told_that_it_may_go_on(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let direct = PgPoolOptions::new().connect_with(options.clone()).await.unwrap();
+    let direct = Store::from_pool(direct, Patience::default());
+    let (bed, proxy) = behind_proxy(options).await;
+    for (fault, events) in [(Fault::SwallowAnswer, 2), (Fault::HoldRequest, 1)] {
+        let run = bed.started().await;
+        proxy.next(fault);
+        // Its commit is under way, and the one connection over which it could be settled is busy.
+        let busy = bed.store.connection().await.unwrap();
+        let committing = bed.commit(first_step(run));
+        let (answer, fence) = tokio::join!(committing, async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let fence = direct.adopt(bed.host, run, NewRun::FIRST_FENCE).await.unwrap();
+            drop(busy);
+            fence
+        });
+        assert!(matches!(answer, Err(Error::NotOwner { current, .. }) if current == fence), "{answer:?}");
+        if fault == Fault::HoldRequest {
+            proxy.deliver().await;
+        }
+        assert_eq!(bed.log_length(run).await, events);
+        bed.commit(step(run, fence, events)).await.unwrap();
+        // The writer's new connection has its statement prepared by now.
+    }
 }

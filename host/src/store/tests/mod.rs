@@ -1,7 +1,9 @@
 //! Against a real Postgres: `DATABASE_URL` names a server on which databases may be created, one for each test.
 
 mod accepting;
+mod claims;
 mod commits;
+mod connections;
 mod hosts;
 mod keys;
 mod lost_answers;
@@ -19,7 +21,7 @@ use aster_core::plan::{Capabilities, Plan, Trigger, Type};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord, Transition};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -122,6 +124,15 @@ impl Bed {
     async fn value(&self, name: &str) -> Option<Vec<u8>> {
         self.store.read_entry(&key(name)).await.unwrap().value
     }
+}
+
+/// What a claim gave, without the rest.
+fn taken(claims: Claims) -> Vec<(WorkflowId, Fence)> {
+    claims.runs.into_iter().map(|run| (run.workflow_id, run.fence)).collect()
+}
+
+fn value(text: Option<JsonText>) -> Option<Value> {
+    text.map(|text| text.parse().unwrap())
 }
 
 fn tenant() -> TenantId {

@@ -1,13 +1,13 @@
 //! A wire to Postgres that can be cut at the moment that hurts most.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,6 +28,8 @@ pub(super) enum Fault {
 pub(super) struct Proxy {
     pub(super) options: PgConnectOptions,
     next: Arc<AtomicU8>,
+    is_shut: Arc<AtomicBool>,
+    silence: watch::Sender<()>,
     deliver: Arc<Notify>,
     delivered: Arc<Notify>,
 }
@@ -37,14 +39,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let proxy = Self {
-            options: server.clone().host("127.0.0.1").port(port).ssl_mode(sqlx::postgres::PgSslMode::Disable),
+            options: over_tcp(&server).host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable),
             next: Arc::default(),
+            is_shut: Arc::default(),
+            silence: watch::Sender::new(()),
             deliver: Arc::default(),
             delivered: Arc::default(),
         };
         let accepting = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if accepting.is_shut.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (proxy, server) = (accepting.clone(), server.clone());
                 tokio::spawn(async move { proxy.carry(client, connect(&server).await).await });
             }
@@ -56,6 +63,16 @@ impl Proxy {
         self.next.store(fault as u8, Ordering::SeqCst);
     }
 
+    /// Closes new connections at once, or takes them again.
+    pub(super) fn shut(&self, is_shut: bool) {
+        self.is_shut.store(is_shut, Ordering::SeqCst);
+    }
+
+    /// From now on nothing passes over the connections that there are, and neither end is told. New ones are as good as ever.
+    pub(super) fn silence(&self) {
+        self.silence.send_replace(());
+    }
+
     /// Lets the request that was held reach the server, and waits until the server has dealt with it.
     pub(super) async fn deliver(&self) {
         self.deliver.notify_one();
@@ -64,8 +81,11 @@ impl Proxy {
 
     async fn carry(&self, mut client: TcpStream, mut server: Box<dyn Wire>) {
         let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let mut silence = self.silence.subscribe();
         loop {
             tokio::select! {
+                biased;
+                _ = silence.changed() => std::future::pending().await,
                 read = client.read(&mut up) => {
                     let Ok(n @ 1..) = read else { return };
                     let fault = match is_large_bind(&up[..n]) {
@@ -114,6 +134,15 @@ impl Proxy {
 /// The parameters of a prepared statement, and many of them: neither a ping nor a lookup.
 fn is_large_bind(request: &[u8]) -> bool {
     request.first() == Some(&b'B') && request.len() > 300
+}
+
+/// The same without a socket, which would win over an address.
+fn over_tcp(options: &PgConnectOptions) -> PgConnectOptions {
+    if options.get_socket().is_none() {
+        return options.clone();
+    }
+    let tcp = PgConnectOptions::new_without_pgpass().username(options.get_username());
+    tcp.database(options.get_database().expect("a test has a database of its own"))
 }
 
 async fn connect(options: &PgConnectOptions) -> Box<dyn Wire> {

@@ -2,6 +2,7 @@ use aster_core::wit::Exports;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::*;
+use crate::store::components::{change_registry, raise_generation};
 
 fn upload<'a>(name: &'a str, text: &'a str, exports: &'a Exports, activate_at: Option<i64>) -> Upload<'a> {
     Upload {
@@ -98,7 +99,7 @@ async fn a_version_that_is_active_or_pinned_is_not_deleted(pool: PgPool) {
             // It ends, so that the next one alone decides.
             sqlx::query("update workflow_run set status = 'COMPLETED', owner = null where workflow_id = $1")
                 .bind(run.workflow_id.0)
-                .execute(&bed.store.pool)
+                .execute(&bed.store.connections.pool)
                 .await
                 .unwrap();
         }
@@ -198,7 +199,8 @@ async fn a_definition_is_found_by_its_full_name_or_its_functions(pool: PgPool) {
 async fn acceptance_waits_for_an_activation_and_then_sees_it(_: PgPoolOptions, options: PgConnectOptions) {
     let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
     let bed = Bed::new(pool).await;
-    let mut change = bed.store.change_registry(&tenant(), None).await.unwrap();
+    let mut connection = bed.store.connections.pool.acquire().await.unwrap();
+    let mut change = change_registry(&mut connection, &tenant(), None).await.unwrap();
     let run = bed.new_run();
     let accepting = bed.store.accept(&run);
     let (answer, ()) = tokio::join!(accepting, async {
@@ -206,8 +208,31 @@ async fn acceptance_waits_for_an_activation_and_then_sees_it(_: PgPoolOptions, o
         while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *change).await.unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        super::super::components::raise_generation(&mut change, &tenant()).await.unwrap();
+        raise_generation(&mut change, &tenant()).await.unwrap();
         change.commit().await.unwrap();
     });
     assert!(matches!(answer, Err(Error::RegistryMoved { .. })), "{answer:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bytes_come_before_the_registry_is_locked_and_again_if_they_were_deleted_meanwhile(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
+    let bed = Bed::new(pool.clone()).await;
+    let exports = Exports::default();
+    let mut connection = pool.acquire().await.unwrap();
+    let change = change_registry(&mut connection, &super::tenant(), None).await.unwrap();
+    let tenant = tenant();
+    let uploading = bed.store.put_component_version(&tenant, upload("inventory", "v1", &exports, None));
+    let (uploaded, ()) = tokio::join!(uploading, async {
+        while bed.store.load_component_bytes(sha256("v1")).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::query("delete from component_bytes").execute(&pool).await.unwrap();
+        change.rollback().await.unwrap();
+    });
+    assert!(uploaded.unwrap().is_new);
+    assert_eq!(bed.store.load_component_bytes(sha256("v1")).await.unwrap(), Some(b"v1".to_vec()));
 }
