@@ -7,6 +7,7 @@ use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::wit::Mismatch;
+use aster_core::wit::json::with_safe_integers;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -90,8 +91,8 @@ impl Submitter {
             let normal = Arc::new(resolved.normalize(input.clone()));
             let used_key = agree(resolved.key(&normal).map_err(Error::Key)?, key.clone())?;
             let candidate = Candidate {
-                tenant: &tenant,
-                resolved: &resolved,
+                tenant: tenant.clone(),
+                resolved: Arc::clone(&resolved),
                 input: normal,
                 input_digest,
                 key: used_key.clone(),
@@ -114,10 +115,9 @@ impl Submitter {
 }
 
 fn outcome(resolved: &Resolved, key: Option<String>, admitted: Admitted) -> Result<Submitted, Error> {
-    let new_status = if admitted.started { Status::Running } else { Status::Ready };
     let (workflow_id, accepted_at, status, created, previous) = match admitted.acceptance {
         Acceptance::New { previous } => {
-            (admitted.workflow_id, admitted.accepted_at, new_status, true, previous)
+            (admitted.workflow_id, admitted.accepted_at, admitted.status, true, previous)
         }
         Acceptance::Existing { workflow_id, status, accepted_at } => {
             (workflow_id, accepted_at, status, false, None)
@@ -158,8 +158,10 @@ fn agree(of_input: Option<String>, of_header: Option<String>) -> Result<Option<S
     }
 }
 
-/// SHA-256 of the input as canonical JSON (RFC 8785): two inputs are the same if these are.
+/// SHA-256 of the input as canonical JSON (RFC 8785): two inputs are the same if these are. It has doubles only, so integers
+/// that those would round are texts.
 fn digest(input: &Value) -> [u8; 32] {
-    let canonical = serde_json_canonicalizer::to_vec(input).expect("a JSON value has a canonical form");
+    let canonical = serde_json_canonicalizer::to_vec(&with_safe_integers(input.clone()))
+        .expect("a JSON value has a canonical form");
     Sha256::digest(canonical).into()
 }

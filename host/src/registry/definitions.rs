@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aster_core::id::{Digest, TenantId};
+use aster_core::plan::Plan;
 use aster_core::wit::Exports;
 use aster_dsl::{Checked, Diagnostic, Severity};
 use sha2::{Digest as _, Sha256};
@@ -63,8 +64,8 @@ impl Registry {
             if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
                 return Err(Error::Diagnostics(checked.diagnostics));
             }
-            for trigger in checked.plans.iter().filter_map(|plan| plan.trigger.as_ref()) {
-                refuse_own_path(&trigger.path)?;
+            for plan in &checked.plans {
+                refuse_taken_path(plan, &view, &checked.plans)?;
             }
             let new: Vec<NewDefinition<'_>> = checked
                 .plans
@@ -100,13 +101,30 @@ fn check_in(view: &View, file: &str, source: &str) -> Checked {
     aster_dsl::check_with(file, source, &exports)
 }
 
-fn refuse_own_path(path: &str) -> Result<(), Error> {
+/// A trigger answers `POST path` and `GET path/{key}/status`; the host's own paths and those of other definitions, also of
+/// the same file, are taken.
+fn refuse_taken_path(plan: &Plan, view: &View, deployed: &[Plan]) -> Result<(), Error> {
+    let Some(path) = plan.trigger.as_ref().map(|trigger| &trigger.path) else { return Ok(()) };
+    let taken = |by: String| Err(Error::TriggerTaken { path: path.clone(), by });
     let is_own =
         |own: &&&str| path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match OWN_PATHS.iter().find(is_own) {
-        Some(own) => {
-            Err(Error::TriggerTaken { path: path.to_owned(), by: format!("the host itself (`{own}`)") })
-        }
-        None => Ok(()),
+    if let Some(own) = OWN_PATHS.iter().find(is_own) {
+        return taken(format!("the host itself (`{own}`)"));
     }
+    let others = view.snapshot.definitions.values().map(|definition| &definition.plan).chain(deployed);
+    for other in others.filter(|other| other.name != plan.name) {
+        // One that is deployed anew in this file counts as it will be.
+        let is_old = deployed.iter().any(|new| new.name == other.name && !std::ptr::eq(new, other));
+        let Some(trigger) = other.trigger.as_ref().filter(|_| !is_old) else { continue };
+        if *path == trigger.path || is_status(path, &trigger.path) || is_status(&trigger.path, path) {
+            return taken(format!("definition `{}`", other.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `path` is `trigger/{key}/status`.
+fn is_status(path: &str, trigger: &str) -> bool {
+    let key = path.strip_prefix(trigger).and_then(|rest| rest.strip_prefix('/')?.strip_suffix("/status"));
+    key.is_some_and(|key| !key.is_empty())
 }

@@ -128,6 +128,10 @@ impl Registry {
     async fn view_anew(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let snapshot = self.shared.store.registry_snapshot(tenant).await?;
         let view = Arc::new(View { snapshot, resolved: Mutex::default() });
+        // Nothing was ever done in it: anybody can make up the name of a tenant.
+        if view.snapshot.generation == 0 {
+            return Ok(view);
+        }
         let mut views = self.shared.views.lock().expect(UNPOISONED);
         // A slower reading must not replace a newer one.
         let newer = views.get(tenant).filter(|known| known.snapshot.generation >= view.snapshot.generation);

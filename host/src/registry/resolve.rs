@@ -82,13 +82,8 @@ impl Registry {
     pub async fn resolve(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let view = self.view(tenant).await?;
         match self.resolve_in(&view, tenant, name).await {
-            // What is missing in a view may have come since.
-            Err(
-                Error::NotFound { .. }
-                | Error::Ambiguous { .. }
-                | Error::NotReady(_)
-                | Error::Store(store::Error::Refused { .. }),
-            ) => self.resolve_anew(tenant, name).await,
+            // What is missing in a view, or was deleted since, may be otherwise now.
+            Err(error) if !error.may_pass() => self.resolve_anew(tenant, name).await,
             resolved => resolved,
         }
     }
@@ -97,11 +92,6 @@ impl Registry {
     pub async fn resolve_anew(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let view = self.view_anew(tenant).await?;
         self.resolve_in(&view, tenant, name).await
-    }
-
-    /// Whether nothing was activated or deployed since `resolved` was resolved.
-    pub async fn is_current(&self, tenant: &TenantId, resolved: &Resolved) -> Result<bool, Error> {
-        Ok(self.shared.store.generation(tenant).await? == resolved.generation)
     }
 
     async fn resolve_in(&self, view: &View, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {

@@ -1,6 +1,6 @@
 //! One attempt at a step or a compensation: its body, computed call by call in the sandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aster_core::eval::{self, Env, PendingCall, Progress};
@@ -18,7 +18,7 @@ use super::Shared;
 use crate::crash;
 use crate::registry::Release;
 use crate::sandbox::{self, Call, CallReport, Context, KeyValueReader, Outcome, Session, Unavailable};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -26,6 +26,15 @@ pub(super) struct Landed {
     pub(super) result: Result<Arc<Value>, Failure>,
     pub(super) cost: Cost,
     pub(super) effects: Effects,
+}
+
+impl Landed {
+    /// A bug of the host, which the step's code and data brought to light. The step may be tried again.
+    pub(super) fn panicked() -> Self {
+        let failure =
+            Failure::new(FailureCode::Trap, "the host failed while it ran the step; its log says where");
+        Self { result: Err(failure), cost: Cost::default(), effects: Effects::default() }
+    }
 }
 
 /// Runs the attempt to its end, however often the host's own trouble makes it begin again.
@@ -61,6 +70,7 @@ struct Flight<'a> {
     state: &'a RunState,
     attempt: &'a Attempt,
     session: Session,
+    reader: Arc<Reader>,
     limits: Limits,
     began: Instant,
     /// When the attempt's time is over: its limit counts from its first call.
@@ -77,14 +87,15 @@ impl<'a> Flight<'a> {
         state: &'a RunState,
         attempt: &'a Attempt,
     ) -> Self {
-        let reader = Arc::new(Reader(shared.store.clone()));
+        let reader = Arc::new(Reader { store: shared.store.clone(), asked_at: Mutex::default() });
         Self {
             shared,
             tenant,
             release,
             state,
             attempt,
-            session: Session::new(tenant.clone(), reader),
+            session: Session::new(tenant.clone(), Arc::clone(&reader) as Arc<dyn KeyValueReader>),
+            reader,
             limits: Limits::default(),
             began: Instant::now(),
             deadline: None,
@@ -105,9 +116,12 @@ impl<'a> Flight<'a> {
                 Progress::Call(pending) => answers.push(self.call(&pending).await?),
                 Progress::Returned(value) => {
                     let value = self.bounded(value);
-                    return Ok(self.land(value));
+                    return Ok(self.land(value.map(Arc::new)));
                 }
-                Progress::Failed(failure) => return Ok(self.land(Err(failure))),
+                Progress::Failed(mut failure) => {
+                    failure.detail = failure.detail.and_then(|detail| self.bounded(detail).ok());
+                    return Ok(self.land(Err(failure)));
+                }
             }
         }
     }
@@ -133,6 +147,9 @@ impl<'a> Flight<'a> {
             })
             .await?;
         crash::point("after-call");
+        if matches!(&report.outcome, Err(failure) if failure.code == FailureCode::Timeout) {
+            self.reader.check_answered()?;
+        }
         self.calls.push(CallCost {
             component: target.component.to_string(),
             function: target.loaded.function(target.function).name.clone(),
@@ -192,12 +209,16 @@ impl<'a> Flight<'a> {
         self.output.push_str(&report.output.stderr);
     }
 
-    /// A value that the body built may be larger than any that a component gave.
-    fn bounded(&self, value: Value) -> Result<Arc<Value>, Failure> {
+    /// What the body built may be larger and deeper than any value that a component gave.
+    fn bounded(&self, value: Value) -> Result<Value, Failure> {
         let limit = self.shared.options.limits.value_bytes;
         let size = value.to_string().len();
+        if eval::is_too_deep(&value) {
+            let message = format!("the step's value is nested deeper than {} levels", eval::MAX_DEPTH);
+            return Err(Failure::new(FailureCode::Type, message));
+        }
         if u64::try_from(size).is_ok_and(|size| size <= limit) {
-            return Ok(Arc::new(value));
+            return Ok(value);
         }
         let message = format!("the step's value has {size} bytes as JSON, and at most {limit} are taken");
         Err(Failure::new(FailureCode::Type, message))
@@ -230,13 +251,40 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The committed key-value state, as the sandbox reads it.
-struct Reader(Store);
+/// The committed key-value state, as the sandbox reads it, for one attempt.
+#[derive(Debug)]
+struct Reader {
+    store: Store,
+    /// Since when an answer of the database is awaited.
+    asked_at: Mutex<Option<Instant>>,
+}
+
+impl Reader {
+    /// A time limit that passed while the database didn't answer says nothing about the step.
+    fn check_answered(&self) -> Result<(), Unavailable> {
+        let asked_at = *self.asked_at.lock().expect("nothing panics while it is held");
+        match asked_at.is_some_and(|at| at.elapsed() >= PATIENCE) {
+            true => Err(Unavailable("the step's time was over while the database did not answer".into())),
+            false => Ok(()),
+        }
+    }
+
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, store::Error>>) -> Result<T, Unavailable> {
+        *self.asked_at.lock().expect("nothing panics while it is held") = Some(Instant::now());
+        let answer = asked.await;
+        // Not reached where the time limit drops the question.
+        *self.asked_at.lock().expect("nothing panics while it is held") = None;
+        answer.map_err(|error| Unavailable(Box::new(error)))
+    }
+}
+
+/// Longer than any answer takes of a database that works; a guest can't stretch a single question so far.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl KeyValueReader for Reader {
     async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
-        self.0.read_entry(key).await.map_err(|error| Unavailable(Box::new(error)))
+        self.ask(self.store.read_entry(key)).await
     }
 
     async fn list_keys(
@@ -247,8 +295,7 @@ impl KeyValueReader for Reader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, Unavailable> {
-        let keys = self.0.list_keys(tenant, component, bucket, after, limit).await;
-        let keys = keys.map_err(|error| Unavailable(Box::new(error)))?;
+        let keys = self.ask(self.store.list_keys(tenant, component, bucket, after, limit)).await?;
         Ok(keys.into_iter().map(|key| key.to_string()).collect())
     }
 }

@@ -26,14 +26,19 @@ const EVENTS_AT_ONCE: usize = 1_000;
 pub(super) async fn take(shared: Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
     loop {
-        let claimed = match claim(&shared).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
+        let round = async {
+            let slot = Arc::clone(&shared.slots).acquire_owned().await.expect("the slots are never closed");
+            claim(&shared, slot).await
+        };
+        let seen = tokio::select! {
+            seen = round => seen.unwrap_or_else(|error| {
                 debug!(%error, "could not claim runs");
                 0
-            }
+            }),
+            () = stopping(&mut shutdown) => return,
         };
-        if claimed == 0 {
+        // Another host may have taken all that were seen: then there may be more.
+        if seen == 0 {
             tokio::select! {
                 () = shared.due.notified() => {}
                 () = tokio::time::sleep(pause(&shared)) => {}
@@ -43,44 +48,38 @@ pub(super) async fn take(shared: Arc<Shared>) {
     }
 }
 
-async fn stopping(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn stopping(shutdown: &mut watch::Receiver<bool>) {
     // An error means that the host is gone.
     let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
 
 /// Until the next instant that is known here, at most [`LOOK_AGAIN`].
 fn pause(shared: &Shared) -> Duration {
-    let next_due = *shared.next_due.lock().expect(UNPOISONED);
-    next_due.map_or(LOOK_AGAIN, |due| due.since(shared.clock.now()).min(LOOK_AGAIN))
+    let now = shared.clock.now();
+    let mut next_due = shared.next_due.lock().expect(UNPOISONED);
+    // What was due has just been looked at.
+    *next_due = next_due.filter(|due| *due > now);
+    next_due.map_or(LOOK_AGAIN, |due| due.since(now).min(LOOK_AGAIN))
 }
 
-/// Claims as many due runs as there are free slots, and begins to drive them; returns how many.
-async fn claim(shared: &Arc<Shared>) -> Result<usize, store::Error> {
+/// Claims due runs, at most one for each free slot, and begins to drive them; returns how many were due.
+async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, store::Error> {
     let Some(host) = shared.host() else { return Ok(0) };
-    let mut permits: Vec<OwnedSemaphorePermit> = Vec::new();
-    while permits.len() < CLAIMED_AT_ONCE
-        && let Ok(permit) = Arc::clone(&shared.slots).try_acquire_owned()
-    {
-        permits.push(permit);
+    let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
+    let claims = shared.store.claim(host, 1 + free, shared.clock.now()).await?;
+    let mut slot = Some(slot);
+    for run in claims.runs {
+        let next_slot = slot.take().or_else(|| Arc::clone(&shared.slots).try_acquire_owned().ok());
+        let Some(permit) = next_slot else {
+            // New runs were faster: another round, or another host, takes it.
+            shared.store.hand_back(host, run.workflow_id, run.fence, shared.clock.now()).await?;
+            continue;
+        };
+        let claimed =
+            Claimed { host, workflow_id: run.workflow_id, fence: run.fence, host_lost: run.host_lost };
+        shared.spawn(host, run.workflow_id, go_on(Arc::clone(shared), claimed, permit));
     }
-    if permits.is_empty() {
-        return Ok(0);
-    }
-    let now = shared.clock.now();
-    {
-        let mut next_due = shared.next_due.lock().expect(UNPOISONED);
-        if next_due.is_some_and(|due| due <= now) {
-            *next_due = None;
-        }
-    }
-    let claimed =
-        shared.store.claim(host, permits.len(), now).await.inspect_err(|error| shared.suspect(error))?;
-    let count = claimed.len();
-    for ((workflow_id, fence), permit) in claimed.into_iter().zip(permits) {
-        let claimed = Claimed { host, workflow_id, fence };
-        shared.spawn(workflow_id, go_on(Arc::clone(shared), claimed, permit));
-    }
-    Ok(count)
+    Ok(claims.seen)
 }
 
 /// Folds the log of a run that this host owns, and drives it from there.
@@ -95,7 +94,8 @@ pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSe
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
             Err(error) => {
-                error!(run.id = %claimed.workflow_id, %error, "a claimed run can't be loaded: it stays as it is");
+                error!(run.id = %claimed.workflow_id, %error, "a claimed run can't be loaded: another host may try");
+                shared.hand_back(claimed.host, claimed.workflow_id, claimed.fence).await;
                 return;
             }
         }
@@ -104,7 +104,8 @@ pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSe
     let (tenant, state) = run;
     let drive =
         Drive { shared: Arc::clone(&shared), host, fence, tenant, release, state: Arc::new(state), permit };
-    Box::pin(drive.run(Some(Signal::HostLost))).await;
+    // Where the last host left in order, what was in flight just goes on.
+    Box::pin(drive.run(claimed.host_lost.then_some(Signal::HostLost))).await;
 }
 
 type Folded = ((TenantId, RunState), Arc<Release>);
@@ -115,17 +116,22 @@ async fn load(shared: &Shared, claimed: Claimed) -> Result<Folded, registry::Err
     let run = shared.store.load_run(id).await?;
     let run = run.ok_or_else(|| store::Error::NotFound { what: format!("run {id}") })?;
     let release = shared.registry.release(run.release.0).await?;
+    let input = run.input.parse();
+    let input =
+        input.map_err(|error| store::Error::Corrupt { what: format!("the input of run {id}: {error}") })?;
     let mut state = RunState::new(Accepted {
         workflow_id: id,
         definition: run.definition,
         definition_digest: run.definition_digest,
         release: run.release.0,
-        input: Arc::new(run.input),
+        input: Arc::new(input),
         deadline: run.deadline,
     });
     loop {
         let events = shared.store.load_events(id, state.sequence + 1, EVENTS_AT_ONCE).await?;
-        events.iter().for_each(|recorded| evolve(&mut state, &recorded.event));
+        for recorded in &events {
+            evolve(&mut state, &recorded.event()?);
+        }
         if events.len() < EVENTS_AT_ONCE {
             break;
         }

@@ -10,7 +10,7 @@ use aster_core::time::Timestamp;
 pub(crate) struct Clock(RwLock<(Timestamp, Instant)>);
 
 impl Clock {
-    /// `read_at` is when the reading was asked for: so that the clock is rather slow than fast by the round trip.
+    /// `read_at` is when the answer came: so that the clock is rather slow than fast, by the answer's way.
     pub(crate) fn new(reading: Timestamp, read_at: Instant) -> Self {
         Self(RwLock::new((reading, read_at)))
     }

@@ -115,8 +115,8 @@ impl Drive {
         }
     }
 
-    async fn land(&mut self, flown: Option<Flown>, flights: &mut Flights) -> Flow {
-        let Some((attempt, landed, turn)) = flown else { return Flow::Go };
+    async fn land(&mut self, flown: Flown, flights: &mut Flights) -> Flow {
+        let (attempt, landed, turn) = flown;
         let effects = match landed.result {
             Ok(_) => landed.effects,
             Err(_) => landed.effects.without_writes(),
@@ -159,11 +159,6 @@ impl Drive {
                     self.fence = committed.fence;
                     crash::point("after-commit");
                 }
-                Err(store::Error::Unavailable { .. }) => match self.settle(reaction.state.sequence).await {
-                    Settlement::Committed => {}
-                    Settlement::NotCommitted => continue,
-                    Settlement::Lost => return Flow::Stop,
-                },
                 Err(store::Error::NotCommitted { fence }) => {
                     self.fence = fence;
                     continue;
@@ -187,7 +182,8 @@ impl Drive {
                         continue;
                     }
                     None => {
-                        error!(run.id = %self.id(), error = %refusal, "the run can't go on");
+                        error!(run.id = %self.id(), error = %refusal, "the run can't go on here");
+                        self.shared.hand_back(self.host, self.id(), self.fence).await;
                         return Flow::Stop;
                     }
                 },
@@ -197,42 +193,9 @@ impl Drive {
         }
     }
 
-    /// Learns what became of a commit whose answer was lost; `sequence` is the run's last one if it was applied.
-    async fn settle(&mut self, sequence: u64) -> Settlement {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.shared.store.settle(self.host, self.id(), self.fence).await {
-                Ok(settled) => {
-                    self.fence = settled.fence;
-                    return match settled.last_sequence == sequence {
-                        true => Settlement::Committed,
-                        false if settled.owned => Settlement::NotCommitted,
-                        false => Settlement::Lost,
-                    };
-                }
-                Err(store::Error::NotOwner { .. } | store::Error::NotFound { .. }) => {
-                    return Settlement::Lost;
-                }
-                Err(error) => {
-                    debug!(run.id = %self.id(), %error, "waits for the database");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
-                }
-            }
-        }
-    }
-
     fn id(&self) -> aster_core::id::WorkflowId {
         self.state.accepted.workflow_id
     }
-}
-
-/// What became of a commit whose answer was lost.
-enum Settlement {
-    Committed,
-    NotCommitted,
-    /// Someone else has the run.
-    Lost,
 }
 
 /// The attempts in flight. Dropping it interrupts them all.
@@ -245,21 +208,20 @@ struct Flights {
 
 impl Flights {
     /// The next attempt that comes back; waits forever if none is in flight.
-    async fn next(&mut self) -> Option<Flown> {
+    async fn next(&mut self) -> Flown {
         loop {
             match self.tasks.join_next().await {
-                Some(Ok(flown)) => {
-                    // An interrupted attempt may have come back just before.
-                    if self.handles.contains_key(&flown.0) {
-                        return Some(flown);
-                    }
-                }
-                Some(Err(failed)) if failed.is_cancelled() => {}
+                // An interrupted attempt may have come back just before.
+                Some(Ok(flown)) if self.handles.contains_key(&flown.0) => return flown,
+                Some(Ok(_)) => {}
                 Some(Err(failed)) => {
-                    error!(error = %failed, "a task that ran a step panicked");
-                    // Its attempt is flown again.
-                    self.handles.retain(|_, handle| !handle.is_finished());
-                    return None;
+                    let whose = self.handles.iter().find(|(_, handle)| handle.id() == failed.id());
+                    if let Some((attempt, _)) = whose
+                        && failed.is_panic()
+                    {
+                        error!(step.name = %attempt.step, error = %failed, "the host panicked while it ran a step");
+                        return (attempt.clone(), Landed::panicked(), None);
+                    }
                 }
                 None => std::future::pending().await,
             }

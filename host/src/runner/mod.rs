@@ -9,19 +9,18 @@ mod claims;
 mod clock;
 mod drive;
 mod lease;
+mod sweep;
 mod turns;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use aster_core::event::Event;
 use aster_core::id::{Fence, TenantId, WorkflowId};
 use aster_core::saga::{self, Signal};
-use aster_core::state::{Accepted, RunState};
+use aster_core::state::{Accepted, RunState, Status};
 use aster_core::time::Timestamp;
-use aster_core::transition::{Driver, RunRecord};
+use aster_core::transition::Driver;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -74,16 +73,14 @@ struct Shared {
     due: Notify,
     /// The earliest instant at which this host knows that a run is due.
     next_due: Mutex<Option<Timestamp>>,
-    /// An answer of the database was lost: the host may own runs that it doesn't know of.
-    suspects_strays: AtomicBool,
     shutdown: watch::Sender<bool>,
 }
 
 /// What a submission has come to, before there is a run of it.
 #[derive(Debug)]
-pub(crate) struct Candidate<'a> {
-    pub(crate) tenant: &'a TenantId,
-    pub(crate) resolved: &'a Resolved,
+pub(crate) struct Candidate {
+    pub(crate) tenant: TenantId,
+    pub(crate) resolved: Arc<Resolved>,
     pub(crate) input: Arc<Value>,
     pub(crate) input_digest: [u8; 32],
     pub(crate) key: Option<String>,
@@ -94,7 +91,8 @@ pub(crate) struct Candidate<'a> {
 pub(crate) struct Admitted {
     pub(crate) workflow_id: WorkflowId,
     pub(crate) accepted_at: Timestamp,
-    pub(crate) started: bool,
+    /// Of a new run.
+    pub(crate) status: Status,
     pub(crate) acceptance: Acceptance,
 }
 
@@ -111,7 +109,7 @@ impl Runner {
     ) -> Result<Self, store::Error> {
         let asked_at = Instant::now();
         let host = store.register_host(&options.name, options.lease).await?;
-        let clock = Clock::new(store.renew_lease(host, options.lease).await?, asked_at);
+        let clock = Clock::new(store.renew_lease(host, options.lease).await?, Instant::now());
         let shared = Arc::new(Shared {
             store,
             registry,
@@ -125,16 +123,25 @@ impl Runner {
             waiters: Mutex::default(),
             due: Notify::new(),
             next_due: Mutex::default(),
-            suspects_strays: AtomicBool::new(false),
             shutdown: watch::Sender::new(false),
         });
         tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
+        tokio::spawn(sweep::keep(Arc::clone(&shared)));
         tokio::spawn(claims::take(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
     /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
-    pub(crate) async fn admit(&self, candidate: Candidate<'_>) -> Result<Admitted, store::Error> {
+    ///
+    /// # Cancel safety
+    /// A client that goes away cancels nothing: what was accepted is driven.
+    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
+        let runner = self.clone();
+        let admission = tokio::spawn(async move { runner.accept_and_start(candidate).await });
+        admission.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
         let shared = &self.shared;
         let Candidate { tenant, resolved, input, input_digest, key } = candidate;
         let release = &resolved.release;
@@ -150,7 +157,7 @@ impl Runner {
             deadline: now.plus_millis(timeout_ms),
         });
         let slot = self.slot();
-        let first = slot.as_ref().map(|(host, _)| Self::first_transition(*host, release, &state, now));
+        let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
         let run = NewRun {
             workflow_id: state.accepted.workflow_id,
             tenant: tenant.clone(),
@@ -164,10 +171,10 @@ impl Runner {
             deadline: state.accepted.deadline,
             start: first.as_ref().map(|(_, start)| start.clone()),
         };
+        let status = first.as_ref().map_or(Status::Ready, |(state, _)| state.status);
         crate::crash::point("before-accept");
-        let acceptance = shared.store.accept(&run).await.inspect_err(|error| shared.suspect(error))?;
+        let acceptance = shared.store.accept(&run).await?;
         let is_new = matches!(acceptance, Acceptance::New { .. });
-        let started = is_new && first.is_some();
         if is_new {
             crate::crash::point("after-accept");
         }
@@ -186,12 +193,12 @@ impl Runner {
                 };
                 // A run without a step that is wanted is over already.
                 if shared.pass_on(workflow_id, start.run.driver) {
-                    shared.spawn(workflow_id, drive.run(None));
+                    shared.spawn(host, workflow_id, drive.run(None));
                 }
             }
             _ => shared.wake_claims_at(now),
         }
-        Ok(Admitted { workflow_id, accepted_at: now, started, acceptance })
+        Ok(Admitted { workflow_id, accepted_at: now, status, acceptance })
     }
 
     /// Waits until the run is over or `limit` has passed; true if it is over.
@@ -234,7 +241,7 @@ impl Runner {
                 "stops with runs under way: others will go on with them"
             );
         }
-        let host = self.shared.host.write().expect(UNPOISONED).take();
+        let host = self.shared.host();
         self.shared.stop_driving();
         if let Some(host) = host
             && let Err(error) = self.shared.store.retire_host(host, self.shared.clock.now()).await
@@ -252,23 +259,14 @@ impl Runner {
         let permit = Arc::clone(&self.shared.slots).try_acquire_owned().ok()?;
         Some((host, permit))
     }
-
-    fn first_transition(
-        host: HostId,
-        release: &Release,
-        state: &RunState,
-        now: Timestamp,
-    ) -> (RunState, Start) {
-        let (state, events, run) = react_to_start(release, state, now);
-        (state, Start { host, events, run })
-    }
 }
 
-fn react_to_start(release: &Release, state: &RunState, now: Timestamp) -> (RunState, Vec<Event>, RunRecord) {
+/// What begins a run: its state after the first transition, and that.
+fn first_transition(host: HostId, release: &Release, state: &RunState, now: Timestamp) -> (RunState, Start) {
     let reaction = saga::react(&release.plan, state, Signal::Tick, now)
         .expect("only endings and cancels can be refused");
-    let record = saga::record(&release.plan, &reaction.state, now);
-    (reaction.state, reaction.events, record)
+    let run = saga::record(&release.plan, &reaction.state, now);
+    (reaction.state, Start { host, events: reaction.events, run })
 }
 
 impl Shared {
@@ -281,10 +279,19 @@ impl Shared {
     }
 
     /// Lets `driving` go on as the task that drives the run, until a lost lease or a shutdown stops it.
-    fn spawn(self: &Arc<Self>, id: WorkflowId, driving: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(
+        self: &Arc<Self>,
+        host: HostId,
+        id: WorkflowId,
+        driving: impl Future<Output = ()> + Send + 'static,
+    ) {
         let shared = Arc::clone(self);
         // Locked until the handle is in: the task may end at once.
         let mut tasks = self.driving();
+        if self.host() != Some(host) {
+            // The lease ended meanwhile: the run is another host's to drive.
+            return;
+        }
         let task = tokio::spawn(async move {
             driving.await;
             let mut tasks = shared.driving();
@@ -296,17 +303,19 @@ impl Shared {
         tasks.insert(id, task.abort_handle());
     }
 
-    /// Remembers that an acceptance or a claim may have been done without our knowing.
-    fn suspect(&self, error: &store::Error) {
-        if matches!(error, store::Error::Unavailable { .. }) {
-            self.suspects_strays.store(true, Ordering::Relaxed);
+    /// Gives up a run that can't go on here. If that fails too, the sweep finds it.
+    async fn hand_back(&self, host: HostId, workflow_id: WorkflowId, fence: Fence) {
+        let at = self.clock.now().plus_millis(HANDED_BACK_FOR_MS);
+        if let Err(error) = self.store.hand_back(host, workflow_id, fence, at).await {
+            tracing::warn!(run.id = %workflow_id, %error, "could not hand a run back");
         }
     }
 
-    /// Interrupts every guest and forgets every run; nothing is told to the database.
+    /// Interrupts every guest and forgets every run; from here on nothing is begun. Nothing is told to the database.
     fn stop_driving(&self) {
-        let driving = std::mem::take(&mut *self.driving());
-        driving.values().for_each(AbortHandle::abort);
+        let mut driving = self.driving();
+        *self.host.write().expect(UNPOISONED) = None;
+        driving.drain().for_each(|(_, task)| task.abort());
     }
 
     fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {
@@ -342,6 +351,9 @@ impl Shared {
     }
 }
 
+/// How long a run that can't go on here is left alone: long enough for its trouble to be seen, and to pass.
+const HANDED_BACK_FOR_MS: u64 = 30_000;
+
 const UNPOISONED: &str = "nothing panics while it is held";
 
 /// Time-ordered by the database's clock, whatever this machine's says.
@@ -368,4 +380,6 @@ struct Claimed {
     host: HostId,
     workflow_id: WorkflowId,
     fence: Fence,
+    /// Whether the attempts in flight died with their host.
+    host_lost: bool,
 }
