@@ -172,6 +172,7 @@ fn a_path_that_someone_answers_already_is_refused_at_deployment() {
         module("order_fulfillment_two.", "\"/api/orders\""),
         module("order_fulfillment_three.", "\"/api/workflows\""),
         module("order_fulfillment_four.", "\"/healthz\""),
+        module("order_fulfillment_five.", "\"/api/orders/abc/status\""),
     ] {
         let refused = client.request("POST", "/api/definitions", &headers, source.as_bytes()).unwrap();
         problem(&refused, 409);

@@ -220,3 +220,62 @@ timeout: 20 seconds.";
     let scheduled = events[2]["payload"]["nextAttemptAt"].as_str().unwrap().to_owned();
     assert!(*events[3]["occurredAt"].as_str().unwrap() >= *scheduled, "{events:#}");
 }
+
+#[test]
+fn numbers_are_as_their_types_have_them_exact_inside_and_safe_outside() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    host.push("echo");
+    for (header, expression, input, result) in [
+        ("half with n: Float, produce Json with IO", "n / 2", json!(5), json!(2.5)),
+        ("half with n: Int, produce Json with IO", "n / 2", json!(7.0), json!(3)),
+        ("more with n: Int, produce Json with IO", "n + 1", json!("5"), json!(6)),
+        ("same with n: Int, produce Json with IO", "n == 5", json!("5"), json!(true)),
+        (
+            "sum with n: Int, produce Json with IO. It performs io with Echo",
+            "Echo.add(n, 1) + 0",
+            json!(9_007_199_254_740_992_i64),
+            json!("9007199254740993"),
+        ),
+    ] {
+        let body = format!("step only:\n  Return {expression}.\n\ntimeout: 10 seconds.");
+        let state = run(client, header, &body, &input);
+        assert_eq!(state["result"], result, "{header}: {expression}: {state}");
+        let id = state["workflowId"].as_str().unwrap();
+        let events = client.events(id);
+        let last = events.as_array().unwrap().last().unwrap();
+        assert_eq!(last["payload"]["result"], result);
+    }
+}
+
+#[test]
+fn a_body_that_grows_without_end_fails_its_step_and_not_the_host() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let client = host.client();
+    host.push("echo");
+    let lets = |first: &str, next: &dyn Fn(usize) -> String, count: usize| -> String {
+        let lines: String = (1..=count).map(|n| format!("  Let a{n} be {}.\n", next(n - 1))).collect();
+        format!("step only:\n  Let a0 be {first}.\n{lines}  Return 1.\n\ntimeout: 20 seconds.")
+    };
+    let nested = |n: usize| format!("{}a{n}{}", "[".repeat(20), "]".repeat(20));
+    for (what, body) in [
+        ("doubles a text", lets("\"0123456789\"", &|n| format!("\"{{a{n}}}{{a{n}}}\""), 60)),
+        ("doubles a list", lets("[1]", &|n| format!("a{n} + a{n}"), 60)),
+        ("nests a list", lets("[1]", &nested, 500)),
+        ("calls", lets("1", &|_| "Echo.add(1, 1)".to_owned(), 300)),
+    ] {
+        let header = "grow, produce Json with IO. It performs io with Echo";
+        let state = run(client, header, &body, &Value::Null);
+        assert_eq!(state["status"], "FAILED", "{what}: {state}");
+        assert_eq!(state["error"]["code"], "TYPE", "{what}: {state}");
+    }
+    client.get("/healthz").expect(200);
+    // What is nested too deeply to be read back isn't taken in.
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let headers = [("Content-Type", "application/json")];
+    let refused = client.request("POST", "/api/definitions/grow/runs", &headers, deep.as_bytes()).unwrap();
+    assert_eq!(refused.status, 400);
+    client.get("/api/workflows").expect(200);
+}

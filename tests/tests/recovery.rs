@@ -210,3 +210,45 @@ fn a_host_that_stops_in_order_hands_its_runs_over_at_once() {
     let second = Host::start(&options);
     check_ends(second.client(), &accepted, &orders);
 }
+
+/// A host and a workflow of one pause, started.
+fn pausing(database: &Database, millis: u32) -> (Host, String) {
+    let host = Host::start(&options(database));
+    host.push("hostile");
+    host.deploy(&format!(
+        "This module is test.pause.\n\nTo pause, produce Json with IO. It performs io with Hostile:\n\n  workflow:\n\n    \
+         step only:\n      Return Hostile.sleep({millis}).\n\n    timeout: 60 seconds.\n  .\n"
+    ));
+    let started = host.client().post("/api/definitions/pause/runs", &Value::Null).expect(202).json();
+    let id = started["workflowId"].as_str().unwrap().to_owned();
+    (host, id)
+}
+
+#[test]
+fn a_step_that_its_host_left_in_order_goes_on_without_counting_a_loss() {
+    let database = Database::create();
+    // Longer than a host waits for its runs when it stops.
+    let (mut first, id) = pausing(&database, 7_000);
+    assert_eq!(first.stop(), Some(0));
+    let second = Host::start(&options(&database));
+    assert_eq!(second.client().ended(&id)["status"], "COMPLETED");
+    let log = second.client().log(&id);
+    assert_eq!(log, ["WORKFLOW_STARTED", "STEP_STARTED only", "STEP_COMPLETED only", "WORKFLOW_COMPLETED"]);
+}
+
+#[test]
+fn a_run_that_its_host_owns_without_knowing_is_found_and_driven() {
+    let database = Database::create();
+    let (host, id) = pausing(&database, 1);
+    host.client().ended(&id);
+    // As if the answer to an acceptance had been lost.
+    let stray = database.query(
+        "insert into workflow_run (workflow_id, tenant, definition, release_id, input, status, accepted_at, updated_at,
+            deadline, owner, fence, last_sequence)
+        select gen_random_uuid(), tenant, definition, release_id, input, 'READY', now(), now(), now() + interval '1 hour',
+            (select host_id from host where retired_at is null), 1, 0
+        from workflow_run
+        returning workflow_id::text",
+    );
+    assert_eq!(host.client().ended(&stray[0])["status"], "COMPLETED");
+}

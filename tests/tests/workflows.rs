@@ -228,6 +228,30 @@ fn a_corrected_order_takes_the_key_of_the_one_that_was_undone() {
 }
 
 #[test]
+fn orders_that_all_want_one_product_get_it_until_it_is_gone() {
+    let shop = Shop::open();
+    let client = shop.client();
+    ledger::seed(client, "PROD-A", 40);
+    // Two pieces each: twenty orders find them, ten do not, and none waits forever.
+    let runs: Vec<Value> = std::thread::scope(|scope| {
+        let orders: Vec<_> = (0..30)
+            .map(|n| {
+                scope.spawn(move || {
+                    let answer = client.post("/api/orders", &order(&format!("HOT-{n}"))).expect(200).json();
+                    client.ended(answer["workflowId"].as_str().expect("a run was started"))
+                })
+            })
+            .collect();
+        orders.into_iter().map(|order| order.join().unwrap()).collect()
+    });
+    let count = |status: &str| runs.iter().filter(|run| run["status"] == status).count();
+    assert_eq!((count("COMPLETED"), count("COMPENSATED")), (20, 10));
+    let ledger = Ledger::read(client);
+    assert_eq!(ledger.stock["PROD-A"], 0);
+    ledger.check(&[("PROD-A".to_owned(), 40)].into(), &runs);
+}
+
+#[test]
 fn a_failed_payment_is_compensated_and_nothing_follows_it() {
     let shop = Shop::open();
     let run = shop.start("processFailedPayment", &order("ORD-006"));

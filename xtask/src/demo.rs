@@ -169,8 +169,7 @@ fn tell_what_next(host: &Host, sent: &[Sent]) {
     let mut again = order.scenario.input.clone();
     again["orderId"] = format!("{}-again", order.scenario.id).into();
     let addresses = [
-        ("/".to_owned(), "the runs in a browser"),
-        ("/docs".to_owned(), "the REST interface"),
+        ("/docs".to_owned(), "the REST interface, in a browser"),
         ("/api/workflows/metrics".to_owned(), "how many runs are in which state"),
         ("/api/components/inventory/keyvalue/stock".to_owned(), "the stock, in base64"),
         (format!("/api/orders/{}/status", order.scenario.id), "what became of the good order"),

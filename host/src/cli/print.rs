@@ -24,22 +24,41 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     data(serde_json::to_string_pretty(value)?)
 }
 
-/// Data in columns, each as wide as its widest cell.
+/// Data in columns, each as wide as its widest cell. Cells may hold what strangers sent: a control character is shown by its
+/// escape, so that none reaches the terminal, and a long cell is cut.
 ///
 /// # Errors
 /// As [`data`].
 pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| tame(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell: &String| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
+    for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
         data(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// A text that strangers may have written, for one cell of a table.
+fn tame(text: &str) -> String {
+    const WIDEST: usize = 120;
+    let mut tamed = String::new();
+    for (n, c) in text.chars().enumerate() {
+        match c {
+            _ if n == WIDEST => {
+                tamed.push('…');
+                break;
+            }
+            c if c.is_control() => tamed.extend(c.escape_default()),
+            c => tamed.push(c),
+        }
+    }
+    tamed
 }
 
 /// What people want to know besides.

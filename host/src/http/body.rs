@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aster_core::eval::{MAX_DEPTH, is_too_deep};
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -59,12 +60,16 @@ where
     }
 }
 
-/// Null for an empty body.
+/// Null for an empty body. What is stored must be readable: no NUL, and not too deep.
 pub(crate) fn input_of(bytes: &[u8]) -> Result<Value> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
     let value = parse_json(bytes)?;
+    if is_too_deep(&value) {
+        let detail = format!("the input is nested deeper than {MAX_DEPTH} levels");
+        return Err(Problem::new(&problem::INVALID_BODY, detail));
+    }
     let mut pointer = String::new();
     match find_nul(&value, &mut pointer) {
         false => Ok(value),
@@ -272,5 +277,8 @@ mod tests {
     fn an_empty_body_is_a_null_input() {
         assert_eq!(input_of(b" \n").expect("nothing is null"), Value::Null);
         assert!(input_of(b"{").is_err());
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(input_of(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(input_of(nested(MAX_DEPTH + 1).as_bytes()).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use axum::http::{HeaderName, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde_json::Value;
 
@@ -19,6 +19,8 @@ const MARKDOWN: &str = "text/markdown; charset=utf-8";
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/openapi.json", get(document))
+        // Who looks with a browser finds what there is to find.
+        .route("/", get(async || Redirect::to("/docs")))
         .route("/docs", get(page))
         .route("/problems", get(problems))
         .route("/problems/{slug}", get(problem))
