@@ -77,7 +77,7 @@ impl Connections {
     }
 }
 
-/// A connection of the pool, for one question. Dropping this closes it, unless that was answered.
+/// A connection of the pool, for one question. Dropping this closes it, unless that was answered by a Postgres that can work.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// Until this is dropped.
@@ -112,7 +112,8 @@ impl Taken {
             Ok(answer) => answer.map_err(Into::into),
             Err(_) => Err(no_answer().into()),
         };
-        *answered = answer.as_ref().err().and_then(Error::fault) != Some(Fault::Lost);
+        let fault = answer.as_ref().err().and_then(Error::fault);
+        *answered = fault.is_none_or(|fault| fault.leaves_connection());
         answer
     }
 }
@@ -163,7 +164,7 @@ impl Line {
     pub(super) async fn take(&mut self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
         let limit = limit.min(CONNECT);
         if let Some((mut connection, asked_at)) = self.kept.take() {
-            let trial = limit.min(TRIAL);
+            let trial = TRIAL.min(limit / 2);
             if asked_at.elapsed() < FRESH || in_time(trial, connection.ping()).await.is_ok() {
                 return Ok(connection);
             }
@@ -171,10 +172,10 @@ impl Line {
         in_time(limit, PgConnection::connect_with(&self.options)).await
     }
 
-    /// Keeps the connection for the next question, unless it owes the answer to this one.
+    /// Keeps the connection for the next question, if it is good for one after this answer.
     pub(super) fn keep<T>(&mut self, connection: PgConnection, answer: &Result<T, sqlx::Error>) {
         match answer {
-            Err(error) if matches!(Fault::of(error), Fault::Lost | Fault::Unreadable) => drop(connection),
+            Err(error) if !Fault::of(error).leaves_connection() => drop(connection),
             _ => self.kept = Some((connection, Instant::now())),
         }
     }

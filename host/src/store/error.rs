@@ -95,6 +95,15 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Whether the connection can be asked again. One that owes an answer can't. A Postgres that can't work may be one that was
+    /// replaced by another, to which a new connection leads.
+    pub(super) fn leaves_connection(&self) -> bool {
+        match self {
+            Self::Data(_) | Self::Again => true,
+            Self::Busy | Self::Lost | Self::Unreadable => false,
+        }
+    }
+
     /// Classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
     pub(super) fn of(error: &sqlx::Error) -> Self {
         match error {

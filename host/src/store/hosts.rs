@@ -53,21 +53,24 @@ impl Store {
     /// [`Error::HostRetired`] if others were already given its runs.
     pub async fn renew_lease(&self, host: HostId, lease: Duration) -> Result<Timestamp, Error> {
         let limit = self.connections.patience.answer.min(lease / 4);
-        let mut line = self.lease_line.lock().await;
-        let mut connection = line.take(limit).await?;
-        let asked = sqlx::query_scalar!(
-            r#"update host
-            set lease_ends_at = clock_timestamp() + $2
-            where host_id = $1
-                and retired_at is null
-            returning clock_timestamp() as "now!""#,
-            host.0,
-            interval(lease),
-        )
-        .fetch_optional(&mut connection);
-        let now = in_time(limit, asked).await;
-        line.keep(connection, &now);
-        now?.map(Timestamp::from).ok_or(Error::HostRetired)
+        let renewed = in_time(limit, async {
+            let mut line = self.lease_line.lock().await;
+            let mut connection = line.take(limit).await?;
+            let now = sqlx::query_scalar!(
+                r#"update host
+                set lease_ends_at = clock_timestamp() + $2
+                where host_id = $1
+                    and retired_at is null
+                returning clock_timestamp() as "now!""#,
+                host.0,
+                interval(lease),
+            )
+            .fetch_optional(&mut connection)
+            .await;
+            line.keep(connection, &now);
+            now
+        });
+        renewed.await?.map(Timestamp::from).ok_or(Error::HostRetired)
     }
 
     /// Ends a host in good order, after it has stopped its runs: they are to be claimed by others at once, and haven't lost
