@@ -1,8 +1,8 @@
 //! The Aster language: source text to a checked plan, with diagnostics.
 //!
-//! [`check`] takes the text of a file and returns the plans of its workflow functions and everything that is wrong with
+//! [`check()`] takes the text of a file and returns the plans of its workflow functions and everything that is wrong with
 //! it, in one go. [`check_with`] knows, besides, what the components export, and checks the calls against that.
-//! [`render`] makes a report for people of the diagnostics; as JSON they serialise themselves.
+//! [`render()`] makes a report for people of the diagnostics; as JSON they serialise themselves.
 //!
 //! The way of a text: `lex` makes tokens of it, `parse` a syntax tree that is whole even where the text is not, `check`
 //! looks for what makes no sense, `types` for what doesn't fit the components, and `lower` makes the plan.
