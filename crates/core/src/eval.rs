@@ -14,7 +14,7 @@ use crate::state::RunState;
 
 /// What one evaluation may build or copy, in bytes of the values, the calls' answers among them: a text that doubles
 /// itself thirty times would end the host.
-pub const MAX_BUILT_BYTES: usize = 16 << 20;
+pub const MAX_BUILT_BYTES: usize = 64 << 20;
 
 /// Calls that one attempt may make. The body is computed anew for each, so this bounds that work, too.
 pub const MAX_CALLS: u32 = 256;
@@ -171,8 +171,7 @@ impl<'a> Frame<'a> {
             Expr::Parameter(name) => self.built(self.env.parameter(name).clone())?,
             Expr::Step(name) => self.built(self.env.step(name).clone())?,
             Expr::Local(name) => {
-                let local = self.locals.iter().rev().find(|(local, _)| local == name);
-                let value = local.map(|(_, value)| value.clone()).unwrap_or(Value::Null);
+                let value = self.local(name).cloned().unwrap_or_default();
                 self.built(value)?
             }
             Expr::Field(of, name) => self.field(of, name)?,
@@ -209,14 +208,19 @@ impl<'a> Frame<'a> {
         Ok(field_of(&value, name)?.clone())
     }
 
-    /// The value that a path of names stands for; `None` if `expr` is something else, or a local.
+    /// The value that a path of names stands for; `None` if `expr` is something else.
     fn place(&self, expr: &Expr) -> Result<Option<&Value>, Failure> {
         match expr {
             Expr::Parameter(name) => Ok(Some(self.env.parameter(name))),
             Expr::Step(name) => Ok(Some(self.env.step(name))),
+            Expr::Local(name) => Ok(self.local(name)),
             Expr::Field(of, name) => self.place(of)?.map(|value| field_of(value, name)).transpose(),
             _ => Ok(None),
         }
+    }
+
+    fn local(&self, name: &str) -> Option<&Value> {
+        self.locals.iter().rev().find(|(local, _)| local == name).map(|(_, value)| value)
     }
 
     fn truth<'p>(&mut self, expr: &'p Expr, whose: &str) -> Result<bool, Stop<'p>> {

@@ -35,7 +35,22 @@ impl Resolved {
             [(name, ty)] => check(ty, input, name),
             several => {
                 let fields = several.iter().map(|(name, ty)| Field { name: name.clone(), ty: ty.clone() });
-                check(&Type::Record(fields.collect()), input, "input")
+                let mut mismatches = check(&Type::Record(fields.collect()), input, "input");
+                // A parameter's name is the source's, and not one of several spellings.
+                let given = input.as_object().into_iter().flat_map(|values| values.keys());
+                let misspelled = given.filter(|given| {
+                    let is_parameter = several.iter().any(|(name, _)| name == *given);
+                    !is_parameter && mismatches.iter().all(|known| known.pointer != format!("/{given}"))
+                });
+                let misspelled: Vec<Mismatch> = misspelled
+                    .map(|given| Mismatch {
+                        path: format!("input.{given}"),
+                        pointer: format!("/{}", given.replace('~', "~0").replace('/', "~1")),
+                        message: "the workflow has no such parameter".to_owned(),
+                    })
+                    .collect();
+                mismatches.extend(misspelled);
+                mismatches
             }
         }
     }

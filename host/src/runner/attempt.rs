@@ -1,5 +1,6 @@
 //! One attempt at a step or a compensation: its body, computed call by call in the sandbox.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,11 @@ impl<'a> Flight<'a> {
         state: &'a RunState,
         attempt: &'a Attempt,
     ) -> Self {
-        let reader = Arc::new(Reader { store: shared.store.clone(), asked_at: Mutex::default() });
+        let reader = Arc::new(Reader {
+            store: shared.store.clone(),
+            asked_at: Mutex::default(),
+            was_slow: AtomicBool::new(false),
+        });
         Self {
             shared,
             tenant,
@@ -257,23 +262,30 @@ struct Reader {
     store: Store,
     /// Since when an answer of the database is awaited.
     asked_at: Mutex<Option<Instant>>,
+    /// Whether one took longer than [`PATIENCE`].
+    was_slow: AtomicBool,
 }
 
 impl Reader {
     /// A time limit that passed while the database didn't answer says nothing about the step.
     fn check_answered(&self) -> Result<(), Unavailable> {
         let asked_at = *self.asked_at.lock().expect("nothing panics while it is held");
-        match asked_at.is_some_and(|at| at.elapsed() >= PATIENCE) {
+        let is_slow = asked_at.is_some_and(|at| at.elapsed() >= PATIENCE);
+        match is_slow || self.was_slow.load(Ordering::Relaxed) {
             true => Err(Unavailable("the step's time was over while the database did not answer".into())),
             false => Ok(()),
         }
     }
 
     async fn ask<T>(&self, asked: impl Future<Output = Result<T, store::Error>>) -> Result<T, Unavailable> {
-        *self.asked_at.lock().expect("nothing panics while it is held") = Some(Instant::now());
+        let asked_at = Instant::now();
+        *self.asked_at.lock().expect("nothing panics while it is held") = Some(asked_at);
         let answer = asked.await;
         // Not reached where the time limit drops the question.
         *self.asked_at.lock().expect("nothing panics while it is held") = None;
+        if asked_at.elapsed() >= PATIENCE {
+            self.was_slow.store(true, Ordering::Relaxed);
+        }
         answer.map_err(|error| Unavailable(Box::new(error)))
     }
 }

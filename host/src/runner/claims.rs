@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{debug, error, warn};
 
 use super::drive::Drive;
-use super::{Claimed, Shared, UNPOISONED};
+use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
 use crate::registry::{self, Release};
 use crate::store;
 
@@ -19,6 +19,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs claimed with one statement.
 const CLAIMED_AT_ONCE: usize = 64;
+
+/// How often a claimed run is tried to be loaded, before it is left to another host, or to better times.
+const LOADED_AT_MOST: u32 = 10;
 
 /// Events read at once while a log is folded.
 const EVENTS_AT_ONCE: usize = 1_000;
@@ -67,35 +70,45 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
     let Some(host) = shared.host() else { return Ok(0) };
     let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
     let claims = shared.store.claim(host, 1 + free, shared.clock.now()).await?;
+    if claims.seen > 0 && claims.runs.is_empty() {
+        tokio::time::sleep(TAKEN_BY_OTHERS).await;
+    }
     let mut slot = Some(slot);
     for run in claims.runs {
         let next_slot = slot.take().or_else(|| Arc::clone(&shared.slots).try_acquire_owned().ok());
         let Some(permit) = next_slot else {
             // New runs were faster: another round, or another host, takes it.
-            shared.store.hand_back(host, run.workflow_id, run.fence, shared.clock.now()).await?;
+            shared.hand_back(host, run.workflow_id, run.fence, 0).await;
             continue;
         };
         let claimed =
             Claimed { host, workflow_id: run.workflow_id, fence: run.fence, host_lost: run.host_lost };
-        shared.spawn(host, run.workflow_id, go_on(Arc::clone(shared), claimed, permit));
+        shared.spawn(host, run.workflow_id, run.fence, go_on(Arc::clone(shared), claimed, permit));
     }
     Ok(claims.seen)
 }
 
+/// Between two looks at runs that others took, or that this host may not take.
+const TAKEN_BY_OTHERS: Duration = Duration::from_millis(20);
+
 /// Folds the log of a run that this host owns, and drives it from there.
 pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePermit) {
     let mut pause = Duration::from_millis(50);
+    let mut tries = 0;
     let (run, release) = loop {
+        tries += 1;
         match load(&shared, claimed).await {
             Ok(loaded) => break loaded,
-            Err(error) if error.may_pass() && shared.host() == Some(claimed.host) => {
+            Err(error)
+                if error.may_pass() && tries < LOADED_AT_MOST && shared.host() == Some(claimed.host) =>
+            {
                 warn!(run.id = %claimed.workflow_id, %error, "could not load a claimed run: tries again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
             Err(error) => {
                 error!(run.id = %claimed.workflow_id, %error, "a claimed run can't be loaded: another host may try");
-                shared.hand_back(claimed.host, claimed.workflow_id, claimed.fence).await;
+                shared.hand_back(claimed.host, claimed.workflow_id, claimed.fence, HANDED_BACK_FOR_MS).await;
                 return;
             }
         }

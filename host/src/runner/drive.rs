@@ -15,9 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, error, warn};
 
-use super::Shared;
 use super::attempt::{self, Landed};
 use super::turns::Turn;
+use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
 use crate::registry::Release;
 use crate::store::{self, HostId};
@@ -183,7 +183,7 @@ impl Drive {
                     }
                     None => {
                         error!(run.id = %self.id(), error = %refusal, "the run can't go on here");
-                        self.shared.hand_back(self.host, self.id(), self.fence).await;
+                        self.shared.hand_back(self.host, self.id(), self.fence, HANDED_BACK_FOR_MS).await;
                         return Flow::Stop;
                     }
                 },

@@ -35,20 +35,33 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
                 warn!(%error, "could not renew the lease; {:?} of it are left", ends_at - Instant::now());
                 next = Instant::now() + TRY_AGAIN;
             }
+            Ok(Err(_)) | Err(_) if shared.host().is_none() => return,
             Ok(Err(_)) | Err(_) => {
                 warn!("the lease ended: all runs are stopped here, and taken over when they are free");
                 shared.stop_driving();
                 let lost = host;
-                (host, ends_at) = register_anew(&shared).await;
-                // Nobody died: the steps that were stopped here may begin again without counting a loss.
-                if let Err(error) = shared.store.retire_host(lost, shared.clock.now()).await {
-                    warn!(%error, "could not hand the stopped runs over");
+                loop {
+                    (host, ends_at) = register_anew(&shared).await;
+                    if *shared.shutdown.borrow() {
+                        return;
+                    }
+                    if Instant::now() < ends_at {
+                        break;
+                    }
                 }
-                next = Instant::now() + lease / 4;
+                next = Instant::now();
                 *shared.host.write().expect(UNPOISONED) = Some(host);
                 info!(host.id = %host, "registered anew");
+                tokio::spawn(leave(Arc::clone(&shared), lost));
             }
         }
+    }
+}
+
+/// Nobody died: the steps that were stopped here may begin again without counting a loss.
+async fn leave(shared: Arc<Shared>, lost: HostId) {
+    if let Err(error) = shared.store.retire_host(lost, shared.clock.now()).await {
+        warn!(%error, "could not hand the stopped runs over");
     }
 }
 

@@ -65,8 +65,8 @@ struct Shared {
     host: RwLock<Option<HostId>>,
     slots: Arc<Semaphore>,
     turns: Arc<Turns>,
-    /// The tasks that drive runs, so that a lost lease stops them.
-    driving: Mutex<HashMap<WorkflowId, AbortHandle>>,
+    /// The tasks that drive runs, so that a lost lease stops them, each with the fence under which it began.
+    driving: Mutex<HashMap<WorkflowId, (Fence, AbortHandle)>>,
     /// Who waits for the end of a run of this host.
     waiters: Mutex<HashMap<WorkflowId, watch::Sender<bool>>>,
     /// Pokes the claim loop.
@@ -193,7 +193,7 @@ impl Runner {
                 };
                 // A run without a step that is wanted is over already.
                 if shared.pass_on(workflow_id, start.run.driver) {
-                    shared.spawn(host, workflow_id, drive.run(None));
+                    shared.spawn(host, workflow_id, drive.fence, drive.run(None));
                 }
             }
             _ => shared.wake_claims_at(now),
@@ -243,10 +243,14 @@ impl Runner {
         }
         let host = self.shared.host();
         self.shared.stop_driving();
-        if let Some(host) = host
-            && let Err(error) = self.shared.store.retire_host(host, self.shared.clock.now()).await
-        {
-            tracing::warn!(%error, "could not hand the runs over: others take them when the lease ends");
+        let Some(host) = host else { return };
+        let handed_over = self.shared.store.retire_host(host, self.shared.clock.now());
+        match tokio::time::timeout(grace, handed_over).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "could not hand the runs over: others take them when the lease ends");
+            }
+            Err(_) => tracing::warn!("the database doesn't answer: others take the runs when the lease ends"),
         }
     }
 
@@ -274,7 +278,7 @@ impl Shared {
         *self.host.read().expect(UNPOISONED)
     }
 
-    fn driving(&self) -> std::sync::MutexGuard<'_, HashMap<WorkflowId, AbortHandle>> {
+    fn driving(&self) -> std::sync::MutexGuard<'_, HashMap<WorkflowId, (Fence, AbortHandle)>> {
         self.driving.lock().expect(UNPOISONED)
     }
 
@@ -283,6 +287,7 @@ impl Shared {
         self: &Arc<Self>,
         host: HostId,
         id: WorkflowId,
+        fence: Fence,
         driving: impl Future<Output = ()> + Send + 'static,
     ) {
         let shared = Arc::clone(self);
@@ -292,20 +297,27 @@ impl Shared {
             // The lease ended meanwhile: the run is another host's to drive.
             return;
         }
+        let known = tasks.get(&id).filter(|(_, task)| !task.is_finished());
+        if known.is_some_and(|(known, _)| *known > fence) {
+            // The answer that leads here came late: the run was adopted meanwhile.
+            return;
+        }
         let task = tokio::spawn(async move {
             driving.await;
             let mut tasks = shared.driving();
             // A run that was handed back may have been claimed again meanwhile: then the entry is another task's.
-            if tasks.get(&id).is_some_and(|task| task.id() == tokio::task::id()) {
+            if tasks.get(&id).is_some_and(|(_, task)| task.id() == tokio::task::id()) {
                 tasks.remove(&id);
             }
         });
-        tasks.insert(id, task.abort_handle());
+        if let Some((_, replaced)) = tasks.insert(id, (fence, task.abort_handle())) {
+            replaced.abort();
+        }
     }
 
-    /// Gives up a run that can't go on here. If that fails too, the sweep finds it.
-    async fn hand_back(&self, host: HostId, workflow_id: WorkflowId, fence: Fence) {
-        let at = self.clock.now().plus_millis(HANDED_BACK_FOR_MS);
+    /// Gives up a run that can't go on here, to be claimed after `millis`. If that fails too, the sweep finds it.
+    async fn hand_back(&self, host: HostId, workflow_id: WorkflowId, fence: Fence, millis: u64) {
+        let at = self.clock.now().plus_millis(millis);
         if let Err(error) = self.store.hand_back(host, workflow_id, fence, at).await {
             tracing::warn!(run.id = %workflow_id, %error, "could not hand a run back");
         }
@@ -315,7 +327,7 @@ impl Shared {
     fn stop_driving(&self) {
         let mut driving = self.driving();
         *self.host.write().expect(UNPOISONED) = None;
-        driving.drain().for_each(|(_, task)| task.abort());
+        driving.drain().for_each(|(_, (_, task))| task.abort());
     }
 
     fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {

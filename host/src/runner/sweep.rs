@@ -26,48 +26,60 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         // None while the host has no lease.
         let Some(host) = shared.host() else { continue };
         let before = if seen.0 == Some(host) { std::mem::take(&mut seen.1) } else { Vec::new() };
-        match round(&shared, host, before).await {
+        release(&shared).await;
+        match adopt(&shared, host, before).await {
             Ok(strays) => seen = (Some(host), strays),
             Err(error) => warn!(%error, "could not look for runs that nobody drives"),
         }
     }
 }
 
-async fn round(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, store::Error> {
+/// Takes the runs from hosts that are gone.
+async fn release(shared: &Shared) {
     let now = shared.clock.now();
-    let margin = shared.options.takeover_margin;
-    let released = shared.store.fence_off_dead_hosts(now, margin, RELEASED_AT_ONCE).await?;
-    if released > 0 {
-        info!(runs = released, "took runs from hosts that are gone");
-        shared.wake_claims_at(now);
+    match shared.store.fence_off_dead_hosts(now, shared.options.takeover_margin, RELEASED_AT_ONCE).await {
+        Ok(0) => {}
+        Ok(runs) => {
+            info!(runs, "took runs from hosts that are gone");
+            shared.wake_claims_at(now);
+        }
+        Err(error) => warn!(%error, "could not look for hosts that are gone"),
     }
-    adopt(shared, host, before).await
 }
 
 /// Goes on with runs that the host owns and no task of it drives: their acceptance or claim was done without an answer, or
 /// their task died. `before` are those that were so a round ago; what is so for the first time may just be on its way, and is
 /// returned.
 async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, store::Error> {
-    let mut strays = shared.store.owned(host).await?;
-    {
+    let owned = shared.store.owned(host).await?;
+    // Whether a task began to drive the run and died of it, or none ever did.
+    let strays: Vec<_> = {
         let driving = shared.driving();
-        strays.retain(|(workflow_id, _)| driving.get(workflow_id).is_none_or(|task| task.is_finished()));
-    }
+        let task_of = |workflow_id: WorkflowId| driving.get(&workflow_id).map(|(_, task)| task.is_finished());
+        let with_task =
+            owned.into_iter().map(|(workflow_id, fence)| (workflow_id, fence, task_of(workflow_id)));
+        with_task.filter(|(_, _, task)| *task != Some(false)).collect()
+    };
     let mut new = Vec::new();
-    for (workflow_id, fence) in strays {
+    for (workflow_id, fence, task) in strays {
         if !before.contains(&(workflow_id, fence)) {
             new.push((workflow_id, fence));
             continue;
         }
         let Ok(permit) = Arc::clone(&shared.slots).try_acquire_owned() else {
-            new.push((workflow_id, fence));
+            // The host is full: it stands in line with all others.
+            shared.hand_back(host, workflow_id, fence, 0).await;
             continue;
         };
         // Whoever still holds the old fence, a late answer say, is not the owner any more.
-        let fence = shared.store.adopt(host, workflow_id, fence).await?;
-        info!(run.id = %workflow_id, "goes on with a run that nobody drove");
-        let claimed = Claimed { host, workflow_id, fence, host_lost: true };
-        shared.spawn(host, workflow_id, claims::go_on(Arc::clone(shared), claimed, permit));
+        match shared.store.adopt(host, workflow_id, fence).await {
+            Ok(fence) => {
+                info!(run.id = %workflow_id, "goes on with a run that nobody drove");
+                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some() };
+                shared.spawn(host, workflow_id, fence, claims::go_on(Arc::clone(shared), claimed, permit));
+            }
+            Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),
+        }
     }
     Ok(new)
 }

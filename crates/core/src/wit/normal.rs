@@ -56,6 +56,17 @@ pub fn normalize(ty: &Type, value: Value) -> Value {
             });
             Value::Object(payload.collect())
         }
+        (Type::Variant(cases), Value::String(name)) => {
+            spelled(cases.iter().map(|case| case.name.as_str()), name)
+        }
+        (Type::Enum(names), Value::String(name)) => spelled(names.iter().map(String::as_str), name),
+        (Type::Flags(names), Value::Array(flags)) => flags
+            .into_iter()
+            .map(|flag| match flag {
+                Value::String(name) => spelled(names.iter().map(String::as_str), name),
+                other => other,
+            })
+            .collect(),
         (Type::Result { ok, err }, Value::Object(payload)) => {
             let payload = payload.into_iter().map(|(name, value)| {
                 let ty = if name == "ok" { ok } else { err };
@@ -76,6 +87,11 @@ pub fn normalize(ty: &Type, value: Value) -> Value {
             _ => value,
         },
     }
+}
+
+/// The one of `names` that `given` spells, in lowerCamelCase.
+fn spelled<'n>(mut names: impl Iterator<Item = &'n str>, given: String) -> Value {
+    Value::String(names.find(|name| json::spells(name, &given)).map_or(given, json::camel))
 }
 
 #[cfg(test)]
@@ -139,6 +155,15 @@ mod tests {
             assert_eq!(found.to_string(), normal.to_string(), "{ty:?} {given}");
             assert_normal(&ty, given, normal);
         }
+    }
+
+    #[test]
+    fn cases_and_flags_are_camel_case() {
+        let names = || vec!["by-post".to_owned(), "in-person".to_owned()];
+        assert_normal(&Type::Enum(names()), json!("by-post"), json!("byPost"));
+        assert_normal(&Type::Flags(names()), json!(["in-person", "byPost"]), json!(["inPerson", "byPost"]));
+        let case = Case { name: "by-post".into(), ty: None };
+        assert_normal(&Type::Variant(vec![case]), json!("by-post"), json!("byPost"));
     }
 
     #[test]
