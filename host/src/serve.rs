@@ -36,7 +36,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = Store::connect(store::Options::new(url.parse().context("the database's URL can't be read")?))
         .await
         .context("can't reach the database")?;
-    store.migrate().await.context("can't bring the database's schema up to date")?;
+    store.migrate().await.context(
+        "can't bring the database's schema up to date: was it made by another version? Then run that one, or take an empty \
+         database or data folder",
+    )?;
     if embedded.is_some() {
         // The folder is locked: whoever ran here before is gone, so its runs needn't wait for its lease to end.
         store.retire_all_hosts(store.clock().await?).await?;
