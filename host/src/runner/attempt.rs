@@ -18,8 +18,11 @@ use tracing::warn;
 use super::Shared;
 use crate::crash;
 use crate::registry::Release;
-use crate::sandbox::{self, Call, CallReport, Context, KeyValueReader, Outcome, Session, Unavailable};
+use crate::sandbox::{self, Call, Context, KeyValueReader, Outcome, Output, Session, Unavailable};
 use crate::store::{self, Store};
+
+/// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
+const MAX_OUTPUT_BYTES: usize = 32 << 10;
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -162,7 +165,7 @@ impl<'a> Flight<'a> {
             fuel_used: report.fuel_used,
             duration_micros: micros(report.duration),
         });
-        self.keep_output(&report);
+        self.keep_output(report.output);
         Ok(report.outcome)
     }
 
@@ -209,9 +212,12 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn keep_output(&mut self, report: &CallReport) {
-        self.output.push_str(&report.output.stdout);
-        self.output.push_str(&report.output.stderr);
+    /// Keeps what a call printed, as long as there is room: it travels in the step's event.
+    fn keep_output(&mut self, output: Output) {
+        let room = MAX_OUTPUT_BYTES.saturating_sub(self.output.len());
+        if let Some(text) = output.into_text() {
+            self.output.push_str(&text[..text.floor_char_boundary(room)]);
+        }
     }
 
     /// What the body built may be larger and deeper than any value that a component gave.

@@ -1,7 +1,7 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
-//! [`Runner::start`] registers the host and begins two loops: `lease` renews the host's lease and with it the reading of
-//! the database's clock, `claims` takes runs that are due. A run under way is one task (`drive`); one that waits for an
+//! [`Runner::start`] registers the host and begins three loops: `lease` renews the host's lease and with it the reading of
+//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after. A run under way is one task (`drive`); one that waits for an
 //! instant is in the database only. Here are no SQL and no HTTP.
 
 mod attempt;

@@ -176,12 +176,6 @@ impl Sandbox {
         all.get(digest).cloned()
     }
 
-    /// Forgets a component version; calls that hold it go on.
-    pub fn unload(&self, digest: &Digest) {
-        let mut all = self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        all.remove(digest);
-    }
-
     /// Compiles and links; with the component itself if it didn't come from the cache, and so was never started.
     fn prepare(&self, bytes: &[u8], digest: Digest) -> Result<(Loaded, Option<Component>), UploadError> {
         check_header(bytes)?;
