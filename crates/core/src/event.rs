@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::id::Digest;
 use crate::plan::StepName;
@@ -80,6 +81,9 @@ pub enum Event {
         error: Failure,
         /// What will be undone, in that order.
         compensations: Vec<StepName>,
+        /// Who cancelled it; nobody where the cause is another.
+        #[serde(flatten)]
+        author: Author,
     },
     CompensationStarted {
         step: StepName,
@@ -119,6 +123,28 @@ pub enum Event {
     WorkflowCompleted {
         result: Arc<Value>,
     },
+    /// A compensation is to be tried again, with a new budget of attempts.
+    OperatorRetried {
+        step: StepName,
+        next_attempt: u32,
+        /// The release whose components are called instead of the run's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<i64>,
+        #[serde(flatten)]
+        author: Author,
+    },
+    /// What the step did stays, and the compensation is no longer asked for.
+    OperatorSkipped {
+        step: StepName,
+        #[serde(flatten)]
+        author: Author,
+    },
+    /// What the step did was undone outside.
+    OperatorSettled {
+        step: StepName,
+        #[serde(flatten)]
+        author: Author,
+    },
 }
 
 impl Event {
@@ -140,6 +166,9 @@ impl Event {
             Event::WorkflowCompensated {} => "WORKFLOW_COMPENSATED",
             Event::WorkflowCompensationFailed { .. } => "WORKFLOW_COMPENSATION_FAILED",
             Event::WorkflowCompleted { .. } => "WORKFLOW_COMPLETED",
+            Event::OperatorRetried { .. } => "OPERATOR_RETRIED",
+            Event::OperatorSkipped { .. } => "OPERATOR_SKIPPED",
+            Event::OperatorSettled { .. } => "OPERATOR_SETTLED",
         }
     }
 
@@ -163,6 +192,19 @@ impl Event {
         whole.insert("payload".into(), payload);
         serde_json::from_value(Value::Object(whole))
     }
+}
+
+/// Who ordered something, and why. Both are what the caller said of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Author {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The order that the event carries out: so it isn't carried out twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<Uuid>,
 }
 
 /// What an attempt cost, and which code ran.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::eval::{self, Env};
-use crate::event::{Cause, Cost, Event, Failure, FailureCode};
+use crate::event::{Author, Cause, Cost, Event, Failure, FailureCode};
+use crate::order::{self, Order};
 use crate::plan::{Backoff, Plan, Retry, Step, StepName};
 use crate::state::{Progress, RunState, Status, evolve};
 use crate::time::Timestamp;
@@ -32,7 +33,7 @@ pub enum Command {
 }
 
 /// One try at a step or at its compensation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
     pub step: StepName,
     pub direction: Direction,
@@ -42,14 +43,13 @@ pub struct Attempt {
     pub rerun: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     Forward,
     Undo,
 }
 
 /// Something that happened outside, to which a run reacts.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Signal {
     /// Time has passed, or a slot is free: do what is due.
@@ -57,7 +57,7 @@ pub enum Signal {
     Ended(Attempt, Ending),
     /// The host that had attempts in flight is gone, and they with it.
     HostLost,
-    Cancel,
+    Ordered(Order),
 }
 
 /// How an attempt ended.
@@ -75,6 +75,13 @@ pub enum Refused {
     LateResult(Attempt),
     #[error("the run is over: {0}")]
     Over(Status),
+    #[error("the run is {0}: nothing of it is being undone")]
+    NotUndoing(Status),
+    #[error("`{0}` has no compensation to run: the step never started, has none, or isn't in the workflow")]
+    NothingToUndo(StepName),
+    /// The order makes no sense for a compensation in that state.
+    #[error("the compensation of `{step}` is {state} already")]
+    Already { step: StepName, state: &'static str },
 }
 
 /// All events that follow at once from `signal`; none if nothing is due.
@@ -87,9 +94,7 @@ pub fn react(plan: &Plan, state: &RunState, signal: Signal, now: Timestamp) -> R
         Signal::Tick => Vec::new(),
         Signal::Ended(attempt, ending) => vec![ended(plan, state, attempt, ending, now)?],
         Signal::HostLost => host_lost(state),
-        Signal::Cancel if state.status.is_over() => return Err(Refused::Over(state.status)),
-        Signal::Cancel if state.failed.is_some() => Vec::new(),
-        Signal::Cancel => fail(state, Cause::Cancel, None, Failure::new(FailureCode::Cancelled, "cancelled")),
+        Signal::Ordered(order) => order::obey(state, order)?,
     };
     first.into_iter().for_each(|event| reaction.push(event));
     loop {
@@ -163,11 +168,11 @@ fn forward(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
         _ => None,
     });
     if let Some((step, failure)) = failed {
-        return records(fail(state, Cause::Step, Some(step.clone()), failure.clone()));
+        return records(fail(state, Cause::Step, Some(step.clone()), failure.clone(), Author::default()));
     }
     if now >= state.accepted.deadline {
         let failure = Failure::new(FailureCode::Timeout, "the workflow's timeout passed");
-        return records(fail(state, Cause::Timeout, None, failure));
+        return records(fail(state, Cause::Timeout, None, failure, Author::default()));
     }
     if state.status == Status::Ready {
         return records(vec![Event::WorkflowStarted {
@@ -216,7 +221,8 @@ fn next(plan: &Plan, step: &Step, state: &RunState, now: Timestamp) -> Option<Co
             | Progress::Completed
             | Progress::Failed(_)
             | Progress::Skipped
-            | Progress::Cancelled,
+            | Progress::Cancelled
+            | Progress::Settled,
         ) => None,
     }
 }
@@ -230,7 +236,13 @@ fn is_wanted(plan: &Plan, step: &Step, state: &RunState) -> Result<bool, Failure
 }
 
 /// Stops what is under way and says why; what was started will be undone, last first.
-fn fail(state: &RunState, cause: Cause, step: Option<StepName>, error: Failure) -> Vec<Event> {
+pub(crate) fn fail(
+    state: &RunState,
+    cause: Cause,
+    step: Option<StepName>,
+    error: Failure,
+    author: Author,
+) -> Vec<Event> {
     let stopped = state.steps.iter().filter_map(|(name, step)| match step.progress {
         Progress::InFlight { attempt, .. } | Progress::Waiting { attempt, .. } => {
             Some(Event::StepCancelled { step: name.clone(), attempt })
@@ -238,29 +250,28 @@ fn fail(state: &RunState, cause: Cause, step: Option<StepName>, error: Failure) 
         _ => None,
     });
     let compensations = state.stack.iter().rev().cloned().collect();
-    stopped.chain([Event::WorkflowFailed { cause, step, error, compensations }]).collect()
+    stopped.chain([Event::WorkflowFailed { cause, step, error, compensations, author }]).collect()
 }
 
-/// One at a time: the first that is not settled.
+/// One at a time: the one that is running, else the first that is not over.
 fn undo(state: &RunState, now: Timestamp) -> Vec<Command> {
-    let unsettled = state
-        .undoing
-        .iter()
-        .find(|(_, progress)| !matches!(progress, Progress::Completed | Progress::Failed(_)));
-    let Some((step, progress)) = unsettled else {
+    let running = state.undoing.iter().find(|undo| matches!(undo.progress, Progress::InFlight { .. }));
+    let Some(next) = running.or_else(|| state.undoing.iter().find(|undo| !undo.is_over())) else {
         return records(vec![all_undone(state)]);
     };
+    let step = &next.step;
     let started =
         |attempt| Command::Record(Event::CompensationStarted { step: step.clone(), attempt, rerun: 0 });
-    vec![match progress {
-        Progress::Waiting { attempt, at } if now >= *at => started(*attempt),
-        Progress::Waiting { at, .. } => Command::WaitUntil(*at),
-        Progress::InFlight { attempt, rerun } => run(step, Direction::Undo, *attempt, *rerun),
+    vec![match next.progress {
+        Progress::Waiting { attempt, at } if now >= at => started(attempt),
+        Progress::Waiting { at, .. } => Command::WaitUntil(at),
+        Progress::InFlight { attempt, rerun } => run(step, Direction::Undo, attempt, rerun),
         Progress::Registered
         | Progress::Completed
         | Progress::Failed(_)
         | Progress::Skipped
-        | Progress::Cancelled => started(1),
+        | Progress::Cancelled
+        | Progress::Settled => started(next.attempts + 1),
     }]
 }
 
@@ -268,8 +279,8 @@ fn all_undone(state: &RunState) -> Event {
     let failed: Vec<StepName> = state
         .undoing
         .iter()
-        .filter(|(_, progress)| matches!(progress, Progress::Failed(_)))
-        .map(|(step, _)| step.clone())
+        .filter(|undo| matches!(undo.progress, Progress::Failed(_)))
+        .map(|undo| undo.step.clone())
         .collect();
     match failed.is_empty() {
         true => Event::WorkflowCompensated {},
@@ -286,9 +297,12 @@ fn ended(
 ) -> Result<Event, Refused> {
     let progress = match attempt.direction {
         Direction::Forward => state.steps.get(&attempt.step).map(|step| &step.progress),
-        Direction::Undo => {
-            state.undoing.iter().find(|(name, _)| *name == attempt.step).map(|(_, progress)| progress)
-        }
+        Direction::Undo => state.undo(&attempt.step).map(|undo| &undo.progress),
+    };
+    // An operator's retry begins a new budget, and its waits anew.
+    let spent = match attempt.direction {
+        Direction::Forward => 0,
+        Direction::Undo => state.undo(&attempt.step).map_or(0, |undo| undo.spent),
     };
     let awaited = Progress::InFlight { attempt: attempt.number, rerun: attempt.rerun };
     let (Some(step), true) = (plan.step(&attempt.step), progress == Some(&awaited)) else {
@@ -306,14 +320,14 @@ fn ended(
         (Err(error), _) => error,
     };
     let retry = retry_of(plan, step, attempt.direction);
-    if !error.code.is_retryable() || number >= retry.max_attempts {
+    if !error.code.is_retryable() || number >= retry.max_attempts.saturating_add(spent) {
         return Ok(match attempt.direction {
             Direction::Forward => Event::StepFailed { step: step_name, attempt: number, error, cost },
             Direction::Undo => Event::CompensationFailed { step: step_name, attempt: number, error, cost },
         });
     }
     let next_attempt = number + 1;
-    let next_attempt_at = now.plus_millis(delay_ms(&retry, state, &step_name, number));
+    let next_attempt_at = now.plus_millis(delay_ms(&retry, state, &step_name, number, spent));
     Ok(match attempt.direction {
         Direction::Forward => Event::StepRetryScheduled {
             step: step_name,
@@ -352,13 +366,13 @@ fn host_lost(state: &RunState) -> Vec<Event> {
         }
         _ => None,
     });
-    let undo = state.undoing.iter().filter_map(|(step, progress)| match *progress {
+    let undo = state.undoing.iter().filter_map(|undo| match undo.progress {
         Progress::InFlight { attempt, rerun } if rerun + 1 < MAX_RERUNS => {
-            Some(Event::CompensationStarted { step: step.clone(), attempt, rerun: rerun + 1 })
+            Some(Event::CompensationStarted { step: undo.step.clone(), attempt, rerun: rerun + 1 })
         }
         Progress::InFlight { attempt, .. } => {
             let cost = Cost::default();
-            Some(Event::CompensationFailed { step: step.clone(), attempt, error: lost(), cost })
+            Some(Event::CompensationFailed { step: undo.step.clone(), attempt, error: lost(), cost })
         }
         _ => None,
     });
@@ -379,13 +393,15 @@ fn retry_of(plan: &Plan, step: &Step, direction: Direction) -> Retry {
     }
 }
 
-/// How long after failed attempt `number` the next one begins: the backoff, ±20 %, at most the maximal delay.
-fn delay_ms(retry: &Retry, state: &RunState, step: &str, number: u32) -> u64 {
+/// How long after failed attempt `number` the next one begins: the backoff, ±20 %, at most the maximal delay. `spent`
+/// attempts were of earlier budgets.
+fn delay_ms(retry: &Retry, state: &RunState, step: &str, number: u32, spent: u32) -> u64 {
     let initial = retry.initial_delay_ms;
+    let nth = number.saturating_sub(spent).max(1);
     let delay = match retry.backoff {
         Backoff::Constant => initial,
-        Backoff::Linear => initial.saturating_mul(number.into()),
-        Backoff::Exponential => initial.saturating_mul(1 << (number - 1).min(40)),
+        Backoff::Linear => initial.saturating_mul(nth.into()),
+        Backoff::Exponential => initial.saturating_mul(1 << (nth - 1).min(40)),
     };
     let delay = delay.min(retry.max_delay_ms);
     // 0.8 to 1.2, in steps of a thousandth. A hash of who waits, so that replay computes the same.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::event::{Cause, Event, Failure};
+use crate::event::{Author, Cause, Cost, Event, Failure};
 use crate::id::{Digest, WorkflowId};
 use crate::plan::StepName;
 use crate::time::Timestamp;
@@ -103,8 +104,10 @@ pub struct RunState {
     pub stack: Vec<StepName>,
     pub failed: Option<RunFailure>,
     /// What is to be undone, in that order; empty until the run has failed.
-    pub undoing: Vec<(StepName, Progress)>,
+    pub undoing: Vec<Undo>,
     pub result: Option<Arc<Value>>,
+    /// The orders that were carried out, in that order.
+    pub orders: Vec<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +122,78 @@ pub struct StepState {
     pub progress: Progress,
     /// Of a completed step; null otherwise.
     pub value: Arc<Value>,
+}
+
+/// One compensation of a run that has failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Undo {
+    pub step: StepName,
+    pub progress: Progress,
+    /// How many have begun.
+    pub attempts: u32,
+    /// How many of them came before an operator's last retry, which begins a new budget.
+    pub spent: u32,
+    /// The release whose components an operator wants to be called; none: the run's own.
+    pub release: Option<i64>,
+    /// Of its newest attempt that failed.
+    pub error: Option<Failure>,
+    /// The component that its newest ended attempt called last, and which version of it.
+    pub component: Option<(String, Digest)>,
+}
+
+impl Undo {
+    fn new(step: StepName) -> Self {
+        Self {
+            step,
+            progress: Progress::Registered,
+            attempts: 0,
+            spent: 0,
+            release: None,
+            error: None,
+            component: None,
+        }
+    }
+
+    /// Whether nothing more of it happens by itself.
+    pub fn is_over(&self) -> bool {
+        use Progress::{Completed, Failed, Settled, Skipped};
+        matches!(self.progress, Completed | Failed(_) | Skipped | Settled)
+    }
+
+    /// As people are told: `pending`, `running`, `done`, `failed`, `skipped` or `settled`. One that waits for another attempt
+    /// is pending, too.
+    pub fn state_name(&self) -> &'static str {
+        match self.progress {
+            Progress::Registered | Progress::Waiting { .. } | Progress::Cancelled => "pending",
+            Progress::InFlight { .. } => "running",
+            Progress::Completed => "done",
+            Progress::Failed(_) => "failed",
+            Progress::Skipped => "skipped",
+            Progress::Settled => "settled",
+        }
+    }
+
+    fn ended(&mut self, progress: Progress, error: Option<&Failure>, cost: &Cost) {
+        self.progress = progress;
+        if let Some(error) = error {
+            self.error = Some(error.clone());
+        }
+        if let (Some(component), Some(digest)) = (&cost.component, cost.digest) {
+            self.component = Some((component.clone(), digest));
+        }
+    }
+}
+
+/// What came of a step that is to be undone, as far as its compensation may rely on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Its value and writes were committed.
+    Completed,
+    /// It ended under its host's eyes before any effect, or its components have no outbound grant.
+    None,
+    /// It was cut off when an outbound call may already have gone out.
+    Unknown,
 }
 
 /// How far a step, or its compensation, has come.
@@ -138,8 +213,11 @@ pub enum Progress {
     },
     Completed,
     Failed(Failure),
+    /// A step whose `when` is false, or a compensation that an operator let go.
     Skipped,
     Cancelled,
+    /// A compensation that an operator did by hand.
+    Settled,
 }
 
 impl RunState {
@@ -153,6 +231,7 @@ impl RunState {
             failed: None,
             undoing: Vec::new(),
             result: None,
+            orders: Vec::new(),
         }
     }
 
@@ -183,10 +262,39 @@ impl RunState {
         }
     }
 
-    fn set_undo(&mut self, step: &StepName, progress: Progress) {
-        if let Some((_, state)) = self.undoing.iter_mut().find(|(name, _)| name == step) {
-            *state = progress;
+    /// Every compensation in the order in which they run, also before the run has failed; none if it completed.
+    pub fn compensations(&self) -> Vec<Undo> {
+        match (&self.failed, self.status) {
+            (Some(_), _) => self.undoing.clone(),
+            (None, Status::Completed) => Vec::new(),
+            (None, _) => self.stack.iter().rev().cloned().map(Undo::new).collect(),
         }
+    }
+
+    /// What came of a step. No component has a grant to reach outside yet, so one that didn't complete had no effect.
+    pub fn outcome(&self, step: &str) -> Outcome {
+        match self.steps.get(step).map(|step| &step.progress) {
+            Some(Progress::Completed) => Outcome::Completed,
+            _ => Outcome::None,
+        }
+    }
+
+    /// The compensation of a step, once the run has failed and if it is to be undone.
+    pub fn undo(&self, step: &str) -> Option<&Undo> {
+        self.undoing.iter().find(|undo| &*undo.step == step)
+    }
+
+    fn with_undo(&mut self, step: &StepName, change: impl FnOnce(&mut Undo)) {
+        if let Some(undo) = self.undoing.iter_mut().find(|undo| undo.step == *step) {
+            change(undo);
+        }
+    }
+
+    /// An operator's act on a compensation: the run goes on undoing, if only to find that nothing is left.
+    fn operate(&mut self, step: &StepName, author: &Author, change: impl FnOnce(&mut Undo)) {
+        self.orders.extend(author.order_id);
+        self.with_undo(step, change);
+        self.status = Status::Compensating;
     }
 }
 
@@ -213,26 +321,44 @@ pub fn evolve(state: &mut RunState, event: &Event) {
         }
         Event::StepSkipped { step } => state.set(step, Progress::Skipped),
         Event::StepCancelled { step, .. } => state.set(step, Progress::Cancelled),
-        Event::WorkflowFailed { cause, step, error, compensations } => {
+        Event::WorkflowFailed { cause, step, error, compensations, author } => {
+            state.orders.extend(author.order_id);
             state.failed = Some(RunFailure { cause: *cause, step: step.clone(), error: error.clone() });
-            state.undoing = compensations.iter().map(|step| (step.clone(), Progress::Registered)).collect();
+            state.undoing = compensations.iter().cloned().map(Undo::new).collect();
             state.status = if compensations.is_empty() { Status::Failed } else { Status::Compensating };
         }
-        Event::CompensationStarted { step, attempt, rerun } => {
-            state.set_undo(step, Progress::InFlight { attempt: *attempt, rerun: *rerun });
+        Event::CompensationStarted { step, attempt, rerun } => state.with_undo(step, |undo| {
+            undo.attempts = *attempt;
+            undo.progress = Progress::InFlight { attempt: *attempt, rerun: *rerun };
+        }),
+        Event::CompensationCompleted { step, cost, .. } => {
+            state.with_undo(step, |undo| undo.ended(Progress::Completed, None, cost));
         }
-        Event::CompensationCompleted { step, .. } => state.set_undo(step, Progress::Completed),
-        Event::CompensationRetryScheduled { step, next_attempt, next_attempt_at, .. } => {
-            state.set_undo(step, Progress::Waiting { attempt: *next_attempt, at: *next_attempt_at });
+        Event::CompensationRetryScheduled { step, error, next_attempt, next_attempt_at, cost, .. } => {
+            let waiting = Progress::Waiting { attempt: *next_attempt, at: *next_attempt_at };
+            state.with_undo(step, |undo| undo.ended(waiting, Some(error), cost));
         }
-        Event::CompensationFailed { step, error, .. } => {
-            state.set_undo(step, Progress::Failed(error.clone()));
+        Event::CompensationFailed { step, error, cost, .. } => {
+            state.with_undo(step, |undo| undo.ended(Progress::Failed(error.clone()), Some(error), cost));
         }
         Event::WorkflowCompensated {} => state.status = Status::Compensated,
         Event::WorkflowCompensationFailed { .. } => state.status = Status::CompensationFailed,
         Event::WorkflowCompleted { result } => {
             state.result = Some(Arc::clone(result));
             state.status = Status::Completed;
+        }
+        Event::OperatorRetried { step, next_attempt, release, author } => {
+            state.operate(step, author, |undo| {
+                undo.progress = Progress::Registered;
+                undo.spent = next_attempt.saturating_sub(1);
+                undo.release = *release;
+            })
+        }
+        Event::OperatorSkipped { step, author } => {
+            state.operate(step, author, |undo| undo.progress = Progress::Skipped);
+        }
+        Event::OperatorSettled { step, author } => {
+            state.operate(step, author, |undo| undo.progress = Progress::Settled);
         }
     }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aster_core::event::{Cost, Event, Failure, FailureCode};
+use aster_core::event::{Author, Cost, Event, Failure, FailureCode};
 use aster_core::id::{Digest, WorkflowId};
+use aster_core::order::{Order, What};
 use aster_core::plan::{
     Capabilities, Compensation, Expr, Limits, PLAN_FORMAT, Plan, Retry, Statement, Step, StepName, Type,
 };
-use aster_core::saga::{Attempt, Command, Direction, Ending, Reaction, Signal, decide, earliest_wait, react};
+use aster_core::saga::{
+    Attempt, Command, Direction, Ending, Reaction, Refused, Signal, decide, earliest_wait, react,
+};
 use aster_core::state::{Accepted, RunState, Status, evolve};
 use aster_core::time::Timestamp;
 use proptest::prelude::*;
@@ -45,7 +48,7 @@ fn shapes() -> impl Strategy<Value = Vec<StepShape>> {
         prop::bool::weighted(0.9),
         1..4_u32,
         prop::collection::vec(ending_kind(), 4),
-        prop::collection::vec(ending_kind(), 6),
+        prop::collection::vec(ending_kind(), 64),
     );
     let shape = shape.prop_map(|(depends_on, compensable, wanted, max_attempts, endings, undo_endings)| {
         StepShape { depends_on, compensable, wanted, max_attempts, endings, undo_endings }
@@ -214,8 +217,10 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     }
     let compensable: Vec<StepName> =
         started.into_iter().filter(|step| plan.step(step).unwrap().compensation.is_some()).rev().collect();
+    // Up to an operator's first act: from there on the order is the operator's.
+    let by_itself = log.iter().take_while(|event| !event.event_type().starts_with("OPERATOR"));
     let mut settled: Vec<StepName> = Vec::new();
-    for event in log {
+    for event in by_itself.clone() {
         if let Event::CompensationCompleted { step, .. } | Event::CompensationFailed { step, .. } = event {
             settled.push(step.clone());
         }
@@ -223,10 +228,27 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     match state.status {
         Status::Completed => assert!(settled.is_empty()),
         Status::Failed => assert!(compensable.is_empty() && settled.is_empty()),
+        _ if by_itself.count() < log.len() => assert_eq!(settled, compensable[..settled.len()]),
         _ => assert_eq!(settled, compensable, "not undone last first, each once"),
     }
-    let any_failed = log.iter().any(|event| matches!(event, Event::CompensationFailed { .. }));
-    assert_eq!(any_failed, state.status == Status::CompensationFailed);
+    let done = |step: &StepName| {
+        log.iter()
+            .filter(|event| matches!(event, Event::CompensationCompleted { step: of, .. } if of == step))
+            .count()
+    };
+    assert!(compensable.iter().all(|step| done(step) <= 1), "something was undone twice");
+    let failed = state.undoing.iter().filter(|undo| undo.state_name() == "failed").count();
+    assert_eq!(failed > 0, state.status == Status::CompensationFailed);
+    assert!(state.undoing.iter().all(|undo| undo.is_over()));
+}
+
+fn order(what: What) -> Signal {
+    let author = Author { by: Some("ops".into()), reason: Some("the bank said so".into()), order_id: None };
+    Signal::Ordered(Order { what, author })
+}
+
+fn cancel() -> Signal {
+    order(What::Cancel)
 }
 
 /// The log as it would be had no host been lost.
@@ -280,7 +302,7 @@ proptest! {
             let late = trial.in_flight_if_started().first().cloned();
             match happening {
                 0 => trial.apply(Signal::HostLost),
-                1 if !trial.state.status.is_over() => trial.apply(Signal::Cancel),
+                1 if !trial.state.status.is_over() => trial.apply(cancel()),
                 2 => {
                     trial.now = trial.now.plus_millis(2_000);
                     trial.apply(Signal::Tick);
@@ -298,10 +320,73 @@ proptest! {
     }
 
     #[test]
-    fn stored_events_read_back_as_they_were(shapes in shapes()) {
+    fn an_operator_settles_whatever_could_not_be_undone(
+        shapes in shapes(),
+        before in 0..60_usize,
+        acts in prop::collection::vec((0..4_u8, 0..6_usize, any::<prop::sample::Index>()), 0..30),
+    ) {
         let plan = plan(&shapes);
         let mut trial = Trial::new(&plan, &shapes, 3_600_000);
+        for _ in 0..before {
+            trial.proceed(0);
+        }
+        for (act, choice, pick) in acts {
+            let step = trial.state.undoing.get(pick.index(trial.state.undoing.len().max(1)));
+            let Some(step) = step.map(|undo| undo.step.clone()) else {
+                trial.proceed(choice);
+                continue;
+            };
+            let signal = order(match act {
+                0 => What::Retry { step: step.clone(), release: None },
+                1 => What::Skip { step: step.clone() },
+                2 => What::Settle { step: step.clone() },
+                _ => { trial.proceed(choice); continue; }
+            });
+            let before = trial.state.undo(&step).unwrap().state_name();
+            match react(&plan, &trial.state, signal.clone(), trial.now) {
+                Ok(_) => trial.apply(signal),
+                Err(Refused::Already { state, .. }) => {
+                    let settled = matches!(before, "done" | "skipped" | "settled");
+                    prop_assert!(state == before && (settled || act == 0));
+                }
+                Err(Refused::NotUndoing(status)) => prop_assert_eq!(status, Status::Compensated),
+                Err(other) => panic!("{other}"),
+            }
+        }
         trial.finish();
+        check_ended(&plan, &trial.log(), &trial.state);
+        // Whatever is left can be settled, and then nothing is.
+        let left: Vec<StepName> = trial.state.undoing.iter().filter(|undo| undo.state_name() == "failed").map(|undo| undo.step.clone()).collect();
+        for step in left {
+            prop_assert_eq!(trial.state.status, Status::CompensationFailed);
+            trial.apply(order(What::Settle { step }));
+        }
+        prop_assert!(trial.state.status != Status::CompensationFailed);
+        check_ended(&plan, &trial.log(), &trial.state);
+    }
+
+    #[test]
+    fn stored_events_read_back_as_they_were(shapes in shapes(), cancelled in any::<bool>()) {
+        let plan = plan(&shapes);
+        let mut trial = Trial::new(&plan, &shapes, 3_600_000);
+        trial.proceed(0);
+        if cancelled && !trial.state.status.is_over() {
+            trial.apply(cancel());
+        }
+        trial.finish();
+        let left: Vec<StepName> = trial.state.undoing.iter().map(|undo| undo.step.clone()).collect();
+        for step in left {
+            let orders = [
+                What::Retry { step: step.clone(), release: Some(7) },
+                What::Skip { step: step.clone() },
+                What::Settle { step },
+            ];
+            for what in orders {
+                if react(&plan, &trial.state, order(what.clone()), trial.now).is_ok() {
+                    trial.apply(order(what));
+                }
+            }
+        }
         for event in trial.log() {
             let payload: Value = serde_json::from_str(&event.payload()).unwrap();
             prop_assert_eq!(&payload["v"], 1);
@@ -358,6 +443,65 @@ fn a_step_that_loses_its_host_three_times_fails() {
     assert_eq!(failure, Some(FailureCode::HostLost));
     trial.finish();
     assert_eq!(trial.state.status, Status::Compensated);
+}
+
+#[test]
+fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
+    let mut endings = vec![EndingKind::Trap; 9];
+    endings.push(EndingKind::Ok);
+    let shapes = [StepShape {
+        depends_on: Vec::new(),
+        compensable: true,
+        wanted: true,
+        max_attempts: 1,
+        endings: vec![EndingKind::Err],
+        undo_endings: endings,
+    }];
+    let plan = plan(&shapes);
+    let mut trial = Trial::new(&plan, &shapes, 60_000);
+    trial.finish();
+    assert_eq!(trial.state.status, Status::CompensationFailed);
+    assert_eq!(trial.state.undoing[0].attempts, 5);
+    let step = name(0);
+    trial.apply(order(What::Retry { step: step.clone(), release: Some(3) }));
+    assert_eq!(trial.state.status, Status::Compensating);
+    assert_eq!(trial.state.undoing[0].release, Some(3));
+    let began = trial.now;
+    trial.finish();
+    assert_eq!(trial.state.status, Status::Compensated);
+    assert_eq!(trial.state.undoing[0].attempts, 10);
+    // Four waits of 1, 2, 4 and 8 seconds, 20 % more at most: the backoff began anew.
+    assert!(trial.now.since(began).as_secs() <= 18, "{:?}", trial.now.since(began));
+    let refused = react(&plan, &trial.state, order(What::Retry { step, release: None }), trial.now);
+    assert_eq!(refused, Err(Refused::NotUndoing(Status::Compensated)));
+}
+
+#[test]
+fn who_cancels_and_why_is_in_the_log_and_the_second_cancel_changes_nothing() {
+    let shapes = [StepShape {
+        depends_on: Vec::new(),
+        compensable: true,
+        wanted: true,
+        max_attempts: 1,
+        endings: vec![EndingKind::Ok],
+        undo_endings: vec![EndingKind::Ok; 6],
+    }];
+    let plan = plan(&shapes);
+    let mut trial = Trial::new(&plan, &shapes, 60_000);
+    trial.apply(Signal::Tick);
+    trial.apply(cancel());
+    let events = trial.log().len();
+    trial.apply(cancel());
+    assert_eq!(trial.log().len(), events);
+    let failed = trial.log().into_iter().find(|event| matches!(event, Event::WorkflowFailed { .. })).unwrap();
+    let payload: Value = serde_json::from_str(&failed.payload()).unwrap();
+    assert_eq!(payload["by"], "ops");
+    assert_eq!(payload["reason"], "the bank said so");
+    assert_eq!(payload["cause"], "CANCEL");
+    trial.finish();
+    assert_eq!(trial.state.status, Status::Compensated);
+    let refused = react(&plan, &trial.state, cancel(), trial.now);
+    assert_eq!(refused, Err(Refused::Over(Status::Compensated)));
 }
 
 #[test]
