@@ -1,5 +1,6 @@
 //! What the edges (REST, command line) work with.
 
+use crate::operate::Operator;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::submit::Submitter;
@@ -10,4 +11,5 @@ pub struct App {
     pub store: Store,
     pub registry: Registry,
     pub submitter: Submitter,
+    pub operator: Operator,
 }

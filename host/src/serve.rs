@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{Config, Database};
 use crate::http;
+use crate::operate::Operator;
 use crate::registry::Registry;
 use crate::runner::{self, Runner};
 use crate::sandbox::{self, Sandbox};
@@ -50,7 +51,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let runner =
         Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
     let submitter = Submitter::new(registry.clone(), runner.clone());
-    let app = App { store, registry, submitter };
+    let operator = Operator::new(store.clone(), registry.clone(), runner.clone());
+    let app = App { store, registry, submitter, operator };
     let router = http::router(app, config.limits.clone());
     info!(
         listen = %address,

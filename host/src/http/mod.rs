@@ -15,6 +15,7 @@ mod health;
 mod keyvalue;
 mod metrics;
 mod openapi;
+mod operator;
 mod page;
 mod params;
 mod problem;
@@ -60,6 +61,7 @@ pub fn router(app: App, limits: Limits) -> Router {
         .merge(keyvalue::routes())
         .merge(definitions::routes())
         .merge(runs::routes())
+        .merge(operator::routes())
         .merge(health::routes())
         .merge(docs::routes())
         .fallback(triggers::answer);

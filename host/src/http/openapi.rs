@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{components, definitions, health, keyvalue, problem, runs};
+use super::{components, definitions, health, keyvalue, operator, problem, runs};
 
 /// The document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
@@ -33,7 +33,8 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         components::show_version, components::delete_version,
         keyvalue::list, keyvalue::read, keyvalue::write, keyvalue::delete,
         definitions::deploy, definitions::check, definitions::list, definitions::show, definitions::graph,
-        runs::start, runs::list, runs::show, runs::events, runs::by_status, runs::counts, runs::cancel,
+        runs::start, runs::list, runs::show, runs::events, runs::by_status, runs::counts,
+        operator::cancel, operator::compensations, operator::retry, operator::skip, operator::settle, operator::repair,
         health::alive, health::ready, health::metrics,
     ),
     components(schemas(problem::ProblemBody<'static>, problem::Fault)),
@@ -71,7 +72,7 @@ fn add_headers(operation: &mut Operation) {
     };
     let parameters = operation.parameters.get_or_insert_default();
     parameters.push(header("X-Tenant-Id", "whose things are meant; default `default`"));
-    parameters.push(header("X-User-Id", "who acts, for the log"));
+    parameters.push(header("X-User-Id", "who acts: in the log, and in the events of what an operator does"));
 }
 
 fn add_problem(operation: &mut Operation) {

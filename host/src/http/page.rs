@@ -18,6 +18,13 @@ pub(crate) struct Page<T> {
     pub(crate) next_cursor: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// A list that is never long.
+    pub(crate) fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+}
+
 /// Which page is asked for.
 #[derive(Debug)]
 pub(crate) struct Paging {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use aster_core::saga::Refused;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::{registry, store, submit};
+use crate::{operate, registry, store, submit};
 
 /// Seconds after which a client may try again when the database doesn't answer.
 const RETRY_AFTER: &str = "2";
@@ -56,6 +57,8 @@ kinds! {
     IN_USE = "in-use" CONFLICT "Still in use";
     TRIGGER_TAKEN = "trigger-taken" CONFLICT "The trigger's path is taken";
     AMBIGUOUS_NAME = "ambiguous-name" CONFLICT "Several definitions have this name";
+    RUN_OVER = "run-over" CONFLICT "The run is over";
+    NOTHING_TO_REPAIR = "nothing-to-repair" CONFLICT "There is nothing to repair";
     TOO_LARGE = "too-large" PAYLOAD_TOO_LARGE "Too large";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is of the wrong type";
     INVALID_SOURCE = "invalid-source" UNPROCESSABLE_ENTITY "The source has errors";
@@ -270,6 +273,29 @@ impl From<submit::Error> for Problem {
             Error::KeyReused { workflow_id, status, .. } => Self::new(&KEY_REUSED, detail)
                 .with("workflowId", workflow_id.to_string())
                 .with("workflowStatus", status.as_str()),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<operate::Error> for Problem {
+    fn from(error: operate::Error) -> Self {
+        use operate::Error;
+        let detail = error.to_string();
+        match error {
+            Error::NotFound(_) => Self::new(&NOT_FOUND, detail),
+            Error::Refused(refused) => match refused {
+                Refused::Over(status) => Self::new(&RUN_OVER, detail).with("workflowStatus", status.as_str()),
+                Refused::NothingToUndo(_) => Self::new(&NOT_FOUND, detail),
+                Refused::NotUndoing(status) => {
+                    Self::new(&NOTHING_TO_REPAIR, detail).with("workflowStatus", status.as_str())
+                }
+                Refused::Already { state, .. } => {
+                    Self::new(&NOTHING_TO_REPAIR, detail).with("compensationState", state)
+                }
+                Refused::LateResult(_) => Self::internal(anyhow::anyhow!(detail)),
+            },
+            Error::Registry(error) => error.into(),
             Error::Store(error) => error.into(),
         }
     }

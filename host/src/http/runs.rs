@@ -20,7 +20,7 @@ use super::body::Input;
 use super::page::{Page, Paging};
 use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
 use super::problem::{Problem, ProblemBody, Result};
-use super::tenant::{Tenant, User, single};
+use super::tenant::{Tenant, single};
 use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
@@ -37,7 +37,6 @@ pub(crate) fn routes() -> Router<Context> {
         .route("/api/definitions/{name}/runs", post(start))
         .route("/api/workflows", get(list))
         .route("/api/workflows/metrics", get(counts))
-        .route("/api/workflows/repair", post(async || Problem::not_built_yet("repairing runs by a filter")))
         .route("/api/workflows/by-status/{status}", get(by_status))
         .route("/api/workflows/{id}", get(show))
         .route("/api/workflows/{id}/events", get(events))
@@ -45,14 +44,6 @@ pub(crate) fn routes() -> Router<Context> {
             "/api/workflows/{id}/events/stream",
             get(async || Problem::not_built_yet("the stream of events")),
         )
-        .route("/api/workflows/{id}/cancel", post(cancel))
-        .route(
-            "/api/workflows/{id}/compensations",
-            get(async || Problem::not_built_yet("the list of compensations")),
-        )
-        .route("/api/workflows/{id}/compensations/{step}/retry", post(repair))
-        .route("/api/workflows/{id}/compensations/{step}/skip", post(repair))
-        .route("/api/workflows/{id}/compensations/{step}/settle", post(repair))
 }
 
 /// A run as it stands.
@@ -365,20 +356,6 @@ pub(crate) async fn counts(
         compensated: of(Status::Compensated),
         compensation_failed: of(Status::CompensationFailed),
     }))
-}
-
-/// Cancels a run (not built yet)
-#[utoipa::path(
-    post, path = "/api/workflows/{id}/cancel", tag = "runs",
-    params(("id" = String, Path, description = "the `workflowId`")),
-    responses((status = 501, description = "Not built yet", body = ProblemBody)),
-)]
-pub(crate) async fn cancel(_: User) -> Problem {
-    Problem::not_built_yet("cancelling a run")
-}
-
-async fn repair() -> Problem {
-    Problem::not_built_yet("repairing a compensation")
 }
 
 /// A run of this tenant.

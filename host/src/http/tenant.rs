@@ -18,7 +18,7 @@ pub(crate) struct Tenant(pub(crate) TenantId);
 
 /// Who acts, from `X-User-Id`; without that header, nobody by name.
 #[derive(Clone, Debug)]
-pub(crate) struct User(Option<String>);
+pub(crate) struct User(pub(crate) Option<String>);
 
 impl User {
     /// For logs.

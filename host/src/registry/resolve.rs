@@ -119,11 +119,7 @@ impl Registry {
         let mut digests = BTreeMap::new();
         let mut exports = BTreeMap::new();
         for component in definition.plan.components() {
-            let active = view.snapshot.components.get(&component).ok_or_else(|| {
-                Error::NotReady(format!(
-                    "component `{component}` has no active version: upload it and send again"
-                ))
-            })?;
+            let active = active(view, &component)?;
             digests.insert(component.clone(), active.digest);
             exports.insert(component, active.exports.clone());
         }
@@ -150,6 +146,41 @@ impl Registry {
         view.resolved.lock().expect(UNPOISONED).insert(full_name.to_owned(), Arc::clone(&resolved));
         Ok(resolved)
     }
+}
+
+impl Registry {
+    /// A definition's version, that of an earlier run say, with the components that are active now.
+    ///
+    /// # Errors
+    /// The version is gone, or the active components don't offer what it calls.
+    pub async fn release_of_active(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: Digest,
+    ) -> Result<Arc<Release>, Error> {
+        let view = self.view_anew(tenant).await?;
+        let stored = self.shared.store.load_definition_version(tenant, name, version).await?;
+        let stored = stored.ok_or_else(|| Error::NotFound { kind: "definition", name: name.to_owned() })?;
+        let mut components = BTreeMap::new();
+        for component in stored.plan.components() {
+            components.insert(component.clone(), active(&view, &component)?.digest);
+        }
+        let release = store::Release {
+            tenant: tenant.clone(),
+            definition: name.to_owned(),
+            definition_digest: version,
+            components,
+        };
+        let id = self.shared.store.intern_release(&release).await?;
+        self.release(id.0).await
+    }
+}
+
+fn active<'v>(view: &'v View, component: &str) -> Result<&'v store::ActiveComponent, Error> {
+    view.snapshot.components.get(component).ok_or_else(|| {
+        Error::NotReady(format!("component `{component}` has no active version: upload it and send again"))
+    })
 }
 
 /// The full name that `name` stands for among the current definitions.

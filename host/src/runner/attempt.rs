@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aster_core::eval::{self, Env, PendingCall, Progress};
 use aster_core::event::{CallCost, Cost, Failure, FailureCode};
@@ -10,16 +10,18 @@ use aster_core::id::TenantId;
 use aster_core::keyvalue::{Effects, Entry, Key};
 use aster_core::plan::{Limits, Plan, Statement, Step};
 use aster_core::saga::{Attempt, Direction};
-use aster_core::state::{self, RunState};
+use aster_core::state::RunState;
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Shared;
+use super::ports::{Asked, Journal};
 use crate::crash;
 use crate::registry::Release;
-use crate::sandbox::{self, Call, Context, KeyValueReader, Outcome, Output, Session, Unavailable};
-use crate::store::{self, Store};
+use crate::sandbox::{self, Context, KeyValueReader, Output, Session, Unavailable};
+use crate::store;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
 const MAX_OUTPUT_BYTES: usize = 32 << 10;
@@ -33,11 +35,39 @@ pub(super) struct Landed {
 }
 
 impl Landed {
+    /// Without having begun.
+    pub(super) fn failed(failure: Failure) -> Self {
+        Self { result: Err(failure), cost: Cost::default(), effects: Effects::default() }
+    }
+
     /// A bug of the host, which the step's code and data brought to light. The step may be tried again.
     pub(super) fn panicked() -> Self {
-        let failure =
-            Failure::new(FailureCode::Trap, "the host failed while it ran the step; its log says where");
-        Self { result: Err(failure), cost: Cost::default(), effects: Effects::default() }
+        Self::failed(Failure::new(
+            FailureCode::Trap,
+            "the host failed while it ran the step; its log says where",
+        ))
+    }
+}
+
+/// A release that isn't the run's own, however long the database takes.
+///
+/// # Errors
+/// Something of it was deleted since.
+pub(super) async fn other_release(shared: &Shared, id: i64) -> Result<Arc<Release>, Failure> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match shared.guests.release(id).await {
+            Ok(release) => return Ok(release),
+            Err(error) if error.may_pass() => {
+                warn!(%error, "could not load the components for a repair: tries again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            Err(error) => {
+                let message = format!("what the operator chose can't be called any more: {error}");
+                return Err(Failure::new(FailureCode::Unavailable, message));
+            }
+        }
     }
 }
 
@@ -92,7 +122,7 @@ impl<'a> Flight<'a> {
         attempt: &'a Attempt,
     ) -> Self {
         let reader = Arc::new(Reader {
-            store: shared.store.clone(),
+            journal: Arc::clone(&shared.journal),
             asked_at: Mutex::default(),
             was_slow: AtomicBool::new(false),
         });
@@ -135,33 +165,28 @@ impl<'a> Flight<'a> {
     }
 
     async fn call(&mut self, pending: &PendingCall<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
-        let Some(target) = self.release.target(pending.call) else {
+        let limits = self.remaining();
+        crash::point("before-call");
+        let asked = Asked {
+            call: pending.call,
+            args: &pending.args,
+            limits,
+            context: self.context(pending.number, Instant::from_std(limits.deadline)),
+            session: &self.session,
+        };
+        let Some(called) = self.shared.guests.call(self.release, asked).await? else {
             let message = format!("`{}` is not in the run's release", pending.call.function);
             return Ok(Err(Failure::new(FailureCode::Unavailable, message)));
         };
-        let limits = self.remaining();
-        crash::point("before-call");
-        let report = self
-            .shared
-            .sandbox
-            .call(Call {
-                loaded: &target.loaded,
-                function: target.function,
-                component: Arc::clone(&target.component),
-                args: &pending.args,
-                limits,
-                context: self.context(pending.number, limits.deadline),
-                session: &self.session,
-            })
-            .await?;
         crash::point("after-call");
+        let report = called.report;
         if matches!(&report.outcome, Err(failure) if failure.code == FailureCode::Timeout) {
             self.reader.check_answered()?;
         }
         self.calls.push(CallCost {
-            component: target.component.to_string(),
-            function: target.loaded.function(target.function).name.clone(),
-            digest: target.loaded.digest(),
+            component: called.component.to_string(),
+            function: called.function,
+            digest: called.digest,
             fuel_used: report.fuel_used,
             duration_micros: micros(report.duration),
         });
@@ -178,7 +203,7 @@ impl<'a> Flight<'a> {
         sandbox::Limits {
             fuel: fuel.saturating_sub(used),
             memory_bytes: self.limits.memory_bytes.unwrap_or(defaults.step_memory_bytes),
-            deadline: *self.deadline.get_or_insert_with(|| Instant::now() + timeout),
+            deadline: self.deadline.get_or_insert_with(|| Instant::now() + timeout).into_std(),
         }
     }
 
@@ -189,7 +214,9 @@ impl<'a> Flight<'a> {
         let (deadline, direction) = match self.attempt.direction {
             Direction::Forward => (step_ends.min(self.state.accepted.deadline), sandbox::Direction::Forward),
             // Its limits are its own: the workflow's deadline may be what it undoes.
-            Direction::Undo => (step_ends, sandbox::Direction::Compensation(self.forward_outcome())),
+            Direction::Undo => {
+                (step_ends, sandbox::Direction::Compensation(self.state.outcome(&self.attempt.step)))
+            }
         };
         Context {
             workflow_id: self.state.accepted.workflow_id,
@@ -200,15 +227,6 @@ impl<'a> Flight<'a> {
             tenant: self.tenant.clone(),
             call_number,
             direction,
-        }
-    }
-
-    /// No component has a grant to reach outside yet, so a step that did not complete had no effect.
-    fn forward_outcome(&self) -> Outcome {
-        let step = self.state.steps.get(&self.attempt.step);
-        match step.map(|step| &step.progress) {
-            Some(state::Progress::Completed) => Outcome::Completed,
-            _ => Outcome::None,
         }
     }
 
@@ -265,7 +283,7 @@ fn micros(duration: Duration) -> u64 {
 /// The committed key-value state, as the sandbox reads it, for one attempt.
 #[derive(Debug)]
 struct Reader {
-    store: Store,
+    journal: Arc<dyn Journal>,
     /// Since when an answer of the database is awaited.
     asked_at: Mutex<Option<Instant>>,
     /// Whether one took longer than [`PATIENCE`].
@@ -302,7 +320,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[async_trait]
 impl KeyValueReader for Reader {
     async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
-        self.ask(self.store.read_entry(key)).await
+        self.ask(self.journal.read_entry(key)).await
     }
 
     async fn list_keys(
@@ -313,7 +331,7 @@ impl KeyValueReader for Reader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, Unavailable> {
-        let keys = self.ask(self.store.list_keys(tenant, component, bucket, after, limit)).await?;
+        let keys = self.ask(self.journal.list_keys(tenant, component, bucket, after, limit)).await?;
         Ok(keys.into_iter().map(|key| key.to_string()).collect())
     }
 }

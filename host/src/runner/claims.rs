@@ -1,18 +1,18 @@
 //! The one loop that serves admission, timers and takeover: it claims what is due and nobody drives.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aster_core::id::TenantId;
 use aster_core::saga::Signal;
-use aster_core::state::{Accepted, RunState, evolve};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use aster_core::state::{RunState, evolve};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tracing::{debug, error, warn};
 
 use super::drive::Drive;
 use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
 use crate::registry::{self, Release};
-use crate::store;
+use crate::store::{self, Replay};
 
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -23,9 +23,6 @@ const CLAIMED_AT_ONCE: usize = 64;
 /// How often a claimed run is tried to be loaded, before it is left to another host, or to better times.
 const LOADED_AT_MOST: u32 = 10;
 
-/// Events read at once while a log is folded.
-const EVENTS_AT_ONCE: usize = 1_000;
-
 pub(super) async fn take(shared: Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
     loop {
@@ -34,18 +31,20 @@ pub(super) async fn take(shared: Arc<Shared>) {
             claim(&shared, slot).await
         };
         let seen = tokio::select! {
+            biased;
+            () = stopping(&mut shutdown) => return,
             seen = round => seen.unwrap_or_else(|error| {
                 debug!(%error, "could not claim runs");
                 0
             }),
-            () = stopping(&mut shutdown) => return,
         };
         // Another host may have taken all that were seen: then there may be more.
         if seen == 0 {
             tokio::select! {
+                biased;
+                () = stopping(&mut shutdown) => return,
                 () = shared.due.notified() => {}
                 () = tokio::time::sleep(pause(&shared)) => {}
-                () = stopping(&mut shutdown) => return,
             }
         }
     }
@@ -69,10 +68,19 @@ fn pause(shared: &Shared) -> Duration {
 async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, store::Error> {
     let Some(host) = shared.host() else { return Ok(0) };
     let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
-    let claims = shared.store.claim(host, 1 + free, shared.clock.now()).await?;
+    let claims = shared.journal.claim(host, 1 + free, shared.clock.now()).await?;
     if claims.seen > 0 && claims.runs.is_empty() {
         tokio::time::sleep(TAKEN_BY_OTHERS).await;
     }
+    // Only now: the takeover is committed, so nobody else adds to their logs.
+    let ids: Vec<_> = claims.runs.iter().map(|run| run.workflow_id).collect();
+    let mut replays: BTreeMap<_, _> = match shared.journal.replay(&ids).await {
+        Ok(replays) => replays.into_iter().collect(),
+        Err(error) => {
+            debug!(%error, "could not read what was claimed: each run is read by itself");
+            BTreeMap::new()
+        }
+    };
     let mut slot = Some(slot);
     for run in claims.runs {
         let next_slot = slot.take().or_else(|| Arc::clone(&shared.slots).try_acquire_owned().ok());
@@ -81,9 +89,15 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
             shared.hand_back(host, run.workflow_id, run.fence, 0).await;
             continue;
         };
-        let claimed =
-            Claimed { host, workflow_id: run.workflow_id, fence: run.fence, host_lost: run.host_lost };
-        shared.spawn(host, run.workflow_id, run.fence, go_on(Arc::clone(shared), claimed, permit));
+        let claimed = Claimed {
+            host,
+            workflow_id: run.workflow_id,
+            fence: run.fence,
+            host_lost: run.host_lost,
+            ordered: run.ordered,
+        };
+        let replay = replays.remove(&run.workflow_id).and_then(Result::ok);
+        spawn(shared, claimed, permit, replay);
     }
     Ok(claims.seen)
 }
@@ -91,13 +105,34 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
 /// Between two looks at runs that others took, or that this host may not take.
 const TAKEN_BY_OTHERS: Duration = Duration::from_millis(20);
 
+/// Begins to drive a run that this host owns.
+pub(super) fn spawn(
+    shared: &Arc<Shared>,
+    claimed: Claimed,
+    permit: OwnedSemaphorePermit,
+    replay: Option<Replay>,
+) {
+    let ordered = Arc::<Notify>::default();
+    if claimed.ordered {
+        ordered.notify_one();
+    }
+    let going_on = go_on(Arc::clone(shared), claimed, permit, Arc::clone(&ordered), replay);
+    shared.spawn(claimed.host, claimed.workflow_id, claimed.fence, ordered, going_on);
+}
+
 /// Folds the log of a run that this host owns, and drives it from there.
-pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePermit) {
+async fn go_on(
+    shared: Arc<Shared>,
+    claimed: Claimed,
+    permit: OwnedSemaphorePermit,
+    ordered: Arc<Notify>,
+    mut replay: Option<Replay>,
+) {
     let mut pause = Duration::from_millis(50);
     let mut tries = 0;
-    let (run, release) = loop {
+    let (replay, release) = loop {
         tries += 1;
-        match load(&shared, claimed).await {
+        match load(&shared, claimed, replay.take()).await {
             Ok(loaded) => break loaded,
             Err(error)
                 if error.may_pass() && tries < LOADED_AT_MOST && shared.host() == Some(claimed.host) =>
@@ -113,46 +148,29 @@ pub(super) async fn go_on(shared: Arc<Shared>, claimed: Claimed, permit: OwnedSe
             }
         }
     };
+    let Replay { tenant, accepted, events } = replay;
+    let mut state = RunState::new(accepted);
+    events.iter().for_each(|event| evolve(&mut state, event));
     let Claimed { host, fence, .. } = claimed;
-    let (tenant, state) = run;
-    let drive =
-        Drive { shared: Arc::clone(&shared), host, fence, tenant, release, state: Arc::new(state), permit };
+    let drive = Drive { shared, host, fence, tenant, release, state: Arc::new(state), ordered, permit };
     // Where the last host left in order, what was in flight just goes on.
     Box::pin(drive.run(claimed.host_lost.then_some(Signal::HostLost))).await;
 }
 
-type Folded = ((TenantId, RunState), Arc<Release>);
-
-/// Reads the log only now: the takeover is committed, so nobody else adds to it.
-async fn load(shared: &Shared, claimed: Claimed) -> Result<Folded, registry::Error> {
+/// What a run is replayed from, unless it was read already, and what it pins.
+async fn load(
+    shared: &Shared,
+    claimed: Claimed,
+    replay: Option<Replay>,
+) -> Result<(Replay, Arc<Release>), registry::Error> {
     let id = claimed.workflow_id;
-    let run = shared.store.load_run(id).await?;
-    let run = run.ok_or_else(|| store::Error::NotFound { what: format!("run {id}") })?;
-    let release = shared.registry.release(run.release.0).await?;
-    let input = run.input.parse();
-    let input =
-        input.map_err(|error| store::Error::Corrupt { what: format!("the input of run {id}: {error}") })?;
-    let mut state = RunState::new(Accepted {
-        workflow_id: id,
-        definition: run.definition,
-        definition_digest: run.definition_digest,
-        release: run.release.0,
-        input: Arc::new(input),
-        deadline: run.deadline,
-    });
-    loop {
-        let events = shared.store.load_events(id, state.sequence + 1, EVENTS_AT_ONCE).await?;
-        for recorded in &events {
-            evolve(&mut state, &recorded.event()?);
+    let replay = match replay {
+        Some(replay) => replay,
+        None => {
+            let read = shared.journal.replay(&[id]).await?.pop();
+            read.ok_or_else(|| store::Error::NotFound { what: format!("run {id}") })?.1?
         }
-        if events.len() < EVENTS_AT_ONCE {
-            break;
-        }
-    }
-    if state.sequence != run.last_sequence {
-        let what =
-            format!("run {id}: its log ends at {}, its row says {}", state.sequence, run.last_sequence);
-        return Err(store::Error::Corrupt { what }.into());
-    }
-    Ok(((run.tenant, state), release))
+    };
+    let release = shared.guests.release(replay.accepted.release).await?;
+    Ok((replay, release))
 }

@@ -1,9 +1,9 @@
 //! The database's clock, as a host knows it between two readings.
 
 use std::sync::RwLock;
-use std::time::Instant;
 
 use aster_core::time::Timestamp;
+use tokio::time::Instant;
 
 /// A reading of the database's clock and the monotonic instant of it. Hosts whose own clocks differ agree by this one.
 #[derive(Debug)]

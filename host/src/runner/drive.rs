@@ -1,17 +1,18 @@
 //! One task per run that is under way: keeps the attempts in flight that the core asks for, and commits what becomes of
 //! them, one transition at a time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Cost, Failure, FailureCode};
 use aster_core::id::{Fence, TenantId};
 use aster_core::keyvalue::{Effects, Key};
-use aster_core::saga::{self, Attempt, Command, Ending, Signal};
+use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
 use aster_core::transition::Transition;
-use tokio::sync::OwnedSemaphorePermit;
+use futures_util::FutureExt as _;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, error, warn};
 
@@ -25,6 +26,9 @@ use crate::store::{self, HostId};
 /// After so many reruns for stale reads a step waits for its turn at the keys.
 const RERUNS_BEFORE_TURN: u32 = 2;
 
+/// A run that waits longer than this for its next instant isn't kept in memory for it.
+const SHORT_WAIT: Duration = Duration::from_millis(100);
+
 /// A run that this host owns.
 #[derive(Debug)]
 pub(super) struct Drive {
@@ -34,6 +38,8 @@ pub(super) struct Drive {
     pub(super) tenant: TenantId,
     pub(super) release: Arc<Release>,
     pub(super) state: Arc<RunState>,
+    /// Says that there are orders for the run.
+    pub(super) ordered: Arc<Notify>,
     /// Its place among the active runs, given back when this is dropped.
     #[expect(dead_code, reason = "held, not read")]
     pub(super) permit: OwnedSemaphorePermit,
@@ -43,8 +49,10 @@ pub(super) struct Drive {
 #[derive(Debug, PartialEq)]
 enum Flow {
     Go,
-    /// The run is over, waits without anything in flight, or belongs to someone else.
-    Stop,
+    /// The run is over, or waits without anything in flight.
+    Rest,
+    /// The run belongs to someone else, or can't go on here.
+    Lost,
 }
 
 /// The reads of an attempt that were stale, and what it touched.
@@ -61,28 +69,94 @@ impl Drive {
     /// Drives the run until it is over, waits, or is lost.
     pub(super) async fn run(mut self, first: Option<Signal>) {
         let mut flights = Flights::default();
-        if let Some(signal) = first
-            && self.advance(signal, Effects::default(), &mut flights).await == Flow::Stop
-        {
-            return;
+        let mut flow = match first {
+            Some(signal) => self.advance(signal, Effects::default(), &mut flights).await,
+            None => Flow::Go,
+        };
+        while flow == Flow::Go {
+            flow = self.proceed(&mut flights).await;
         }
-        loop {
-            let now = self.shared.clock.now();
-            let commands = saga::decide(&self.release.plan, &self.state, now);
-            if commands.iter().any(|command| matches!(command, Command::Record(_))) {
-                if self.advance(Signal::Tick, Effects::default(), &mut flights).await == Flow::Stop {
-                    return;
-                }
-                continue;
+    }
+
+    /// Lets one thing happen.
+    async fn proceed(&mut self, flights: &mut Flights) -> Flow {
+        // First, so that a run that was cancelled before it began does not begin.
+        if self.ordered.notified().now_or_never().is_some() {
+            return self.obey(flights).await;
+        }
+        let now = self.shared.clock.now();
+        let commands = saga::decide(&self.release.plan, &self.state, now);
+        if commands.iter().any(|command| matches!(command, Command::Record(_))) {
+            return self.advance(Signal::Tick, Effects::default(), flights).await;
+        }
+        self.reconcile(&commands, flights);
+        let alarm = saga::earliest_wait(&commands).map(|at| at.since(now));
+        let nothing_to_do = flights.is_empty() && alarm.is_none_or(|alarm| alarm > SHORT_WAIT);
+        tokio::select! {
+            biased;
+            () = self.ordered.notified() => self.obey(flights).await,
+            flown = flights.next() => self.land(flown, flights).await,
+            () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), flights).await,
+            // It was claimed for an order that changed nothing.
+            () = std::future::ready(()), if nothing_to_do => self.rest().await,
+        }
+    }
+
+    /// Carries out what people want of the run, the oldest order first.
+    async fn obey(&mut self, flights: &mut Flights) -> Flow {
+        let orders = match self.shared.journal.orders(self.id()).await {
+            Ok(orders) => orders,
+            Err(error) => {
+                // It will be told again, for they are still there.
+                warn!(run.id = %self.id(), %error, "could not read the orders for a run");
+                return Flow::Go;
             }
-            self.reconcile(&commands, &mut flights);
-            let alarm = saga::earliest_wait(&commands).map(|at| at.since(now));
-            let flow = tokio::select! {
-                flown = flights.next() => self.land(flown, &mut flights).await,
-                () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), &mut flights).await,
-            };
-            if flow == Flow::Stop {
-                return;
+        };
+        for order in orders {
+            let order_id = order.author.order_id;
+            let flow = self.advance(Signal::Ordered(order), Effects::default(), flights).await;
+            if flow == Flow::Lost {
+                return flow;
+            }
+            // What is left behind does nothing: the log names what was carried out.
+            if let Some(order_id) = order_id
+                && let Err(error) = self.shared.journal.forget_order(self.id(), order_id).await
+            {
+                warn!(run.id = %self.id(), %error, "could not forget an order");
+            }
+            if flow == Flow::Rest {
+                // Whoever claims the run finds the others.
+                return flow;
+            }
+        }
+        Flow::Go
+    }
+
+    /// Gives a run back in which nothing has happened and nothing will for a while.
+    async fn rest(&mut self) -> Flow {
+        let now = self.shared.clock.now();
+        let transition = Transition {
+            workflow_id: self.id(),
+            fence: self.fence,
+            last_sequence: self.state.sequence,
+            at: now,
+            events: Vec::new(),
+            effects: Effects::default(),
+            run: saga::record(&self.release.plan, &self.state, now),
+        };
+        let driver = transition.run.driver;
+        match self.shared.journal.commit(self.host, transition).await {
+            Ok(_) => {
+                self.shared.pass_on(self.id(), driver);
+                Flow::Rest
+            }
+            Err(store::Error::NotCommitted { fence }) => {
+                self.fence = fence;
+                Flow::Go
+            }
+            Err(error) => {
+                debug!(run.id = %self.id(), %error, "a run that waits could not be given back");
+                Flow::Lost
             }
         }
     }
@@ -154,7 +228,7 @@ impl Drive {
             };
             let driver = transition.run.driver;
             crash::point("before-commit");
-            match self.shared.store.commit(self.host, transition).await {
+            match self.shared.journal.commit(self.host, transition).await {
                 Ok(committed) => {
                     self.fence = committed.fence;
                     crash::point("after-commit");
@@ -172,7 +246,7 @@ impl Drive {
                 }
                 Err(store::Error::NotOwner { held, current }) => {
                     warn!(run.id = %self.id(), held = held.0, current = current.0, "the run belongs to another host now");
-                    return Flow::Stop;
+                    return Flow::Lost;
                 }
                 Err(refusal) => match refused(signal, &refusal) {
                     // What the step wrote or answered can't be stored: that step fails, and the run goes on from there.
@@ -184,12 +258,12 @@ impl Drive {
                     None => {
                         error!(run.id = %self.id(), error = %refusal, "the run can't go on here");
                         self.shared.hand_back(self.host, self.id(), self.fence, HANDED_BACK_FOR_MS).await;
-                        return Flow::Stop;
+                        return Flow::Lost;
                     }
                 },
             }
             self.state = Arc::new(reaction.state);
-            return if self.shared.pass_on(self.id(), driver) { Flow::Go } else { Flow::Stop };
+            return if self.shared.pass_on(self.id(), driver) { Flow::Go } else { Flow::Rest };
         }
     }
 
@@ -202,11 +276,15 @@ impl Drive {
 #[derive(Debug, Default)]
 struct Flights {
     tasks: JoinSet<Flown>,
-    handles: HashMap<Attempt, AbortHandle>,
-    conflicts: HashMap<Attempt, Conflicts>,
+    handles: BTreeMap<Attempt, AbortHandle>,
+    conflicts: BTreeMap<Attempt, Conflicts>,
 }
 
 impl Flights {
+    fn is_empty(&self) -> bool {
+        self.handles.is_empty()
+    }
+
     /// The next attempt that comes back; waits forever if none is in flight.
     async fn next(&mut self) -> Flown {
         loop {
@@ -261,11 +339,25 @@ async fn fly(
     if conflicts.count >= RERUNS_BEFORE_TURN {
         turn = Some(shared.turns.take(conflicts.keys).await);
     }
-    let landed = attempt::execute(&shared, &tenant, &release, &state, &attempt).await;
+    let landed = match repair_release(&state, &attempt) {
+        None => attempt::execute(&shared, &tenant, &release, &state, &attempt).await,
+        Some(id) => match attempt::other_release(&shared, id).await {
+            Ok(release) => attempt::execute(&shared, &tenant, &release, &state, &attempt).await,
+            Err(failure) => Landed::failed(failure),
+        },
+    };
     if turn.is_none() && shared.turns.contended(landed.effects.keys()) {
         turn = Some(shared.turns.take(landed.effects.keys().cloned().collect()).await);
     }
     (attempt, landed, turn)
+}
+
+/// The release that an operator wants for a compensation instead of the run's own.
+fn repair_release(state: &RunState, attempt: &Attempt) -> Option<i64> {
+    match attempt.direction {
+        Direction::Forward => None,
+        Direction::Undo => state.undo(&attempt.step)?.release,
+    }
 }
 
 /// The signal that an attempt failed because the store refused what it led to; `None` if no attempt is to blame.

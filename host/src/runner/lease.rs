@@ -1,8 +1,9 @@
 //! The host's sign of life. What it finds dead on the way is looked after by [`sweep`](super::sweep).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Shared, UNPOISONED};
@@ -19,15 +20,19 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
     let mut next = renewed_at + lease / 4;
     loop {
         // Also while the host shuts down and runs are still under way; after that it has no id any more.
-        tokio::time::sleep_until(next.min(ends_at).into()).await;
+        tokio::time::sleep_until(next.min(ends_at)).await;
         if shared.host().is_none() {
             return;
         }
         let asked_at = Instant::now();
-        let answer = tokio::time::timeout_at(ends_at.into(), shared.store.renew_lease(host, lease)).await;
+        let answer = tokio::time::timeout_at(ends_at, shared.journal.renew_lease(host, lease)).await;
         match answer {
             Ok(Ok(now)) => {
                 shared.clock.set(now, Instant::now());
+                if asked_at + lease / 2 > ends_at {
+                    // Several renewals had no answer.
+                    shared.out_of_touch_until(Instant::now());
+                }
                 ends_at = asked_at + lease;
                 next = asked_at + lease / 4;
             }
@@ -50,6 +55,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
                     }
                 }
                 next = Instant::now();
+                shared.out_of_touch_until(next);
                 *shared.host.write().expect(UNPOISONED) = Some(host);
                 info!(host.id = %host, "registered anew");
                 tokio::spawn(leave(Arc::clone(&shared), lost));
@@ -60,7 +66,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
 
 /// Nobody died: the steps that were stopped here may begin again without counting a loss.
 async fn leave(shared: Arc<Shared>, lost: HostId) {
-    if let Err(error) = shared.store.retire_host(lost, shared.clock.now()).await {
+    if let Err(error) = shared.journal.retire_host(lost, shared.clock.now()).await {
         warn!(%error, "could not hand the stopped runs over");
     }
 }
@@ -68,7 +74,7 @@ async fn leave(shared: Arc<Shared>, lost: HostId) {
 async fn register_anew(shared: &Shared) -> (HostId, Instant) {
     loop {
         let asked_at = Instant::now();
-        match shared.store.register_host(&shared.options.name, shared.options.lease).await {
+        match shared.journal.register_host(&shared.options.name, shared.options.lease).await {
             Ok(host) => return (host, asked_at + shared.options.lease),
             Err(error) => {
                 warn!(%error, "could not register");

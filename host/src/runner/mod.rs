@@ -1,20 +1,23 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
-//! [`Runner::start`] registers the host and begins three loops: `lease` renews the host's lease and with it the reading of
-//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after. A run under way is one task (`drive`); one that waits for an
-//! instant is in the database only. Here are no SQL and no HTTP.
+//! [`Runner::start`] registers the host and begins four loops: `lease` renews the host's lease and with it the reading of
+//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after, `orders` tells
+//! drivers what people want of their runs. A run under way is one task (`drive`); one that waits for an instant is in the
+//! database only. Here are no SQL and no HTTP, and time is tokio's only: so all of this runs in a simulation, too (`ports`).
 
 mod attempt;
 mod claims;
 mod clock;
 mod drive;
 mod lease;
+mod orders;
+pub(crate) mod ports;
 mod sweep;
 mod turns;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aster_core::id::{Fence, TenantId, WorkflowId};
 use aster_core::saga::{self, Signal};
@@ -24,10 +27,11 @@ use aster_core::transition::Driver;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
-use uuid::{NoContext, Uuid};
+use tokio::time::Instant;
 
 use self::clock::Clock;
 use self::drive::Drive;
+use self::ports::{Guests, Journal, Sandboxed};
 use self::turns::Turns;
 use crate::config::Limits;
 use crate::registry::{Registry, Release, Resolved};
@@ -56,17 +60,18 @@ pub struct Runner {
 /// What all runs of a host share.
 #[derive(Debug)]
 struct Shared {
-    store: Store,
-    registry: Registry,
-    sandbox: Sandbox,
+    journal: Arc<dyn Journal>,
+    guests: Arc<dyn Guests>,
     options: Options,
     clock: Clock,
     /// Under which id this host owns runs now; none while it has no lease.
     host: RwLock<Option<HostId>>,
     slots: Arc<Semaphore>,
     turns: Arc<Turns>,
-    /// The tasks that drive runs, so that a lost lease stops them, each with the fence under which it began.
-    driving: Mutex<HashMap<WorkflowId, (Fence, AbortHandle)>>,
+    /// The tasks that drive runs, so that a lost lease stops them.
+    driving: Mutex<BTreeMap<WorkflowId, Driving>>,
+    /// Since when the database has answered this host without a break; none: since its start.
+    in_touch_since: Mutex<Option<Instant>>,
     /// Who waits for the end of a run of this host.
     waiters: Mutex<HashMap<WorkflowId, watch::Sender<bool>>>,
     /// Pokes the claim loop.
@@ -74,6 +79,16 @@ struct Shared {
     /// The earliest instant at which this host knows that a run is due.
     next_due: Mutex<Option<Timestamp>>,
     shutdown: watch::Sender<bool>,
+}
+
+/// A task that drives a run.
+#[derive(Debug)]
+struct Driving {
+    /// Under which it began.
+    fence: Fence,
+    task: AbortHandle,
+    /// Tells it that there are orders for its run.
+    ordered: Arc<Notify>,
 }
 
 /// What a submission has come to, before there is a run of it.
@@ -107,19 +122,28 @@ impl Runner {
         registry: Registry,
         sandbox: Sandbox,
     ) -> Result<Self, store::Error> {
+        Self::start_on(options, Arc::new(store), Arc::new(Sandboxed { registry, sandbox })).await
+    }
+
+    /// The same on any journal and any guests.
+    pub(crate) async fn start_on(
+        options: Options,
+        journal: Arc<dyn Journal>,
+        guests: Arc<dyn Guests>,
+    ) -> Result<Self, store::Error> {
         let asked_at = Instant::now();
-        let host = store.register_host(&options.name, options.lease).await?;
-        let clock = Clock::new(store.renew_lease(host, options.lease).await?, Instant::now());
+        let host = journal.register_host(&options.name, options.lease).await?;
+        let clock = Clock::new(journal.renew_lease(host, options.lease).await?, Instant::now());
         let shared = Arc::new(Shared {
-            store,
-            registry,
-            sandbox,
+            journal,
+            guests,
             clock,
             host: RwLock::new(Some(host)),
             slots: Arc::new(Semaphore::new(options.max_active_runs)),
             options,
             turns: Arc::default(),
             driving: Mutex::default(),
+            in_touch_since: Mutex::default(),
             waiters: Mutex::default(),
             due: Notify::new(),
             next_due: Mutex::default(),
@@ -127,6 +151,7 @@ impl Runner {
         });
         tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
         tokio::spawn(sweep::keep(Arc::clone(&shared)));
+        tokio::spawn(orders::pass_on(Arc::clone(&shared)));
         tokio::spawn(claims::take(Arc::clone(&shared)));
         Ok(Self { shared })
     }
@@ -149,7 +174,7 @@ impl Runner {
         let default_timeout = shared.options.limits.workflow_timeout;
         let timeout_ms = release.plan.timeout_ms.unwrap_or_else(|| millis(default_timeout));
         let state = RunState::new(Accepted {
-            workflow_id: new_id(now),
+            workflow_id: shared.journal.new_workflow_id(now),
             definition: resolved.name.clone(),
             definition_digest: resolved.digest,
             release: release.id,
@@ -173,7 +198,7 @@ impl Runner {
         };
         let status = first.as_ref().map_or(Status::Ready, |(state, _)| state.status);
         crate::crash::point("before-accept");
-        let acceptance = shared.store.accept(&run).await?;
+        let acceptance = shared.journal.accept(&run).await?;
         let is_new = matches!(acceptance, Acceptance::New { .. });
         if is_new {
             crate::crash::point("after-accept");
@@ -182,6 +207,7 @@ impl Runner {
         match (first, slot) {
             _ if !is_new => {}
             (Some((state, start)), Some((host, permit))) => {
+                let ordered = Arc::<Notify>::default();
                 let drive = Drive {
                     shared: Arc::clone(shared),
                     host,
@@ -189,11 +215,12 @@ impl Runner {
                     tenant: tenant.clone(),
                     release: Arc::clone(release),
                     state: Arc::new(state),
+                    ordered: Arc::clone(&ordered),
                     permit,
                 };
                 // A run without a step that is wanted is over already.
                 if shared.pass_on(workflow_id, start.run.driver) {
-                    shared.spawn(host, workflow_id, drive.fence, drive.run(None));
+                    shared.spawn(host, workflow_id, drive.fence, ordered, drive.run(None));
                 }
             }
             _ => shared.wake_claims_at(now),
@@ -210,21 +237,22 @@ impl Runner {
         workflow_id: WorkflowId,
         limit: Duration,
     ) -> Result<bool, store::Error> {
-        let give_up = tokio::time::Instant::now() + limit;
+        let give_up = Instant::now() + limit;
         let mut over = self.shared.watch(workflow_id);
         loop {
-            let run = self.shared.store.load_run(workflow_id).await?;
-            let run = run.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
-            if run.status.is_over() {
+            let status = self.shared.journal.status(workflow_id).await?;
+            let status = status.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
+            if status.is_over() {
                 return Ok(true);
             }
             // The run may be another host's, whose word doesn't come here: look again from time to time.
-            let look_again = tokio::time::Instant::now() + Duration::from_millis(500);
+            let look_again = Instant::now() + Duration::from_millis(500);
             tokio::select! {
+                biased;
                 () = ended(&mut over) => {}
                 () = tokio::time::sleep_until(look_again.min(give_up)) => {}
             }
-            if tokio::time::Instant::now() >= give_up && !*over.borrow() {
+            if Instant::now() >= give_up && !*over.borrow() {
                 return Ok(false);
             }
         }
@@ -244,7 +272,7 @@ impl Runner {
         let host = self.shared.host();
         self.shared.stop_driving();
         let Some(host) = host else { return };
-        let handed_over = self.shared.store.retire_host(host, self.shared.clock.now());
+        let handed_over = self.shared.journal.retire_host(host, self.shared.clock.now());
         match tokio::time::timeout(grace, handed_over).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -252,6 +280,18 @@ impl Runner {
             }
             Err(_) => tracing::warn!("the database doesn't answer: others take the runs when the lease ends"),
         }
+    }
+
+    /// Lets the run's driver know that there are orders for it: at once if that is this host, else by the database.
+    pub(crate) fn tell_ordered(&self, workflow_id: WorkflowId) {
+        if !self.shared.tell_ordered(workflow_id) {
+            self.shared.wake_claims_at(self.shared.clock.now());
+        }
+    }
+
+    /// The database's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// A place for one more run, and the id under which to own it; none if the host is full, stopping or without a lease.
@@ -278,7 +318,7 @@ impl Shared {
         *self.host.read().expect(UNPOISONED)
     }
 
-    fn driving(&self) -> std::sync::MutexGuard<'_, HashMap<WorkflowId, (Fence, AbortHandle)>> {
+    fn driving(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkflowId, Driving>> {
         self.driving.lock().expect(UNPOISONED)
     }
 
@@ -288,6 +328,7 @@ impl Shared {
         host: HostId,
         id: WorkflowId,
         fence: Fence,
+        ordered: Arc<Notify>,
         driving: impl Future<Output = ()> + Send + 'static,
     ) {
         let shared = Arc::clone(self);
@@ -297,8 +338,8 @@ impl Shared {
             // The lease ended meanwhile: the run is another host's to drive.
             return;
         }
-        let known = tasks.get(&id).filter(|(_, task)| !task.is_finished());
-        if known.is_some_and(|(known, _)| *known > fence) {
+        let known = tasks.get(&id).filter(|known| !known.task.is_finished());
+        if known.is_some_and(|known| known.fence > fence) {
             // The answer that leads here came late: the run was adopted meanwhile.
             return;
         }
@@ -306,19 +347,20 @@ impl Shared {
             driving.await;
             let mut tasks = shared.driving();
             // A run that was handed back may have been claimed again meanwhile: then the entry is another task's.
-            if tasks.get(&id).is_some_and(|(_, task)| task.id() == tokio::task::id()) {
+            if tasks.get(&id).is_some_and(|known| known.task.id() == tokio::task::id()) {
                 tasks.remove(&id);
             }
         });
-        if let Some((_, replaced)) = tasks.insert(id, (fence, task.abort_handle())) {
-            replaced.abort();
+        let driving = Driving { fence, task: task.abort_handle(), ordered };
+        if let Some(replaced) = tasks.insert(id, driving) {
+            replaced.task.abort();
         }
     }
 
     /// Gives up a run that can't go on here, to be claimed after `millis`. If that fails too, the sweep finds it.
     async fn hand_back(&self, host: HostId, workflow_id: WorkflowId, fence: Fence, millis: u64) {
         let at = self.clock.now().plus_millis(millis);
-        if let Err(error) = self.store.hand_back(host, workflow_id, fence, at).await {
+        if let Err(error) = self.journal.hand_back(host, workflow_id, fence, at).await {
             tracing::warn!(run.id = %workflow_id, %error, "could not hand a run back");
         }
     }
@@ -327,7 +369,29 @@ impl Shared {
     fn stop_driving(&self) {
         let mut driving = self.driving();
         *self.host.write().expect(UNPOISONED) = None;
-        driving.drain().for_each(|(_, (_, task))| task.abort());
+        std::mem::take(&mut *driving).into_values().for_each(|driving| driving.task.abort());
+    }
+
+    /// The database didn't answer for a while before `now`.
+    fn out_of_touch_until(&self, now: Instant) {
+        *self.in_touch_since.lock().expect(UNPOISONED) = Some(now);
+    }
+
+    /// Whether a host whose lease has ended is gone. Not right after an outage: then the others couldn't renew theirs, either,
+    /// and are given the time to say so.
+    fn knows_who_is_silent(&self) -> bool {
+        let since = *self.in_touch_since.lock().expect(UNPOISONED);
+        since.is_none_or(|since| since.elapsed() >= self.options.lease + self.options.takeover_margin)
+    }
+
+    /// Whether this host drives the run; then its driver looks at the orders.
+    fn tell_ordered(&self, workflow_id: WorkflowId) -> bool {
+        let driving = self.driving();
+        let driver = driving.get(&workflow_id);
+        if let Some(driver) = driver {
+            driver.ordered.notify_one();
+        }
+        driver.is_some()
     }
 
     fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {
@@ -368,13 +432,6 @@ const HANDED_BACK_FOR_MS: u64 = 30_000;
 
 const UNPOISONED: &str = "nothing panics while it is held";
 
-/// Time-ordered by the database's clock, whatever this machine's says.
-fn new_id(now: Timestamp) -> WorkflowId {
-    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-    let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
-    WorkflowId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
-}
-
 /// Waits for the word that a run is over; forever if it never comes.
 async fn ended(over: &mut watch::Receiver<bool>) {
     if over.wait_for(|over| *over).await.is_err() {
@@ -394,4 +451,6 @@ struct Claimed {
     fence: Fence,
     /// Whether the attempts in flight died with their host.
     host_lost: bool,
+    /// Whether there are orders for it.
+    ordered: bool,
 }

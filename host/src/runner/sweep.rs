@@ -20,13 +20,16 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(shared.options.lease / 4) => {}
+            biased;
             () = claims::stopping(&mut shutdown) => return,
+            () = tokio::time::sleep(shared.options.lease / 4) => {}
         }
         // None while the host has no lease.
         let Some(host) = shared.host() else { continue };
         let before = if seen.0 == Some(host) { std::mem::take(&mut seen.1) } else { Vec::new() };
-        release(&shared).await;
+        if shared.knows_who_is_silent() {
+            release(&shared).await;
+        }
         match adopt(&shared, host, before).await {
             Ok(strays) => seen = (Some(host), strays),
             Err(error) => warn!(%error, "could not look for runs that nobody drives"),
@@ -37,7 +40,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// Takes the runs from hosts that are gone.
 async fn release(shared: &Shared) {
     let now = shared.clock.now();
-    match shared.store.fence_off_dead_hosts(now, shared.options.takeover_margin, RELEASED_AT_ONCE).await {
+    match shared.journal.fence_off_dead_hosts(now, shared.options.takeover_margin, RELEASED_AT_ONCE).await {
         Ok(0) => {}
         Ok(runs) => {
             info!(runs, "took runs from hosts that are gone");
@@ -51,11 +54,12 @@ async fn release(shared: &Shared) {
 /// their task died. `before` are those that were so a round ago; what is so for the first time may just be on its way, and is
 /// returned.
 async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, store::Error> {
-    let owned = shared.store.owned(host).await?;
+    let owned = shared.journal.owned(host).await?;
     // Whether a task began to drive the run and died of it, or none ever did.
     let strays: Vec<_> = {
         let driving = shared.driving();
-        let task_of = |workflow_id: WorkflowId| driving.get(&workflow_id).map(|(_, task)| task.is_finished());
+        let task_of =
+            |workflow_id: WorkflowId| driving.get(&workflow_id).map(|driver| driver.task.is_finished());
         let with_task =
             owned.into_iter().map(|(workflow_id, fence)| (workflow_id, fence, task_of(workflow_id)));
         with_task.filter(|(_, _, task)| *task != Some(false)).collect()
@@ -72,11 +76,11 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
             continue;
         };
         // Whoever still holds the old fence, a late answer say, is not the owner any more.
-        match shared.store.adopt(host, workflow_id, fence).await {
+        match shared.journal.adopt(host, workflow_id, fence).await {
             Ok(fence) => {
                 info!(run.id = %workflow_id, "goes on with a run that nobody drove");
-                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some() };
-                shared.spawn(host, workflow_id, fence, claims::go_on(Arc::clone(shared), claimed, permit));
+                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some(), ordered: true };
+                claims::spawn(shared, claimed, permit, None);
             }
             Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),
         }

@@ -37,7 +37,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 pub use call::{Call, CallReport, Limits};
-pub use capability::context::{Context, Direction, Outcome};
+pub use capability::context::{Context, Direction};
 pub use capability::session::{
     InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
 };

@@ -19,7 +19,9 @@ mod error;
 mod hosts;
 mod json;
 mod keyvalue;
+mod orders;
 mod releases;
+mod replay;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgPool};
 use tokio::sync::Mutex;
+use uuid::{NoContext, Uuid};
 
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::claims::{ClaimedRun, Claims};
@@ -45,7 +48,9 @@ pub use self::error::Error;
 pub use self::hosts::HostId;
 pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
+pub use self::orders::Ordered;
 pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId, Snapshot};
+pub use self::replay::Replay;
 pub use self::runs::{RecordedEvent, Run, RunFilter};
 
 use self::connections::{Connections, Line, Taken};
@@ -147,6 +152,13 @@ impl Store {
     async fn connection(&self) -> Result<Taken, Error> {
         self.connections.take().await
     }
+}
+
+/// A UUIDv7 by the database's clock, whatever this machine's says.
+pub fn time_ordered_id(now: Timestamp) -> Uuid {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos))
 }
 
 /// As Postgres takes it.

@@ -91,6 +91,23 @@ impl Store {
         row.map(Run::try_from).transpose()
     }
 
+    /// Those of `ids` that there are, in no certain order.
+    pub(super) async fn load_runs(&self, ids: &[WorkflowId]) -> Result<Vec<Run>, Error> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"select r as "run!: RunRow" from run_row r where r.workflow_id = any ($1)"#,
+                    &ids,
+                )
+                .fetch_all(connection)
+            })
+            .await?;
+        rows.into_iter().map(Run::try_from).collect()
+    }
+
     /// The events of a run from `from_sequence` on, in order.
     pub async fn load_events(
         &self,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aster_core::id::{TenantId, WorkflowId};
+use aster_core::state::Outcome;
 use aster_core::time::Timestamp;
 
 use super::State;
@@ -31,17 +32,6 @@ pub struct Context {
 pub enum Direction {
     Forward,
     Compensation(Outcome),
-}
-
-/// What became of the forward step that a compensation undoes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its value and writes were committed.
-    Completed,
-    /// It ended under its host's eyes before any effect, or its components have no outbound grant.
-    None,
-    /// It was cut off when an outbound call may already have gone out.
-    Unknown,
 }
 
 impl Context {

@@ -124,7 +124,7 @@ async fn the_context_says_which_call_this_is() {
             "tenant": "default", "idempotencyKey": format!("{id}/charge/1"), "undoes": null, "outcome": null,
         })
     );
-    guest.context.direction = Direction::Compensation(Outcome::Unknown);
+    guest.context.direction = Direction::Compensation(aster_core::state::Outcome::Unknown);
     guest.context.call_number = 2;
     let shown = guest.ok("showContext", &[]).await;
     assert_eq!(shown["idempotencyKey"], json!(format!("{id}/charge/undo/2")));

@@ -1,0 +1,236 @@
+//! What the runner asks of the rest of the host: a narrow side of the store, and the code of steps.
+//!
+//! They are traits so that all of the runner also runs in a [simulation](crate::simulation), on a model of the database and
+//! of guests, under a clock that is only told to move. There is nothing to decide here.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
+use aster_core::keyvalue::{Entry, Key};
+use aster_core::order::Order;
+use aster_core::plan;
+use aster_core::state::Status;
+use aster_core::time::Timestamp;
+use aster_core::transition::Transition;
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::registry::{self, Registry, Release};
+use crate::sandbox::{self, Call, CallReport, Context, Limits, Sandbox, Session};
+use crate::store::{self, Acceptance, Claims, Committed, Error, HostId, NewRun, Replay, Store};
+
+/// What is durable. Every method means what the [`Store`]'s of that name means.
+#[async_trait]
+pub(crate) trait Journal: Debug + Send + Sync {
+    /// Of a run that is accepted now: time-ordered by the database's clock, whatever this machine's says.
+    fn new_workflow_id(&self, now: Timestamp) -> WorkflowId;
+
+    async fn register_host(&self, name: &str, lease: Duration) -> Result<HostId, Error>;
+    async fn renew_lease(&self, host: HostId, lease: Duration) -> Result<Timestamp, Error>;
+    async fn retire_host(&self, host: HostId, now: Timestamp) -> Result<u64, Error>;
+    async fn fence_off_dead_hosts(
+        &self,
+        now: Timestamp,
+        margin: Duration,
+        limit: usize,
+    ) -> Result<u64, Error>;
+
+    async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error>;
+    async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error>;
+    async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error>;
+    async fn hand_back(
+        &self,
+        host: HostId,
+        workflow_id: WorkflowId,
+        fence: Fence,
+        at: Timestamp,
+    ) -> Result<(), Error>;
+    async fn adopt(&self, host: HostId, workflow_id: WorkflowId, fence: Fence) -> Result<Fence, Error>;
+    async fn owned(&self, host: HostId) -> Result<Vec<(WorkflowId, Fence)>, Error>;
+
+    async fn replay(&self, ids: &[WorkflowId]) -> Result<Vec<(WorkflowId, Result<Replay, Error>)>, Error>;
+    /// None: there is no such run.
+    async fn status(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error>;
+
+    async fn orders(&self, workflow_id: WorkflowId) -> Result<Vec<Order>, Error>;
+    async fn forget_order(&self, workflow_id: WorkflowId, order_id: Uuid) -> Result<(), Error>;
+    async fn ordered_runs(&self, host: HostId, limit: usize) -> Result<Vec<WorkflowId>, Error>;
+    async fn settle_stray_orders(&self, now: Timestamp) -> Result<u64, Error>;
+
+    async fn read_entry(&self, key: &Key) -> Result<Entry, Error>;
+    async fn list_keys(
+        &self,
+        tenant: &TenantId,
+        component: &str,
+        bucket: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, Error>;
+}
+
+/// The code of steps.
+#[async_trait]
+pub(crate) trait Guests: Debug + Send + Sync {
+    /// What a run pins, ready to be called.
+    async fn release(&self, id: i64) -> Result<Arc<Release>, registry::Error>;
+
+    /// Makes one call of a body; none if the release doesn't have what it names.
+    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error>;
+}
+
+/// A call of a body.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) call: &'a plan::Call,
+    pub(crate) args: &'a [Value],
+    pub(crate) limits: Limits,
+    pub(crate) context: Context,
+    pub(crate) session: &'a Session,
+}
+
+/// What was called, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Called {
+    /// Registered name.
+    pub(crate) component: Arc<str>,
+    pub(crate) function: String,
+    pub(crate) digest: Digest,
+    pub(crate) report: CallReport,
+}
+
+#[async_trait]
+impl Journal for Store {
+    fn new_workflow_id(&self, now: Timestamp) -> WorkflowId {
+        WorkflowId(store::time_ordered_id(now))
+    }
+
+    async fn register_host(&self, name: &str, lease: Duration) -> Result<HostId, Error> {
+        Store::register_host(self, name, lease).await
+    }
+
+    async fn renew_lease(&self, host: HostId, lease: Duration) -> Result<Timestamp, Error> {
+        Store::renew_lease(self, host, lease).await
+    }
+
+    async fn retire_host(&self, host: HostId, now: Timestamp) -> Result<u64, Error> {
+        Store::retire_host(self, host, now).await
+    }
+
+    async fn fence_off_dead_hosts(
+        &self,
+        now: Timestamp,
+        margin: Duration,
+        limit: usize,
+    ) -> Result<u64, Error> {
+        Store::fence_off_dead_hosts(self, now, margin, limit).await
+    }
+
+    async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
+        Store::accept(self, run).await
+    }
+
+    async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
+        Store::commit(self, host, transition).await
+    }
+
+    async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {
+        Store::claim(self, host, limit, now).await
+    }
+
+    async fn hand_back(
+        &self,
+        host: HostId,
+        workflow_id: WorkflowId,
+        fence: Fence,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        Store::hand_back(self, host, workflow_id, fence, at).await
+    }
+
+    async fn adopt(&self, host: HostId, workflow_id: WorkflowId, fence: Fence) -> Result<Fence, Error> {
+        Store::adopt(self, host, workflow_id, fence).await
+    }
+
+    async fn owned(&self, host: HostId) -> Result<Vec<(WorkflowId, Fence)>, Error> {
+        Store::owned(self, host).await
+    }
+
+    async fn replay(&self, ids: &[WorkflowId]) -> Result<Vec<(WorkflowId, Result<Replay, Error>)>, Error> {
+        Store::replay(self, ids).await
+    }
+
+    async fn status(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error> {
+        Ok(self.load_run(workflow_id).await?.map(|run| run.status))
+    }
+
+    async fn orders(&self, workflow_id: WorkflowId) -> Result<Vec<Order>, Error> {
+        Store::orders(self, workflow_id).await
+    }
+
+    async fn forget_order(&self, workflow_id: WorkflowId, order_id: Uuid) -> Result<(), Error> {
+        Store::forget_order(self, workflow_id, order_id).await
+    }
+
+    async fn ordered_runs(&self, host: HostId, limit: usize) -> Result<Vec<WorkflowId>, Error> {
+        Store::ordered_runs(self, host, limit).await
+    }
+
+    async fn settle_stray_orders(&self, now: Timestamp) -> Result<u64, Error> {
+        Store::settle_stray_orders(self, now).await
+    }
+
+    async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
+        Store::read_entry(self, key).await
+    }
+
+    async fn list_keys(
+        &self,
+        tenant: &TenantId,
+        component: &str,
+        bucket: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, Error> {
+        Store::list_keys(self, tenant, component, bucket, after, limit).await
+    }
+}
+
+/// Components of the registry, run in the sandbox.
+#[derive(Debug)]
+pub(super) struct Sandboxed {
+    pub(super) registry: Registry,
+    pub(super) sandbox: Sandbox,
+}
+
+#[async_trait]
+impl Guests for Sandboxed {
+    async fn release(&self, id: i64) -> Result<Arc<Release>, registry::Error> {
+        self.registry.release(id).await
+    }
+
+    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error> {
+        let Asked { call, args, limits, context, session } = asked;
+        let Some(target) = release.target(call) else { return Ok(None) };
+        let report = self
+            .sandbox
+            .call(Call {
+                loaded: &target.loaded,
+                function: target.function,
+                component: Arc::clone(&target.component),
+                args,
+                limits,
+                context,
+                session,
+            })
+            .await?;
+        Ok(Some(Called {
+            component: Arc::clone(&target.component),
+            function: target.loaded.function(target.function).name.clone(),
+            digest: target.loaded.digest(),
+            report,
+        }))
+    }
+}
