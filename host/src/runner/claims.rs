@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aster_core::saga::Signal;
@@ -67,6 +68,7 @@ fn pause(shared: &Shared) -> Duration {
 /// Claims due runs, at most one for each free slot, and begins to drive them; returns how many were due.
 async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, store::Error> {
     let Some(host) = shared.host() else { return Ok(0) };
+    let _round = shared.claims.begin();
     let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
     let claims = shared.journal.claim(host, 1 + free, shared.clock.now()).await?;
     if claims.seen > 0 && claims.runs.is_empty() {
@@ -100,6 +102,40 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
         spawn(shared, claimed, permit, replay);
     }
     Ok(claims.seen)
+}
+
+/// Counts the rounds of the claim loop, of which there is one at a time. From the instant at which the database gives a run
+/// until a task drives it, the run looks like one that nobody looks after.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Rounds {
+    /// How many have begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether the first `n` have ended: what they gave is driven, or nobody knows of it.
+    pub(super) fn have_ended(&self, n: u64) -> bool {
+        self.ended.load(Ordering::SeqCst) >= n
+    }
+
+    /// A round, which ends when this is dropped.
+    fn begin(&self) -> Round<'_> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Round(self)
+    }
+}
+
+struct Round<'r>(&'r Rounds);
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Between two looks at runs that others took, or that this host may not take.

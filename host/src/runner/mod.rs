@@ -15,7 +15,7 @@ pub(crate) mod ports;
 mod sweep;
 mod turns;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -70,6 +70,10 @@ struct Shared {
     turns: Arc<Turns>,
     /// The tasks that drive runs, so that a lost lease stops them.
     driving: Mutex<BTreeMap<WorkflowId, Driving>>,
+    /// Runs whose acceptance is on its way: it may be done already, and who sent it will drive the run.
+    accepting: Mutex<BTreeSet<WorkflowId>>,
+    /// Tells whether what a claim gave has a driver by now.
+    claims: claims::Rounds,
     /// Since when the database has answered this host without a break; none: since its start.
     in_touch_since: Mutex<Option<Instant>>,
     /// Who waits for the end of a run of this host.
@@ -143,6 +147,8 @@ impl Runner {
             options,
             turns: Arc::default(),
             driving: Mutex::default(),
+            accepting: Mutex::default(),
+            claims: claims::Rounds::default(),
             in_touch_since: Mutex::default(),
             waiters: Mutex::default(),
             due: Notify::new(),
@@ -197,6 +203,7 @@ impl Runner {
             start: first.as_ref().map(|(_, start)| start.clone()),
         };
         let status = first.as_ref().map_or(Status::Ready, |(state, _)| state.status);
+        let _accepting = shared.accepting(run.workflow_id);
         crate::crash::point("before-accept");
         let acceptance = shared.journal.accept(&run).await?;
         let is_new = matches!(acceptance, Acceptance::New { .. });
@@ -322,6 +329,12 @@ impl Shared {
         self.driving.lock().expect(UNPOISONED)
     }
 
+    /// Until this is dropped, nobody else of this host begins to drive the run.
+    fn accepting(self: &Arc<Self>, workflow_id: WorkflowId) -> Accepting {
+        self.accepting.lock().expect(UNPOISONED).insert(workflow_id);
+        Accepting { shared: Arc::clone(self), workflow_id }
+    }
+
     /// Lets `driving` go on as the task that drives the run, until a lost lease or a shutdown stops it.
     fn spawn(
         self: &Arc<Self>,
@@ -424,6 +437,18 @@ impl Shared {
             *next_due = Some(at);
             self.due.notify_one();
         }
+    }
+}
+
+/// An acceptance on its way.
+struct Accepting {
+    shared: Arc<Shared>,
+    workflow_id: WorkflowId,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.shared.accepting.lock().expect(UNPOISONED).remove(&self.workflow_id);
     }
 }
 

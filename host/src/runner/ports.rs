@@ -1,6 +1,6 @@
 //! What the runner asks of the rest of the host: a narrow side of the store, and the code of steps.
 //!
-//! They are traits so that all of the runner also runs in a [simulation](crate::simulation), on a model of the database and
+//! They are traits so that all of the runner also runs in a simulation (`crate::simulation`), on a model of the database and
 //! of guests, under a clock that is only told to move. There is nothing to decide here.
 
 use std::fmt::Debug;

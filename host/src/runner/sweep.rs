@@ -5,18 +5,24 @@ use std::sync::Arc;
 use aster_core::id::{Fence, WorkflowId};
 use tracing::{info, warn};
 
-use super::{Claimed, Shared, claims};
+use super::{Claimed, Shared, UNPOISONED, claims};
 use crate::store::{self, HostId};
 
 /// Runs released from dead hosts at once; the rest follows in the next round.
 const RELEASED_AT_ONCE: usize = 1_000;
 
-/// A run, and the fence under which it was seen.
-type Seen = Vec<(WorkflowId, Fence)>;
+/// What a look has found.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Runs that this host owns and no task drives, each with its fence.
+    strays: Vec<(WorkflowId, Fence)>,
+    /// How many rounds the claim loop had begun: what they gave may only be on its way.
+    claims: u64,
+}
 
 /// Looks after them as often as the lease is renewed, until the host has shut down.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut seen: (Option<HostId>, Seen) = (None, Vec::new());
+    let mut seen: (Option<HostId>, Seen) = (None, Seen::default());
     let mut shutdown = shared.shutdown.subscribe();
     loop {
         tokio::select! {
@@ -26,12 +32,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         }
         // None while the host has no lease.
         let Some(host) = shared.host() else { continue };
-        let before = if seen.0 == Some(host) { std::mem::take(&mut seen.1) } else { Vec::new() };
+        let before = if seen.0 == Some(host) { std::mem::take(&mut seen.1) } else { Seen::default() };
         if shared.knows_who_is_silent() {
             release(&shared).await;
         }
         match adopt(&shared, host, before).await {
-            Ok(strays) => seen = (Some(host), strays),
+            Ok(now) => seen = (Some(host), now),
             Err(error) => warn!(%error, "could not look for runs that nobody drives"),
         }
     }
@@ -57,17 +63,19 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
     let owned = shared.journal.owned(host).await?;
     // Whether a task began to drive the run and died of it, or none ever did.
     let strays: Vec<_> = {
+        let accepting = shared.accepting.lock().expect(UNPOISONED).clone();
         let driving = shared.driving();
         let task_of =
             |workflow_id: WorkflowId| driving.get(&workflow_id).map(|driver| driver.task.is_finished());
-        let with_task =
-            owned.into_iter().map(|(workflow_id, fence)| (workflow_id, fence, task_of(workflow_id)));
+        let undriven = owned.into_iter().filter(|(workflow_id, _)| !accepting.contains(workflow_id));
+        let with_task = undriven.map(|(workflow_id, fence)| (workflow_id, fence, task_of(workflow_id)));
         with_task.filter(|(_, _, task)| *task != Some(false)).collect()
     };
-    let mut new = Vec::new();
+    let mut seen = Seen { strays: Vec::new(), claims: shared.claims.begun() };
+    let is_known = shared.claims.have_ended(before.claims);
     for (workflow_id, fence, task) in strays {
-        if !before.contains(&(workflow_id, fence)) {
-            new.push((workflow_id, fence));
+        if !is_known || !before.strays.contains(&(workflow_id, fence)) {
+            seen.strays.push((workflow_id, fence));
             continue;
         }
         let Ok(permit) = Arc::clone(&shared.slots).try_acquire_owned() else {
@@ -85,5 +93,5 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
             Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),
         }
     }
-    Ok(new)
+    Ok(seen)
 }
