@@ -10,5 +10,7 @@ pub mod registry;
 pub mod runner;
 pub mod sandbox;
 pub mod serve;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod store;
 pub mod submit;

@@ -9,6 +9,7 @@ mod host;
 mod interrupt;
 mod output;
 mod progress;
+mod simulate;
 mod test;
 mod workspace;
 
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Arguments),
     /// Run the three workflows on a host of their own, and tell what happened
     Demo(demo::Arguments),
+    /// Run the engine on a model of the database, under thousands of seeds, while everything goes wrong
+    Simulate(simulate::Arguments),
     /// Measure
     Bench(bench::Arguments),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Simulate(arguments) => simulate::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
     });
     match result {

@@ -49,6 +49,12 @@ impl Release {
         Ok(Self { id, plan: Arc::new(plan), targets })
     }
 
+    /// For guests that are no components.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn without_code(id: i64, plan: Plan) -> Self {
+        Self { id, plan: Arc::new(plan), targets: HashMap::new() }
+    }
+
     /// The function that `call`, one of the plan's, means; none if the plan is of another release.
     pub fn target(&self, call: &Call) -> Option<&Target> {
         self.targets.get(&site(call))

@@ -38,6 +38,8 @@ use wasmtime::component::Linker;
 
 pub use call::{Call, CallReport, Limits};
 pub use capability::context::{Context, Direction};
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use capability::session::Error as SessionError;
 pub use capability::session::{
     InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
 };

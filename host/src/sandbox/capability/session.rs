@@ -47,7 +47,7 @@ pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Why an operation gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::sandbox) enum Error {
+pub(crate) enum Error {
     /// The guest asked for what can't be; it is told, and may go on.
     #[error("{0}")]
     Refused(String),
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
@@ -124,7 +124,7 @@ impl Session {
     }
 
     /// Sets or deletes.
-    pub(in crate::sandbox) fn set(
+    pub(crate) fn set(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,

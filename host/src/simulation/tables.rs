@@ -1,0 +1,371 @@
+//! A model of the database: what the statements of the store do, each as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aster_core::event::Event;
+use aster_core::id::{Fence, TenantId, WorkflowId};
+use aster_core::keyvalue::{Entry, Key, Version};
+use aster_core::order::Order;
+use aster_core::state::{Accepted, Status};
+use aster_core::time::Timestamp;
+use aster_core::transition::{Driver, Transition};
+use uuid::Uuid;
+
+use super::Bug;
+use crate::store::{Acceptance, ClaimedRun, Claims, Committed, Error, HostId, NewRun, Ordered, Replay};
+
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) runs: BTreeMap<WorkflowId, Row>,
+    pub(super) keys: BTreeMap<(String, String), (WorkflowId, [u8; 32])>,
+    pub(super) entries: BTreeMap<Key, Entry>,
+    pub(super) orders: BTreeMap<WorkflowId, Vec<Order>>,
+    pub(super) hosts: BTreeMap<HostId, HostRow>,
+    /// Every statement that wrote key-value data, for the oracle: by which run, and with which events.
+    pub(super) effects: Vec<(WorkflowId, Vec<&'static str>)>,
+    pub(super) bug: Option<Bug>,
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) tenant: TenantId,
+    pub(super) accepted: Accepted,
+    pub(super) status: Status,
+    pub(super) owner: Option<HostId>,
+    pub(super) fence: Fence,
+    pub(super) last_sequence: u64,
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) host_lost: bool,
+    pub(super) accepted_at: Timestamp,
+    /// Each with its sequence, as a table without constraints would keep them.
+    pub(super) events: Vec<(u64, Event)>,
+}
+
+#[derive(Debug)]
+pub(super) struct HostRow {
+    lease_ends_at: Timestamp,
+    retired: bool,
+    orderly: bool,
+}
+
+/// Where a run stands after a lost answer.
+pub(super) struct Settled {
+    pub(super) fence: Fence,
+    last_sequence: u64,
+    owned: bool,
+}
+
+impl Settled {
+    /// As `store::commit::Prepared::settled` concludes it.
+    pub(super) fn answer(&self, transition: &Transition) -> Result<Committed, Error> {
+        let stays = transition.run.driver == Driver::Owner;
+        let applied = match transition.events.is_empty() {
+            false => self.last_sequence >= transition.last_sequence + transition.events.len() as u64,
+            true => stays || !self.owned,
+        };
+        match applied {
+            true => Ok(Committed { fence: self.fence }),
+            false if self.owned => Err(Error::NotCommitted { fence: self.fence }),
+            false => Err(Error::NotOwner { held: transition.fence, current: self.fence }),
+        }
+    }
+}
+
+impl Tables {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    pub(super) fn register_host(&mut self, lease_ends_at: Timestamp) -> HostId {
+        let host = HostId(Uuid::from_u128(1 + self.hosts.len() as u128));
+        self.hosts.insert(host, HostRow { lease_ends_at, retired: false, orderly: false });
+        host
+    }
+
+    pub(super) fn renew_lease(&mut self, host: HostId, until: Timestamp) -> Result<(), Error> {
+        match self.hosts.get_mut(&host) {
+            Some(row) if !row.retired => {
+                row.lease_ends_at = until;
+                Ok(())
+            }
+            _ => Err(Error::HostRetired),
+        }
+    }
+
+    pub(super) fn retire_host(&mut self, host: HostId, now: Timestamp) -> u64 {
+        if let Some(row) = self.hosts.get_mut(&host).filter(|row| !row.retired) {
+            row.retired = true;
+            row.orderly = true;
+        }
+        self.release(now, usize::MAX)
+    }
+
+    /// `silent_before`: when the lease of a host must have ended for it to be taken for dead.
+    pub(super) fn fence_off(&mut self, silent_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
+        let hasty = self.has(Bug::LeaseIsIgnored);
+        for row in self.hosts.values_mut().filter(|row| !row.retired) {
+            row.retired = row.lease_ends_at < silent_before || hasty;
+        }
+        self.release(now, limit)
+    }
+
+    fn release(&mut self, now: Timestamp, limit: usize) -> u64 {
+        let mut released = 0;
+        for row in self.runs.values_mut() {
+            let owner = row.owner.and_then(|owner| self.hosts.get(&owner)).filter(|owner| owner.retired);
+            let Some(owner) = owner else { continue };
+            if released as usize >= limit {
+                break;
+            }
+            row.host_lost |= !owner.orderly;
+            row.owner = None;
+            row.fence.0 += 1;
+            row.wake_at = Some(now);
+            released += 1;
+        }
+        released
+    }
+
+    pub(super) fn accept(&mut self, run: &NewRun) -> Acceptance {
+        if self.runs.contains_key(&run.workflow_id) {
+            return Acceptance::New { previous: None };
+        }
+        let mut previous = None;
+        if let Some(key) = &run.key {
+            let place = (run.definition.clone(), key.clone());
+            if let Some((id, digest)) = self.keys.get(&place).filter(|_| !self.has(Bug::KeysAreForgotten)) {
+                let (id, newest) = (*id, &self.runs[id]);
+                if *digest == run.input_digest {
+                    let (status, accepted_at) = (newest.status, newest.accepted_at);
+                    return Acceptance::Existing { workflow_id: id, status, accepted_at };
+                }
+                if !matches!(newest.status, Status::Failed | Status::Compensated) {
+                    return Acceptance::KeyReused { workflow_id: id, status: newest.status };
+                }
+                previous = Some(id);
+            }
+            self.keys.insert(place, (run.workflow_id, run.input_digest));
+        }
+        let start = run.start.as_ref();
+        let (owner, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
+            None => (None, Some(run.accepted_at)),
+            Some((host, Driver::Owner)) => (Some(host), None),
+            Some((_, Driver::ClaimableAt(at))) => (None, Some(at)),
+            Some((_, Driver::Nobody)) => (None, None),
+        };
+        let events: Vec<_> = (1..).zip(start.iter().flat_map(|start| start.events.iter().cloned())).collect();
+        let row = Row {
+            tenant: run.tenant.clone(),
+            accepted: Accepted {
+                workflow_id: run.workflow_id,
+                definition: run.definition.clone(),
+                definition_digest: super::plans::DIGEST,
+                release: run.release.0,
+                input: std::sync::Arc::new(serde_json::from_str(&run.input).unwrap_or_default()),
+                deadline: run.deadline,
+            },
+            status: start.map_or(Status::Ready, |start| start.run.status),
+            owner,
+            fence: start.map_or(Fence(0), |_| NewRun::FIRST_FENCE),
+            last_sequence: events.len() as u64,
+            wake_at,
+            host_lost: false,
+            accepted_at: run.accepted_at,
+            events,
+        };
+        self.runs.insert(run.workflow_id, row);
+        Acceptance::New { previous }
+    }
+
+    pub(super) fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
+        let id = transition.workflow_id;
+        let no_such_run = || Error::NotFound { what: format!("run {id}") };
+        let row = self.runs.get(&id).ok_or_else(no_such_run)?;
+        let is_owner = row.fence == transition.fence && row.owner == Some(host);
+        let in_order = row.last_sequence == transition.last_sequence;
+        let fenced = is_owner || self.has(Bug::FenceIsIgnored);
+        if !(fenced && (in_order || self.has(Bug::FenceIsIgnored))) {
+            return Err(Error::NotOwner { held: transition.fence, current: row.fence });
+        }
+        let version = |key: &Key| self.entries.get(key).map_or(Version::ABSENT, |entry| entry.version);
+        let stale: Vec<Key> = transition
+            .effects
+            .reads
+            .iter()
+            .filter(|read| version(&read.key) != read.version)
+            .map(|read| read.key.clone())
+            .collect();
+        if !stale.is_empty() && !self.has(Bug::StaleReadsAreTaken) {
+            return Err(Error::Conflict { keys: stale });
+        }
+        if !transition.effects.writes.is_empty() {
+            let kinds = transition.events.iter().map(Event::event_type).collect();
+            self.effects.push((id, kinds));
+        }
+        for write in &transition.effects.writes {
+            let entry = self
+                .entries
+                .entry(write.key.clone())
+                .or_insert(Entry { version: Version::ABSENT, value: None });
+            entry.version.0 += 1;
+            entry.value.clone_from(&write.value);
+        }
+        let row = self.runs.get_mut(&id).ok_or_else(no_such_run)?;
+        row.events.extend((transition.last_sequence + 1..).zip(transition.events.iter().cloned()));
+        row.last_sequence = transition.last_sequence + transition.events.len() as u64;
+        row.status = transition.run.status;
+        row.host_lost = false;
+        match transition.run.driver {
+            Driver::Owner => row.wake_at = None,
+            Driver::ClaimableAt(at) => row.give_up(Some(at)),
+            Driver::Nobody => row.give_up(None),
+        }
+        Ok(Committed { fence: row.fence })
+    }
+
+    /// A bug: wherever the log ends by now.
+    pub(super) fn commit_again(
+        &mut self,
+        host: HostId,
+        mut transition: Transition,
+    ) -> Result<Committed, Error> {
+        if let Some(row) = self.runs.get(&transition.workflow_id) {
+            transition.last_sequence = row.last_sequence;
+        }
+        self.commit(host, &transition)
+    }
+
+    /// As `store::commit::settle` does it.
+    pub(super) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+        let row = self.runs.get_mut(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
+        if row.fence == held && row.owner == Some(host) {
+            row.fence.0 += 1;
+        }
+        let owned = row.owner == Some(host);
+        if row.fence.0 > held.0 + 1 || (row.owner.is_some() && !owned) {
+            return Err(Error::NotOwner { held, current: row.fence });
+        }
+        Ok(Settled { fence: row.fence, last_sequence: row.last_sequence, owned })
+    }
+
+    pub(super) fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {
+        let mut due: Vec<(Timestamp, WorkflowId)> = self
+            .runs
+            .iter()
+            .filter_map(|(id, row)| row.wake_at.filter(|at| *at <= now).map(|at| (at, *id)))
+            .collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        if self.hosts.get(&host).is_none_or(|row| row.retired) {
+            return Claims { seen: due.len(), runs: Vec::new() };
+        }
+        let mut claimed = Vec::with_capacity(due.len());
+        for (_, id) in &due {
+            let ordered = self.orders.contains_key(id);
+            let Some(row) = self.runs.get_mut(id) else { continue };
+            row.owner = Some(host);
+            row.fence.0 += 1;
+            row.wake_at = None;
+            claimed.push(ClaimedRun {
+                workflow_id: *id,
+                fence: row.fence,
+                host_lost: row.host_lost,
+                ordered,
+            });
+        }
+        Claims { seen: due.len(), runs: claimed }
+    }
+
+    /// The run's row, if it is the host's under that fence.
+    fn owned_row(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<&mut Row, Error> {
+        let row = self.runs.get_mut(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
+        match row.owner == Some(host) && row.fence == held {
+            true => Ok(row),
+            false => Err(Error::NotOwner { held, current: row.fence }),
+        }
+    }
+
+    pub(super) fn hand_back(
+        &mut self,
+        host: HostId,
+        id: WorkflowId,
+        held: Fence,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        self.owned_row(host, id, held)?.give_up(Some(at));
+        Ok(())
+    }
+
+    pub(super) fn adopt(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Fence, Error> {
+        let row = self.owned_row(host, id, held)?;
+        row.fence.0 += 2;
+        Ok(row.fence)
+    }
+
+    pub(super) fn owned(&self, host: HostId) -> Vec<(WorkflowId, Fence)> {
+        let owned = self.runs.iter().filter(|(_, row)| row.owner == Some(host));
+        owned.map(|(id, row)| (*id, row.fence)).collect()
+    }
+
+    pub(super) fn replay(&self, ids: &[WorkflowId]) -> Vec<(WorkflowId, Result<Replay, Error>)> {
+        let runs = ids.iter().filter_map(|id| Some((*id, self.runs.get(id)?)));
+        runs.map(|(id, row)| {
+            let events = row.events.iter().map(|(_, event)| event.clone()).collect();
+            (id, Ok(Replay { tenant: row.tenant.clone(), accepted: row.accepted.clone(), events }))
+        })
+        .collect()
+    }
+
+    pub(super) fn order(&mut self, id: WorkflowId, order: Order, now: Timestamp) -> Option<Ordered> {
+        use aster_core::order::What;
+        let row = self.runs.get_mut(&id)?;
+        let taken = match order.what {
+            What::Cancel => !row.status.is_over(),
+            _ => matches!(row.status, Status::Compensating | Status::CompensationFailed),
+        };
+        if taken {
+            self.orders.entry(id).or_default().push(order);
+            if row.owner.is_none() {
+                row.wake_at = Some(row.wake_at.map_or(now, |at| at.min(now)));
+            }
+        }
+        Some(Ordered { taken, status: row.status, owner: row.owner })
+    }
+
+    pub(super) fn forget_order(&mut self, id: WorkflowId, order_id: Uuid) {
+        if let Some(orders) = self.orders.get_mut(&id) {
+            orders.retain(|order| order.author.order_id != Some(order_id));
+            if orders.is_empty() {
+                self.orders.remove(&id);
+            }
+        }
+    }
+
+    pub(super) fn ordered_runs(&self, host: HostId, limit: usize) -> Vec<WorkflowId> {
+        let ordered = self.orders.keys().filter(|id| self.runs[id].owner == Some(host));
+        ordered.take(limit).copied().collect()
+    }
+
+    pub(super) fn settle_stray_orders(&mut self, now: Timestamp) -> u64 {
+        let ids: BTreeSet<WorkflowId> = self.orders.keys().copied().collect();
+        let mut woken = 0;
+        for id in ids {
+            let Some(row) = self.runs.get_mut(&id) else { continue };
+            if row.status == Status::CompensationFailed && row.owner.is_none() && row.wake_at.is_none() {
+                row.wake_at = Some(now);
+                woken += 1;
+            } else if row.status.is_over() && row.status != Status::CompensationFailed {
+                self.orders.remove(&id);
+            }
+        }
+        woken
+    }
+}
+
+impl Row {
+    fn give_up(&mut self, wake_at: Option<Timestamp>) {
+        self.owner = None;
+        self.fence.0 += 1;
+        self.wake_at = wake_at;
+    }
+}
