@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod generated;
 mod host;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Kill, freeze and cut off hosts and Postgres while runs go on, and look at what is left
+    Chaos(chaos::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
