@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Submissions a second, if the hosts keep up
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Keep the logs of hosts and Postgres, also if nothing is wrong
+    #[arg(long)]
+    keep: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
@@ -33,10 +36,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     stages.run("chaos", workspace.cargo(build))?;
     // A Ctrl-C is for the other program, which puts everything away before it ends.
     let _interrupt = Interrupt::install()?;
-    let Arguments { minutes, seed, hosts, rate } = arguments;
+    let Arguments { minutes, seed, hosts, rate, keep } = arguments;
     let status = Command::new(workspace.release("aster-chaos"))
         .args(["--minutes", &minutes.to_string(), "--seed", &seed.to_string()])
         .args(["--hosts", &hosts.to_string(), "--rate", &rate.to_string()])
+        .args(keep.then_some("--keep"))
         .env("ASTER_BIN", workspace.release_host())
         .env("ASTER_COMPONENTS", workspace.components())
         .status()

@@ -23,6 +23,9 @@ struct Arguments {
     /// Submissions a second
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Keep the logs of hosts and Postgres, also if nothing is wrong
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,7 +52,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("aster-chaos-").tempdir_in("/tmp")?;
     let report = chaos::run(&options, folder.path(), &interrupt, &|line| note(&line));
     let is_fine = report.as_ref().is_ok_and(|report| report.violations().is_empty());
-    if !is_fine {
+    if arguments.keep || !(is_fine || interrupt.has_rung()) {
         note(&format!("the logs are in `{}`", folder.keep().display()));
     }
     for line in report?.lines() {

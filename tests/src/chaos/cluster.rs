@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +15,12 @@ use super::bell::Bell;
 use super::inject::wait_until;
 use super::postgres::NAME;
 use super::proxy::{Mode, Proxy};
-use crate::Client;
 use crate::host::{Host, Options, free_address};
+use crate::{Answer, Client};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
+/// Few, so that runs also wait for a slot, and are claimed.
+const ACTIVE_RUNS: &str = "32";
 /// A client takes an answer for lost then; a host that is frozen gives none.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Before a host that ended by itself is replaced: it found no database, say.
@@ -47,6 +49,8 @@ struct Member {
     place: Mutex<Place>,
     /// Until then clients would rather ask another one, in milliseconds from the beginning.
     avoided_until: AtomicU64,
+    /// Requests that it hasn't answered.
+    asked: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -90,6 +94,7 @@ impl Cluster {
                     slow_stops: 0,
                 }),
                 avoided_until: AtomicU64::new(0),
+                asked: AtomicUsize::new(0),
             })
         };
         let members = (0..hosts).map(member).collect::<Result<_>>()?;
@@ -110,12 +115,31 @@ impl Cluster {
         self.members[host].listen.to_string()
     }
 
-    /// The one to ask, if `wish` has just failed somebody: the next that hasn't, as a load balancer would.
+    /// The host to ask, as a load balancer would choose: one that hasn't just failed somebody and has the fewest requests to
+    /// answer, from `wish` on.
     pub(crate) fn choose(&self, wish: usize) -> usize {
         let now = self.now();
-        let mut all = (0..self.len()).map(|n| (wish + n) % self.len());
-        let is_fine = |host: &usize| self.members[*host].avoided_until.load(Ordering::Relaxed) <= now;
-        all.find(is_fine).unwrap_or(wish % self.len())
+        let all = (0..self.len()).map(|n| (wish + n) % self.len());
+        let rank = |host: &usize| {
+            let Member { avoided_until, asked, .. } = &self.members[*host];
+            (avoided_until.load(Ordering::Relaxed) > now, asked.load(Ordering::Relaxed))
+        };
+        all.min_by_key(rank).expect("there is a host")
+    }
+
+    /// Asks a host, and counts that until it has answered.
+    pub(crate) fn ask(
+        &self,
+        host: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<Answer> {
+        let Member { client, asked, .. } = &self.members[host];
+        asked.fetch_add(1, Ordering::Relaxed);
+        let answer = client.request("POST", path, headers, body);
+        asked.fetch_sub(1, Ordering::Relaxed);
+        answer.ok()
     }
 
     /// It has failed a client.
@@ -156,7 +180,7 @@ impl Cluster {
         true
     }
 
-    /// SIGSTOP; its process, for [`thaw`]. None if there is none at the moment.
+    /// SIGSTOP; its process, for [`Self::thaw`]. None if there is none at the moment.
     pub(crate) fn freeze(&self, host: usize) -> Option<u32> {
         let place = self.members[host].place();
         let pid = place.process.as_ref()?.pid();
@@ -266,6 +290,8 @@ impl Member {
         Options { listen: Some(self.listen), log: Some(log), ..Options::database(&url) }
             .argument("--lease")
             .argument(&lease)
+            .argument("--max-active-runs")
+            .argument(ACTIVE_RUNS)
     }
 }
 

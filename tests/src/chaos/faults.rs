@@ -59,7 +59,7 @@ impl Kind {
             Self::Cut => (200, 8_000),
             Self::Silence | Self::Hold => (200, 10_000),
             Self::PostgresStop => (100, 4_000),
-            Self::DiskFull => (1_000, 6_000),
+            Self::DiskFull => (1_000, 8_000),
         }
     }
 

@@ -15,6 +15,8 @@ use super::proxy::Mode;
 use super::sql::Sql;
 use super::takeover::{self, Takeover};
 
+/// Of a server that may be ending.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How often the server is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -150,7 +152,13 @@ impl<'a> Injector<'a> {
             Kind::DiskFull => {
                 let mut server = self.server();
                 server.fill_volume()?;
-                end.wait(lasts);
+                end.wait(lasts / 2);
+                // The log's next part can't be made either, at which Postgres panics, and this has no answer.
+                let _ = self.sql.ask(ANSWER, async |connection| {
+                    sqlx::query("select pg_switch_wal()").execute(connection).await?;
+                    Ok(())
+                });
+                end.wait(lasts / 2);
                 server.empty_volume()?;
                 if server.has_ended() {
                     self.done().postgres_ended += 1;

@@ -12,10 +12,10 @@ use super::bell::Bell;
 use super::cluster::Cluster;
 use super::random::Random;
 use super::submission::Submission;
-use crate::{Answer, Client};
+use crate::Answer;
 
 /// Each has one submission under way.
-pub(crate) const CLIENTS: u64 = 24;
+pub(crate) const CLIENTS: u64 = 48;
 /// Before the same is sent again.
 const PAUSE: (u64, u64) = (20, 200);
 /// More of them say nothing new.
@@ -43,6 +43,8 @@ pub(crate) struct Book {
 pub(crate) struct Accepted {
     pub(crate) workflow_id: Uuid,
     pub(crate) cancel_asked: bool,
+    /// A host said that it is cancelled.
+    pub(crate) cancel_accepted: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,8 @@ pub(crate) struct Load<'a> {
     /// Between two submissions of one client.
     interval: Duration,
     next: AtomicU64,
-    accepted: AtomicU64,
+    /// By the host that gave the answer.
+    accepted: Vec<AtomicU64>,
     book: Mutex<Book>,
 }
 
@@ -60,8 +63,8 @@ impl<'a> Load<'a> {
     /// So many submissions a second, by all clients together, if the hosts keep up.
     pub(crate) fn new(cluster: &'a Cluster, seed: u64, rate: u32) -> Self {
         let interval = Duration::from_secs(CLIENTS) / rate.max(1);
-        let (next, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { cluster, seed, interval, next, accepted, book: Mutex::default() }
+        let accepted = (0..cluster.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { cluster, seed, interval, next: AtomicU64::new(0), accepted, book: Mutex::default() }
     }
 
     /// One client: new submissions until `end`, and the last one until it is accepted or `give_up` rings.
@@ -76,9 +79,9 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// How many runs were accepted so far.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
+    /// How many submissions each host has accepted so far.
+    pub(crate) fn accepted(&self) -> Vec<u64> {
+        self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn into_book(self) -> Book {
@@ -87,23 +90,24 @@ impl<'a> Load<'a> {
 
     fn submit(&self, n: u64, random: &mut Random, give_up: &Bell) {
         let submission = Submission::nth(self.seed, n);
-        let wish = random.below(self.cluster.len());
+        let hosts = self.cluster.len();
+        let wish = random.below(hosts);
         let ids = if submission.is_double {
             let mut other = Random::nth(random.next(), n);
             thread::scope(|scope| {
-                let second = scope.spawn(|| self.until_accepted(&submission, wish + 1, &mut other, give_up));
+                let second =
+                    scope.spawn(|| self.until_accepted(&submission, (wish + 1) % hosts, &mut other, give_up));
                 let first = self.until_accepted(&submission, wish, random, give_up);
                 [first, second.join().expect("a client returns its failures")]
             })
         } else {
-            let id = self.until_accepted(&submission, wish, random, give_up);
+            let id = self.until_accepted(&submission, self.cluster.choose(wish), random, give_up);
             [id, id]
         };
         let [Some(workflow_id), Some(same)] = ids else {
             self.note(|book| book.given_up.push(submission.key));
             return;
         };
-        self.accepted.fetch_add(1, Ordering::Relaxed);
         self.note(|book| {
             book.doubles += u64::from(submission.is_double);
             if workflow_id != same {
@@ -111,26 +115,28 @@ impl<'a> Load<'a> {
                     .push(format!("{} was accepted as {workflow_id} and as {same}", submission.key));
             }
             let cancel_asked = submission.cancel_after.is_some();
-            book.accepted.insert(n, Accepted { workflow_id, cancel_asked });
+            book.accepted.insert(n, Accepted { workflow_id, cancel_asked, cancel_accepted: false });
         });
         if let Some(pause) = submission.cancel_after {
             give_up.wait(pause);
-            self.cancel(workflow_id, wish);
+            self.cancel(n, workflow_id, wish);
         }
     }
 
-    /// Sends the same again, to another host perhaps, until one accepts it.
+    /// Sends it to `host`, and the same again, to another one perhaps, until it is accepted.
     fn until_accepted(
         &self,
         submission: &Submission,
-        wish: usize,
+        mut host: usize,
         random: &mut Random,
         give_up: &Bell,
     ) -> Option<Uuid> {
-        let mut host = self.cluster.choose(wish);
         loop {
-            match self.send(submission, self.cluster.client(host)) {
-                Ok(workflow_id) => return Some(workflow_id),
+            match self.send(submission, host) {
+                Ok(workflow_id) => {
+                    self.accepted[host].fetch_add(1, Ordering::Relaxed);
+                    return Some(workflow_id);
+                }
                 Err(()) => self.cluster.avoid(host),
             }
             if give_up.wait(random.millis(PAUSE.0, PAUSE.1)) {
@@ -140,22 +146,22 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn send(&self, submission: &Submission, client: &Client) -> Result<Uuid, ()> {
+    fn send(&self, submission: &Submission, host: usize) -> Result<Uuid, ()> {
         let mut headers = vec![("Content-Type", "application/json")];
         if submission.needs_key_header() {
             headers.push(("Idempotency-Key", submission.key.as_str()));
         }
         let body = submission.input.to_string();
-        match client.request("POST", submission.fate.workflow().path, &headers, body.as_bytes()) {
-            Err(_) => {
+        match self.cluster.ask(host, submission.fate.workflow().path, &headers, body.as_bytes()) {
+            None => {
                 self.note(|book| book.lost_answers += 1);
                 Err(())
             }
-            Ok(answer) if answer.status == 503 => {
+            Some(answer) if answer.status == 503 => {
                 self.note(|book| book.unavailable += 1);
                 Err(())
             }
-            Ok(answer) => workflow_id(&answer).ok_or_else(|| {
+            Some(answer) => workflow_id(&answer).ok_or_else(|| {
                 let body = String::from_utf8_lossy(&answer.body);
                 let what = format!("{} was answered {}: {body}", submission.key, answer.status);
                 self.note(|book| {
@@ -168,14 +174,18 @@ impl<'a> Load<'a> {
     }
 
     /// Once: whether it came through shows in the end of the run.
-    fn cancel(&self, workflow_id: Uuid, wish: usize) {
-        let client = self.cluster.client(self.cluster.choose(wish));
+    fn cancel(&self, n: u64, workflow_id: Uuid, wish: usize) {
         let path = format!("/api/workflows/{workflow_id}/cancel");
-        let answer = client.request("POST", &path, &[], &[]);
-        let status = answer.map_or_else(|_| "lost".to_owned(), |answer| answer.status.to_string());
+        let answer = self.cluster.ask(self.cluster.choose(wish), &path, &[], &[]);
+        let status = answer.map_or_else(|| "lost".to_owned(), |answer| answer.status.to_string());
         self.note(|book| {
             if !["200", "202", "404", "409", "501", "503", "lost"].contains(&status.as_str()) {
                 book.unexpected.push(format!("cancelling {workflow_id} was answered {status}"));
+            }
+            if matches!(status.as_str(), "200" | "202")
+                && let Some(accepted) = book.accepted.get_mut(&n)
+            {
+                accepted.cancel_accepted = true;
             }
             *book.cancellations.entry(status).or_default() += 1;
         });

@@ -104,8 +104,9 @@ pub fn run(
         while began.elapsed() < options.length {
             let left = options.length.saturating_sub(began.elapsed());
             ensure!(!interrupt.wait(PROGRESS.min(left)), "interrupted");
-            let (seconds, runs) = (began.elapsed().as_secs_f64(), load.accepted());
-            say(format!("{seconds:>7.1} s  {runs} runs accepted, {} faults", injector.count()));
+            let (seconds, by_host) = (began.elapsed().as_secs_f64(), load.accepted());
+            let (runs, faults) = (by_host.iter().sum::<u64>(), injector.count());
+            say(format!("{seconds:>7.1} s  {runs} accepted, by host {by_host:?}; {faults} faults"));
         }
         bells.end.ring();
         let loaded = began.elapsed();

@@ -21,8 +21,8 @@ const PORT: u16 = 5432;
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Like the private Postgres of a data folder, but for the number of connections: several hosts share it.
-const SETTINGS: [&str; 12] = [
+/// Like the private Postgres of a data folder, but for what several hosts and a full disk ask for.
+const SETTINGS: [&str; 13] = [
     "listen_addresses=",
     "max_connections=200",
     "fsync=on",
@@ -30,6 +30,8 @@ const SETTINGS: [&str; 12] = [
     "full_page_writes=on",
     "shared_buffers=256MB",
     "max_wal_size=1GB",
+    // Each part of the log is a new file: so a full disk hits the log, too, and not the tables only.
+    "wal_recycle=off",
     "max_parallel_workers_per_gather=0",
     "jit=off",
     "timezone=UTC",

@@ -49,13 +49,8 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let all = self.json();
         let mut lines = Vec::new();
-        let mut section = |name: &str, values: &Value| {
-            for (field, value) in values.as_object().into_iter().flatten() {
-                lines.push(format!("{name:<12} {field:<44} {value:>12}"));
-            }
-        };
         for name in ["chaos", "faults", "takeover", "runs", "ends", "definitions", "clients", "violations"] {
-            section(name, &all[name]);
+            rows(name, "", &all[name], &mut lines);
         }
         if !self.has_volume {
             lines.push("disk-full was left out: no volume can be mounted here (it takes root)".to_owned());
@@ -69,8 +64,9 @@ impl Report {
         let Self { options, times, book, done, lives, findings, .. } = self;
         let faults: BTreeMap<&str, u32> =
             Kind::ALL.iter().map(|kind| (kind.name(), self.faults(*kind))).collect();
-        let calm: Vec<Takeover> =
-            done.takeovers.iter().copied().filter(|takeover| takeover.is_calm).collect();
+        // From a host without runs there is nothing to take over.
+        let all = done.takeovers.iter().filter(|takeover| takeover.runs > 0);
+        let calm = all.clone().filter(|takeover| takeover.is_calm);
         json!({
             "chaos": {
                 "seed": options.seed,
@@ -81,8 +77,8 @@ impl Report {
             },
             "faults": faults,
             "takeover": {
-                "all": percentiles(&done.takeovers),
-                "postgres up": percentiles(&calm),
+                "all": percentiles(all),
+                "postgres up": percentiles(calm),
             },
             "runs": {
                 "accepted": self.runs(),
@@ -91,6 +87,7 @@ impl Report {
                 "attempts begun again": findings.reruns,
                 "failed by a lost host": findings.host_lost,
                 "compensation failed by a lost host": findings.stuck_by_host_lost,
+                "completed though cancelled": findings.completed_though_cancelled,
             },
             "ends": findings.ends,
             "definitions": findings.definitions,
@@ -109,21 +106,31 @@ impl Report {
     }
 }
 
+/// A line for each number and text, however deep it is.
+fn rows(section: &str, path: &str, value: &Value, lines: &mut Vec<String>) {
+    match value.as_object() {
+        Some(fields) => {
+            for (field, value) in fields {
+                rows(section, &format!("{path} {field}"), value, lines);
+            }
+        }
+        None => lines.push(format!("{section:<12}{path:<72} {value:>10}")),
+    }
+}
+
 /// Of the times from the kill of a host, in milliseconds.
-fn percentiles(takeovers: &[Takeover]) -> Value {
+fn percentiles<'a>(takeovers: impl Iterator<Item = &'a Takeover> + Clone) -> Value {
     let of = |time: fn(&Takeover) -> Option<Duration>| {
-        let mut times: Vec<u64> = takeovers
-            .iter()
-            .filter_map(time)
-            .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-            .collect();
+        let known = takeovers.clone().filter_map(time);
+        let mut times: Vec<_> =
+            known.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).collect();
         times.sort_unstable();
         let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
         json!({ "p50_ms": at(50), "p99_ms": at(99), "max_ms": times.last() })
     };
     json!({
-        "kills": takeovers.len(),
-        "runs": takeovers.iter().map(|takeover| takeover.runs).sum::<usize>(),
+        "kills": takeovers.clone().count(),
+        "runs": takeovers.clone().map(|takeover| takeover.runs).sum::<usize>(),
         "released": of(|takeover| takeover.released),
         "moved": of(|takeover| takeover.moved),
     })

@@ -34,24 +34,25 @@ impl fmt::Display for Takeover {
             Some(time) => format!("after {:.1} s", time.as_secs_f64()),
             None => "never".to_owned(),
         };
+        if self.runs == 0 {
+            return f.write_str("the killed host owned no runs");
+        }
         let (runs, released, moved) = (self.runs, after(self.released), after(self.moved));
         write!(f, "the {runs} runs of a killed host were released {released} and had moved on {moved}")
     }
 }
 
 struct Owned {
-    host: Uuid,
+    /// Several, where it has registered anew and its older ids aren't retired yet.
+    hosts: Vec<Uuid>,
     runs: Vec<Uuid>,
     sequences: Vec<i64>,
 }
 
-/// Watches what becomes of the runs of the newest process of that name, which was killed at `killed_at`. None if there are none.
+/// Watches what becomes of the runs of the process of that name, which was killed at `killed_at`. None if that can't be known.
 pub(crate) fn watch(sql: &Sql, name: &str, killed_at: Instant, end: &Bell) -> Option<Takeover> {
     // Later there may be another process of that name.
-    let owned = sql.ask(ANSWER, async |connection| find(connection, name).await).ok()??;
-    if owned.runs.is_empty() {
-        return None;
-    }
+    let owned = sql.ask(ANSWER, async |connection| find(connection, name).await).ok()?;
     let mut takeover = Takeover { runs: owned.runs.len(), released: None, moved: None, is_calm: true };
     while killed_at.elapsed() < LONGEST && !end.has_rung() {
         let watched = sql.ask(LONGEST, async |connection| {
@@ -79,31 +80,29 @@ pub(crate) fn watch(sql: &Sql, name: &str, killed_at: Instant, end: &Bell) -> Op
     Some(takeover)
 }
 
-async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Option<Owned>> {
-    let host: Option<Uuid> = sqlx::query_scalar(
-        "select host_id from host where name = $1 and retired_at is null order by started_at desc limit 1",
-    )
-    .bind(name)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(host) = host else { return Ok(None) };
+async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Owned> {
+    let hosts: Vec<Uuid> =
+        sqlx::query_scalar("select host_id from host where name = $1 and retired_at is null")
+            .bind(name)
+            .fetch_all(&mut *connection)
+            .await?;
     let runs: Vec<(Uuid, i64)> =
-        sqlx::query_as("select workflow_id, last_sequence from workflow_run where owner = $1")
-            .bind(host)
+        sqlx::query_as("select workflow_id, last_sequence from workflow_run where owner = any ($1)")
+            .bind(&hosts)
             .fetch_all(connection)
             .await?;
     let (runs, sequences) = runs.into_iter().unzip();
-    Ok(Some(Owned { host, runs, sequences }))
+    Ok(Owned { hosts, runs, sequences })
 }
 
 /// How many of its runs the host still owns, and how many are where they were.
 async fn look(connection: &mut sqlx::PgConnection, owned: &Owned) -> Result<(i64, i64)> {
     let counts = sqlx::query_as(
-        "select count(*) filter (where r.owner = $1), count(*) filter (where r.last_sequence = seen.sequence)
+        "select count(*) filter (where r.owner = any ($1)), count(*) filter (where r.last_sequence = seen.sequence)
         from unnest($2::uuid[], $3::bigint[]) as seen (workflow_id, sequence)
         join workflow_run r on r.workflow_id = seen.workflow_id",
     )
-    .bind(owned.host)
+    .bind(&owned.hosts)
     .bind(&owned.runs)
     .bind(&owned.sequences)
     .fetch_one(connection)

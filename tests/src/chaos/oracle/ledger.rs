@@ -206,3 +206,66 @@ async fn for_each(
         entries.iter().for_each(|(key, value)| each(key, value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Run;
+    use super::*;
+
+    const SEED: u64 = 3;
+
+    /// An order that is fine, by its number.
+    fn order() -> (u64, Submission) {
+        let all = (0..).map(|n| (n, Submission::nth(SEED, n)));
+        all.into_iter().find(|(_, sent)| sent.fate == Fate::Fulfilled).expect("there are many")
+    }
+
+    /// What is wrong with an entry of the bucket `payments`, if its run has come to that end.
+    fn check(is_completed: bool, change: impl FnOnce(&mut Entry), expected: &[&str]) {
+        let (n, submission) = order();
+        let id = Uuid::from_u128(1);
+        let mut runs = Runs::from([(id, Run { n, is_completed, effects: 0 })]);
+        let mut entry = Entry {
+            state: Some("charged".to_owned()),
+            workflow_id: id,
+            times: 1,
+            amount_cents: Some(submission.cents()),
+            items: Vec::new(),
+        };
+        change(&mut entry);
+        let mut violations = Violations::default();
+        let payments = &BUCKETS[1];
+        examine_entry(
+            payments,
+            &submission.key,
+            &entry,
+            SEED,
+            &mut runs,
+            &mut Balance::new(),
+            &mut violations,
+        );
+        assert_eq!(violations.count, expected.len(), "{violations:?}");
+        for (violation, expected) in violations.told.iter().zip(expected) {
+            assert!(violation.contains(expected), "{violation}: {expected}");
+        }
+    }
+
+    #[test]
+    fn a_charge_of_a_completed_order_and_a_refund_of_another_are_right() {
+        check(true, |_| (), &[]);
+        check(false, |entry| entry.state = Some("refunded".to_owned()), &[]);
+    }
+
+    #[test]
+    fn a_charge_in_force_without_its_order_and_an_order_without_its_charge_are_noticed() {
+        check(false, |_| (), &["is in force: true"]);
+        check(true, |entry| entry.state = Some("refunded".to_owned()), &["is in force: false"]);
+    }
+
+    #[test]
+    fn what_is_written_twice_or_wrong_or_by_nobody_is_noticed() {
+        check(true, |entry| entry.times = 2, &["was written 2 times"]);
+        check(true, |entry| entry.amount_cents = Some(1), &["is not about"]);
+        check(true, |entry| entry.workflow_id = Uuid::from_u128(2), &["belongs to no run"]);
+    }
+}

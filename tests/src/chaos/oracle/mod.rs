@@ -39,6 +39,8 @@ pub(crate) struct Findings {
     /// Attempts that were begun again since their host was lost.
     pub(crate) reruns: u64,
     pub(crate) events: u64,
+    /// Runs that went on to their end though a host had said that they are cancelled.
+    pub(crate) completed_though_cancelled: u64,
     pub(crate) violations: Violations,
 }
 
@@ -186,6 +188,9 @@ fn examine_run(
                 wrong.push(format!("its client was told of {}", accepted.workflow_id));
             }
             wrong.extend(wrong_end(submission.fate, row, accepted));
+            if accepted.cancel_accepted && row.status == "COMPLETED" {
+                findings.completed_though_cancelled += 1;
+            }
         }
     }
     if row.definition != submission.fate.workflow().definition {
