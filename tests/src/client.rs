@@ -47,8 +47,17 @@ impl Answer {
 
 impl Client {
     pub fn new(base: impl Into<String>) -> Self {
-        let config =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
+        Self::with_patience(base, PATIENCE)
+    }
+
+    /// One that takes an answer for lost if it isn't there in time.
+    pub fn with_patience(base: impl Into<String>, patience: Duration) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(patience))
+            // For as many threads as a test may have.
+            .max_idle_connections_per_host(64)
+            .build();
         Self { agent: config.into(), base: base.into() }
     }
 

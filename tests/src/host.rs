@@ -14,6 +14,7 @@ pub struct Host {
     child: Child,
     client: Client,
     log: PathBuf,
+    keeps_log: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// None: a port that is free.
     pub listen: Option<SocketAddr>,
+    /// Where it logs to, kept when it has ended. None: a temporary file.
+    pub log: Option<PathBuf>,
 }
 
 impl Options {
@@ -64,8 +67,9 @@ impl Host {
     /// There is no binary.
     pub fn spawn(options: &Options) -> Self {
         let address = options.listen.unwrap_or_else(free_address);
-        let log =
-            std::env::temp_dir().join(format!("aster-test-{}-{}.log", std::process::id(), address.port()));
+        let log = options.log.clone().unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("aster-test-{}-{}.log", std::process::id(), address.port()))
+        });
         let output = File::create(&log).expect("the temporary folder takes a file");
         let mut command = Command::new(binary());
         command
@@ -78,7 +82,8 @@ impl Host {
             .stdout(output.try_clone().expect("a file handle can be cloned"))
             .stderr(output);
         let child = command.spawn().expect("the host's binary can be started");
-        Self { child, client: Client::new(format!("http://{address}")), log }
+        let client = Client::new(format!("http://{address}"));
+        Self { child, client, log, keeps_log: options.log.is_some() }
     }
 
     fn wait_ready(&mut self) {
@@ -184,12 +189,14 @@ impl Drop for Host {
                 eprintln!("the host's log ends:\n{}", &log[from..]);
             }
         }
-        let _ = std::fs::remove_file(&self.log);
+        if !self.keeps_log {
+            let _ = std::fs::remove_file(&self.log);
+        }
     }
 }
 
 /// Asked of the system and given back: somebody else could take it meanwhile, which is rare enough here.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.expect("there is a free port")
 }

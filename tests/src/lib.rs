@@ -3,6 +3,7 @@
 //! `cargo xtask test` builds the binary and the components, starts a Postgres and names them by `ASTER_BIN`,
 //! `ASTER_COMPONENTS` and `DATABASE_URL`. Each test makes a database of its own in that server.
 
+pub mod chaos;
 mod client;
 mod database;
 mod host;

@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod generated;
 mod host;
@@ -38,6 +39,8 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Kill, freeze and cut off hosts and Postgres while runs go on, and look at what is left
+    Chaos(chaos::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Simulate(arguments) => simulate::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

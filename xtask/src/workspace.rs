@@ -37,7 +37,12 @@ impl Workspace {
     }
 
     pub(crate) fn release_host(&self) -> PathBuf {
-        self.target.join("release").join("aster")
+        self.release("aster")
+    }
+
+    /// A program as it is deployed.
+    pub(crate) fn release(&self, program: &str) -> PathBuf {
+        self.target.join("release").join(program)
     }
 
     pub(crate) fn debug_host(&self) -> PathBuf {

@@ -44,11 +44,15 @@ impl Binaries {
     }
 
     pub(crate) fn server(&self) -> PathBuf {
-        self.dir.join("postgres")
+        self.program("postgres")
     }
 
     pub(crate) fn initdb(&self) -> PathBuf {
-        self.dir.join("initdb")
+        self.program("initdb")
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 }
 

@@ -17,6 +17,8 @@
 //! There is never a TCP port, and there are no passwords: whoever can enter `postgres/` is the host.
 //! Postgres refuses to run as root, so under a host that is root it runs as the user `postgres`, or `nobody`.
 //!
+//! Who would rather run a server by hand, as tests that ill-treat one do, finds its programs by [`Programs`].
+//!
 //! Everything here blocks and is quick but for [`Embedded::start`] and [`Embedded::stop`], which take seconds:
 //! an async host calls them off its executor. It fetches nothing and upgrades nothing.
 
@@ -26,6 +28,7 @@ mod error;
 mod folder;
 mod log;
 mod postmaster;
+mod programs;
 mod settings;
 mod socket;
 mod supervisor;
@@ -34,6 +37,7 @@ mod user;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
+pub use programs::Programs;
 
 use binaries::Binaries;
 use folder::Folder;

@@ -31,8 +31,16 @@ impl Account {
                 let name = id(&["-un", &uid.to_string()]).unwrap_or_else(|| format!("uid {uid}"));
                 Ok(Some(Self { name, uid, gid }))
             }
-            _ => Self::named("postgres").or_else(|| Self::named("nobody")).map(Some).ok_or(Error::NoAccount),
+            _ => Self::for_new_folder(),
         }
+    }
+
+    /// Whom a server has to run as whose folder isn't there yet; none if that is our own user.
+    pub(crate) fn for_new_folder() -> Result<Option<Self>, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        Self::named("postgres").or_else(|| Self::named("nobody")).map(Some).ok_or(Error::NoAccount)
     }
 
     fn named(name: &str) -> Option<Self> {

@@ -1,0 +1,201 @@
+//! Carries the faults out, and undoes each when its time has come.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::bell::Bell;
+use super::cluster::Cluster;
+use super::faults::{Fault, Kind};
+use super::postgres::Server;
+use super::proxy::Mode;
+use super::sql::Sql;
+use super::takeover::{self, Takeover};
+
+/// Of a server that may be ending.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How often the server is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) struct Injector<'a> {
+    cluster: &'a Cluster,
+    /// Under the lock while it has a fault.
+    server: &'a Mutex<Server>,
+    sql: &'a Sql,
+    say: &'a (dyn Fn(String) + Sync),
+    began: Instant,
+    done: Mutex<Done>,
+}
+
+/// What has been done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) faults: BTreeMap<Kind, u32>,
+    pub(crate) takeovers: Vec<Takeover>,
+    /// Of Postgres by itself, as when it can't write its log on a full disk.
+    pub(crate) postgres_ended: u32,
+    /// What kept a fault from being undone.
+    pub(crate) failures: Vec<String>,
+}
+
+impl<'a> Injector<'a> {
+    /// `say` is told of every fault.
+    pub(crate) fn new(
+        cluster: &'a Cluster,
+        server: &'a Mutex<Server>,
+        sql: &'a Sql,
+        say: &'a (dyn Fn(String) + Sync),
+    ) -> Self {
+        Self { cluster, server, sql, say, began: Instant::now(), done: Mutex::default() }
+    }
+
+    /// Each fault in its time, until `end` rings, which also ends those that last. When this returns, all are undone; what
+    /// becomes of a killed host's runs is watched on, in `watching`, until `watch_end` rings.
+    pub(crate) fn run<'scope>(
+        &'scope self,
+        watching: &'scope Scope<'scope, '_>,
+        faults: Vec<Fault>,
+        end: &'scope Bell,
+        watch_end: &'scope Bell,
+    ) {
+        thread::scope(|scope| {
+            for fault in faults {
+                if end.wait((self.began + fault.at).saturating_duration_since(Instant::now())) {
+                    return;
+                }
+                scope.spawn(move || {
+                    if let Err(error) = self.carry_out(fault, watching, end, watch_end) {
+                        self.done().failures.push(format!("{}: {error:#}", fault.kind.name()));
+                    }
+                });
+            }
+        });
+    }
+
+    /// Starts the server again if it has ended by itself, until the bell rings.
+    pub(crate) fn keep_server(&self, end: &Bell) {
+        while !end.wait(POLL) {
+            // Who has it is doing something to it.
+            let Ok(mut server) = self.server.try_lock() else { continue };
+            if server.has_ended() {
+                self.done().postgres_ended += 1;
+                if let Err(error) = server.ensure_running() {
+                    self.done().failures.push(format!("{error:#}"));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn into_done(self) -> Done {
+        self.done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.done().faults.values().sum()
+    }
+
+    fn carry_out<'scope>(
+        &'scope self,
+        fault: Fault,
+        watching: &'scope Scope<'scope, '_>,
+        end: &'scope Bell,
+        watch_end: &'scope Bell,
+    ) -> Result<()> {
+        let Fault { kind, host, lasts, .. } = fault;
+        self.say(format_args!("{fault}"));
+        let was_done = match kind {
+            Kind::Kill => {
+                let name = self.cluster.name(host);
+                let was_killed = self.cluster.kill(host, lasts);
+                let killed_at = Instant::now();
+                if was_killed {
+                    watching.spawn(move || {
+                        let takeover = takeover::watch(self.sql, &name, killed_at, watch_end);
+                        if let Some(takeover) = &takeover {
+                            self.say(format_args!("{takeover}"));
+                        }
+                        self.done().takeovers.extend(takeover);
+                    });
+                }
+                was_killed
+            }
+            Kind::Stop => self.cluster.stop(host, lasts),
+            Kind::Freeze => {
+                let frozen = self.cluster.freeze(host);
+                if let Some(pid) = frozen {
+                    end.wait(lasts);
+                    self.cluster.thaw(host, pid);
+                }
+                frozen.is_some()
+            }
+            Kind::Cut | Kind::Silence | Kind::Hold => {
+                let mode = match kind {
+                    Kind::Cut => Mode::Cut,
+                    Kind::Silence => Mode::Silence,
+                    _ => Mode::Hold,
+                };
+                self.cluster.set_network(host, mode);
+                end.wait(lasts);
+                self.cluster.set_network(host, Mode::Pass);
+                true
+            }
+            Kind::PostgresStop => {
+                let mut server = self.server();
+                server.stop_immediately()?;
+                end.wait(lasts);
+                server.ensure_running()?;
+                true
+            }
+            Kind::DiskFull => {
+                let mut server = self.server();
+                server.fill_volume()?;
+                end.wait(lasts / 2);
+                // The log's next part can't be made either, at which Postgres panics, and this has no answer.
+                let _ = self.sql.ask(ANSWER, async |connection| {
+                    sqlx::query("select pg_switch_wal()").execute(connection).await?;
+                    Ok(())
+                });
+                end.wait(lasts / 2);
+                server.empty_volume()?;
+                if server.has_ended() {
+                    self.done().postgres_ended += 1;
+                    server.ensure_running()?;
+                }
+                true
+            }
+        };
+        if was_done {
+            *self.done().faults.entry(kind).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        (self.say)(format!("{:>7.1} s  {what}", self.began.elapsed().as_secs_f64()));
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self) -> MutexGuard<'_, Done> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until `is_so`, so long at most.
+pub(crate) fn wait_until(longest: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        if is_so() {
+            return true;
+        }
+        if began.elapsed() > longest {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+}
