@@ -1,6 +1,9 @@
 //! What the edges (REST, command line) work with.
 
+use std::sync::Arc;
+
 use crate::registry::Registry;
+use crate::runner::Measures;
 use crate::store::Store;
 use crate::submit::Submitter;
 
@@ -10,4 +13,6 @@ pub struct App {
     pub store: Store,
     pub registry: Registry,
     pub submitter: Submitter,
+    /// Of the runner.
+    pub measures: Arc<Measures>,
 }

@@ -19,6 +19,7 @@ pub struct Config {
     /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
     pub lease: Duration,
     pub limits: Limits,
+    pub housekeeping: Housekeeping,
 }
 
 /// Which Postgres keeps the data.
@@ -78,6 +79,27 @@ impl Default for Limits {
     }
 }
 
+/// What is cleared away, and when.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Housekeeping")]
+pub struct Housekeeping {
+    /// How long a client that waits for a run's end (`Prefer: wait=…`) is held at most; then it is answered that the run is not
+    /// over yet.
+    #[arg(long, env = "ASTER_WAITER_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub waiter_ttl: Duration,
+
+    /// How often clients that were held for so long are looked for.
+    #[arg(long, env = "ASTER_WAITER_SWEEP", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub waiter_sweep: Duration,
+}
+
+impl Default for Housekeeping {
+    /// The same as the flags' defaults.
+    fn default() -> Self {
+        Self { waiter_ttl: Duration::from_secs(24 * 3_600), waiter_sweep: Duration::from_secs(3_600) }
+    }
+}
+
 /// `500ms`, `30s`, `5m`, `1h`, `7d`: a positive whole number and its unit, with or without a blank.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
@@ -126,6 +148,11 @@ mod tests {
     fn the_defaults_of_flags_and_code_are_the_same() {
         let matches = Limits::augment_args(Command::new("aster")).get_matches_from(["aster"]);
         assert_eq!(Limits::from_arg_matches(&matches).expect("all have defaults"), Limits::default());
+        let matches = Housekeeping::augment_args(Command::new("aster")).get_matches_from(["aster"]);
+        assert_eq!(
+            Housekeeping::from_arg_matches(&matches).expect("all have defaults"),
+            Housekeeping::default()
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let runner =
         Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
     let submitter = Submitter::new(registry.clone(), runner.clone());
-    let app = App { store, registry, submitter };
+    let app = App { store, registry, submitter, measures: runner.measures() };
     let router = http::router(app, config.limits.clone());
     info!(
         listen = %address,
@@ -107,6 +107,8 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
         lease: config.lease,
         takeover_margin: config.lease / 5,
         max_active_runs: usize::try_from(limits.max_active_runs).unwrap_or(usize::MAX),
+        waiter_ttl: config.housekeeping.waiter_ttl,
+        waiter_sweep: config.housekeeping.waiter_sweep,
         limits: limits.clone(),
     }
 }

@@ -108,7 +108,7 @@ impl Submitter {
         }
     }
 
-    /// Waits until the run is over or `limit` has passed; true if it is over.
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
     pub async fn wait_until_over(&self, workflow_id: WorkflowId, limit: Duration) -> Result<bool, Error> {
         Ok(self.runner.wait_until_over(workflow_id, limit).await?)
     }

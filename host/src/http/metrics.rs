@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aster_core::state::Status;
 
+use crate::runner::Measures;
 use crate::store::Counters;
 
 /// What this process has counted since its start.
@@ -28,12 +29,13 @@ impl Metrics {
     pub(crate) fn render(
         &self,
         commits: &Counters,
+        measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
     ) -> String {
         let mut out = String::new();
         // Writing to a text can't fail.
-        let _ = self.write(&mut out, commits, is_database_up, runs);
+        let _ = self.write(&mut out, commits, measures, is_database_up, runs);
         out
     }
 
@@ -41,6 +43,7 @@ impl Metrics {
         &self,
         out: &mut String,
         commits: &Counters,
+        measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
     ) -> std::fmt::Result {
@@ -64,6 +67,12 @@ impl Metrics {
         writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
         writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
+        writeln!(
+            out,
+            "# HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over."
+        )?;
+        writeln!(out, "# TYPE workflow_result_futures_cleaned_total counter")?;
+        writeln!(out, "workflow_result_futures_cleaned_total {}", measures.expired_waiters())?;
         writeln!(
             out,
             "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
@@ -92,7 +101,7 @@ mod tests {
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
         }
-        insta::assert_snapshot!(metrics.render(&Counters::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
+        insta::assert_snapshot!(metrics.render(&Counters::default(), &Measures::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
         # HELP aster_database_up Whether the database answers.
         # TYPE aster_database_up gauge
         aster_database_up 1
@@ -107,13 +116,20 @@ mod tests {
         # HELP aster_commit_batches_total Statements that carried the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
+        # HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over.
+        # TYPE workflow_result_futures_cleaned_total counter
+        workflow_result_futures_cleaned_total 0
         # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's.
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
         "#);
-        assert!(metrics.render(&Counters::default(), false, None).contains("aster_database_up 0"));
-        let uncounted = metrics.render(&Counters::default(), true, None);
+        assert!(
+            metrics
+                .render(&Counters::default(), &Measures::default(), false, None)
+                .contains("aster_database_up 0")
+        );
+        let uncounted = metrics.render(&Counters::default(), &Measures::default(), true, None);
         assert!(
             uncounted.contains("aster_database_up 1") && !uncounted.contains("aster_runs{"),
             "{uncounted}"

@@ -24,9 +24,6 @@ use super::tenant::{Tenant, User, single};
 use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
-/// A client is held no longer than that, whatever it asks for.
-const MAX_WAIT: Duration = Duration::from_secs(24 * 3_600);
-
 const DEFAULT_EVENTS: u32 = 1_000;
 const MAX_EVENTS: u32 = 10_000;
 const DEFAULT_IDS: u32 = 100;
@@ -446,7 +443,7 @@ fn parse_cause(text: &str) -> Result<Cause> {
     })
 }
 
-/// `wait` of the header `Prefer` (RFC 7240), cut to what is granted. Other preferences are ignored, as the RFC has it.
+/// `wait` of the header `Prefer` (RFC 7240). The runner holds nobody for longer than it may. Other preferences are ignored, as the RFC has it.
 fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
     for value in headers.get_all("prefer") {
         for preference in value.to_str().unwrap_or_default().split(',') {
@@ -458,7 +455,7 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
             let seconds = wait.trim().trim_matches('"').parse().map_err(|_| {
                 Problem::parameter("Prefer", "`wait` is not a whole number of seconds, as in `wait=10`")
             })?;
-            return Ok(Some(Duration::from_secs(seconds).min(MAX_WAIT)));
+            return Ok(Some(Duration::from_secs(seconds)));
         }
     }
     Ok(None)
@@ -477,7 +474,7 @@ mod tests {
         };
         assert_eq!(wait("respond-async"), Some(None));
         assert_eq!(wait("respond-async, Wait = 10"), Some(Some(Duration::from_secs(10))));
-        assert_eq!(wait("wait=99999999"), Some(Some(MAX_WAIT)));
+        assert_eq!(wait("wait=99999999"), Some(Some(Duration::from_secs(99_999_999))));
         assert_eq!(wait("wait=soon"), None);
         assert_eq!(wait("wait=-1"), None);
     }

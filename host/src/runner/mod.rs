@@ -1,16 +1,19 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
 //! [`Runner::start`] registers the host and begins three loops: `lease` renews the host's lease and with it the reading of
-//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after. A run under way is one task (`drive`); one that waits for an
-//! instant is in the database only. Here are no SQL and no HTTP.
+//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after. A run under way is
+//! one task (`drive`); one that waits for an instant is in the database only. Clients that wait for a run's end are in
+//! `waiters`. Here are no SQL and no HTTP.
 
 mod attempt;
 mod claims;
 mod clock;
 mod drive;
 mod lease;
+mod measures;
 mod sweep;
 mod turns;
+mod waiters;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -28,7 +31,9 @@ use uuid::{NoContext, Uuid};
 
 use self::clock::Clock;
 use self::drive::Drive;
+pub use self::measures::Measures;
 use self::turns::Turns;
+use self::waiters::Waiters;
 use crate::config::Limits;
 use crate::registry::{Registry, Release, Resolved};
 use crate::sandbox::Sandbox;
@@ -44,6 +49,10 @@ pub struct Options {
     pub takeover_margin: Duration,
     /// Runs under way at the same time; more stay READY in the database.
     pub max_active_runs: usize,
+    /// How long a client that waits for a run's end is held at most.
+    pub waiter_ttl: Duration,
+    /// How often those that are held for longer are sent away.
+    pub waiter_sweep: Duration,
     pub limits: Limits,
 }
 
@@ -67,8 +76,8 @@ struct Shared {
     turns: Arc<Turns>,
     /// The tasks that drive runs, so that a lost lease stops them, each with the fence under which it began.
     driving: Mutex<HashMap<WorkflowId, (Fence, AbortHandle)>>,
-    /// Who waits for the end of a run of this host.
-    waiters: Mutex<HashMap<WorkflowId, watch::Sender<bool>>>,
+    waiters: Arc<Waiters>,
+    measures: Arc<Measures>,
     /// Pokes the claim loop.
     due: Notify,
     /// The earliest instant at which this host knows that a run is due.
@@ -110,6 +119,7 @@ impl Runner {
         let asked_at = Instant::now();
         let host = store.register_host(&options.name, options.lease).await?;
         let clock = Clock::new(store.renew_lease(host, options.lease).await?, Instant::now());
+        let measures = Arc::<Measures>::default();
         let shared = Arc::new(Shared {
             store,
             registry,
@@ -117,10 +127,11 @@ impl Runner {
             clock,
             host: RwLock::new(Some(host)),
             slots: Arc::new(Semaphore::new(options.max_active_runs)),
+            waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),
+            measures,
             options,
             turns: Arc::default(),
             driving: Mutex::default(),
-            waiters: Mutex::default(),
             due: Notify::new(),
             next_due: Mutex::default(),
             shutdown: watch::Sender::new(false),
@@ -128,6 +139,8 @@ impl Runner {
         tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
         tokio::spawn(sweep::keep(Arc::clone(&shared)));
         tokio::spawn(claims::take(Arc::clone(&shared)));
+        let sweep = shared.options.waiter_sweep;
+        tokio::spawn(waiters::keep(Arc::clone(&shared.waiters), sweep, shared.shutdown.subscribe()));
         Ok(Self { shared })
     }
 
@@ -201,7 +214,7 @@ impl Runner {
         Ok(Admitted { workflow_id, accepted_at: now, status, acceptance })
     }
 
-    /// Waits until the run is over or `limit` has passed; true if it is over.
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
     ///
     /// # Errors
     /// The database is unreachable, or there is no such run.
@@ -210,24 +223,17 @@ impl Runner {
         workflow_id: WorkflowId,
         limit: Duration,
     ) -> Result<bool, store::Error> {
-        let give_up = tokio::time::Instant::now() + limit;
-        let mut over = self.shared.watch(workflow_id);
-        loop {
+        let is_over = async || {
             let run = self.shared.store.load_run(workflow_id).await?;
             let run = run.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
-            if run.status.is_over() {
-                return Ok(true);
-            }
-            // The run may be another host's, whose word doesn't come here: look again from time to time.
-            let look_again = tokio::time::Instant::now() + Duration::from_millis(500);
-            tokio::select! {
-                () = ended(&mut over) => {}
-                () = tokio::time::sleep_until(look_again.min(give_up)) => {}
-            }
-            if tokio::time::Instant::now() >= give_up && !*over.borrow() {
-                return Ok(false);
-            }
-        }
+            Ok(run.status.is_over())
+        };
+        self.shared.waiters.wait(workflow_id, limit, is_over).await
+    }
+
+    /// What it has counted since its start.
+    pub fn measures(&self) -> Arc<Measures> {
+        Arc::clone(&self.shared.measures)
     }
 
     /// Takes no more runs, lets those under way go on for `grace`, then stops them and hands them to other hosts.
@@ -330,24 +336,11 @@ impl Shared {
         driving.drain().for_each(|(_, (_, task))| task.abort());
     }
 
-    fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {
-        let mut waiters = self.waiters.lock().expect(UNPOISONED);
-        waiters.retain(|_, waiter| !waiter.is_closed());
-        waiters.entry(workflow_id).or_insert_with(|| watch::Sender::new(false)).subscribe()
-    }
-
-    fn tell_over(&self, workflow_id: WorkflowId) {
-        let waiter = self.waiters.lock().expect(UNPOISONED).remove(&workflow_id);
-        if let Some(waiter) = waiter {
-            waiter.send_replace(true);
-        }
-    }
-
     /// Tells who should know that a run isn't this host's to drive any more; true if it still is.
     fn pass_on(&self, workflow_id: WorkflowId, driver: Driver) -> bool {
         match driver {
             Driver::Owner => return true,
-            Driver::Nobody => self.tell_over(workflow_id),
+            Driver::Nobody => self.waiters.tell_over(workflow_id),
             Driver::ClaimableAt(at) => self.wake_claims_at(at),
         }
         false
@@ -373,13 +366,6 @@ fn new_id(now: Timestamp) -> WorkflowId {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
     WorkflowId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
-}
-
-/// Waits for the word that a run is over; forever if it never comes.
-async fn ended(over: &mut watch::Receiver<bool>) {
-    if over.wait_for(|over| *over).await.is_err() {
-        std::future::pending().await
-    }
 }
 
 fn millis(duration: Duration) -> u64 {
