@@ -62,6 +62,11 @@ pub struct Limits {
     /// How many runs this host drives at the same time; further ones wait in READY.
     #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_active_runs: u32,
+
+    /// How many runs may wait in the database for a place on a host; while this one is full and so many do, it refuses new ones
+    /// (503).
+    #[arg(long, env = "ASTER_MAX_READY_RUNS", value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_ready_runs: u32,
 }
 
 impl Default for Limits {
@@ -75,6 +80,7 @@ impl Default for Limits {
             value_bytes: 1 << 20,
             component_bytes: 64 << 20,
             max_active_runs: 1_000,
+            max_ready_runs: 100_000,
         }
     }
 }

@@ -107,6 +107,7 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
         lease: config.lease,
         takeover_margin: config.lease / 5,
         max_active_runs: usize::try_from(limits.max_active_runs).unwrap_or(usize::MAX),
+        max_ready_runs: usize::try_from(limits.max_ready_runs).unwrap_or(usize::MAX),
         waiter_ttl: config.housekeeping.waiter_ttl,
         waiter_sweep: config.housekeeping.waiter_sweep,
         limits: limits.clone(),

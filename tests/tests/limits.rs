@@ -2,16 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use aster_tests::{Database, Host, Options};
-use serde_json::Value;
+use aster_tests::{Answer, Database, Host, Options};
+use serde_json::{Value, json};
 
-/// A workflow of one step, which waits for so many milliseconds.
-fn deploy_pause(host: &Host, millis: u32) {
+/// Deploys a workflow of one step, which waits for as long as its request says.
+fn deploy_pause(host: &Host) {
     host.push("hostile");
-    host.deploy(&format!(
-        "This module is test.limits.\n\nTo pause, produce Json with IO. It performs io with Hostile:\n\n  workflow:\n\n    \
-         step only:\n      Return Hostile.sleep({millis}).\n      timeout: 60 seconds.\n\n    timeout: 120 seconds.\n  .\n"
-    ));
+    host.deploy(
+        "This module is test.limits.\n\nTo pause with request: Json, produce Json with IO. It performs io with Hostile:\n\n  \
+         workflow:\n\n    trigger: POST \"/api/pauses\" keyed by request.id.\n\n    step only:\n      \
+         Return Hostile.sleep(request.millis).\n      timeout: 60 seconds.\n\n    timeout: 120 seconds.\n  .\n",
+    );
+}
+
+/// What it takes.
+fn pause(id: &str, millis: u64) -> Value {
+    json!({"id": id, "millis": millis})
 }
 
 /// The value of a metric without labels.
@@ -31,20 +37,75 @@ fn a_client_is_held_no_longer_than_its_time_to_live() {
         .into_iter()
         .fold(options, |options, argument| options.argument(argument));
     let host = Host::start(&options);
-    deploy_pause(&host, 30_000);
+    deploy_pause(&host);
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 0);
 
     let began = Instant::now();
-    let start = |wait: &str| {
-        host.client().post_with("/api/definitions/pause/runs", &[("Prefer", wait)], &Value::Null)
+    let start = |id: &str, wait: &str| {
+        host.client().post_with("/api/definitions/pause/runs", &[("Prefer", wait)], &pause(id, 30_000))
     };
-    let answer = start("wait=100000").expect(202);
+    let answer = start("a", "wait=100000").expect(202);
     assert!(began.elapsed() >= Duration::from_millis(300), "it wasn't held");
     assert!(began.elapsed() < Duration::from_secs(25), "held for {:?}", began.elapsed());
     assert_eq!(answer.header("preference-applied"), None);
     assert_eq!(answer.json()["status"], "RUNNING");
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 1);
     // One that gave up by itself is none that was swept away.
-    start("wait=0").expect(202);
+    start("b", "wait=0").expect(202);
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 1);
+}
+
+#[test]
+fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has() {
+    let database = Database::create();
+    let options =
+        Options::database(&database.url()).argument("--max-active-runs=1").argument("--max-ready-runs=2");
+    let host = Host::start(&options);
+    deploy_pause(&host);
+    let client = host.client();
+    let send = |request: Value| client.post("/api/pauses", &request);
+    let id = |answer: Value| answer["workflowId"].as_str().expect("an id").to_owned();
+
+    // One has the only place, two may wait for it.
+    let first = id(send(pause("a", 15_000)).expect(200).json());
+    let began = Instant::now();
+    while client.get(&format!("/api/workflows/{first}")).json()["status"] != "RUNNING" {
+        assert!(began.elapsed() < Duration::from_secs(10), "it doesn't begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let waiting = ["b", "c"].map(|key| id(send(pause(key, 1)).expect(200).json()));
+
+    let check_refused = |answer: Answer| {
+        let answer = answer.expect(503);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.json()["type"], "/problems/overloaded");
+        let seconds: u32 = answer.header("retry-after").expect("a header").parse().expect("seconds");
+        assert!(seconds >= 1);
+    };
+    check_refused(send(pause("d", 1)));
+    check_refused(client.post("/api/definitions/pause/runs", &pause("e", 1)));
+    let runs = client.get("/api/workflows").expect(200).json();
+    assert_eq!(runs["items"].as_array().map(Vec::len), Some(3), "a refused one was recorded: {runs}");
+
+    // What is known is answered.
+    assert_eq!(id(send(pause("a", 15_000)).expect(200).json()), first);
+    assert_eq!(id(send(pause("c", 1)).expect(200).json()), waiting[1]);
+    let answer = client.post("/api/definitions/pause/runs", &pause("b", 1)).expect(202).json();
+    assert_eq!((&answer["workflowId"], &answer["created"]), (&json!(waiting[0]), &json!(false)));
+    assert_eq!(send(pause("c", 2)).expect(409).json()["type"], "/problems/idempotency-key-reused");
+
+    // And when there is room again, the refused one is taken.
+    let began = Instant::now();
+    let last = loop {
+        let answer = send(pause("d", 1));
+        if answer.status == 200 {
+            break id(answer.json());
+        }
+        check_refused(answer);
+        assert!(began.elapsed() < Duration::from_secs(60), "it never recovers");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    for id in [&first, &waiting[0], &waiting[1], &last] {
+        assert_eq!(client.ended(id)["status"], "COMPLETED");
+    }
 }

@@ -6,6 +6,7 @@
 //! `waiters`. Here are no SQL and no HTTP.
 
 mod attempt;
+mod backlog;
 mod claims;
 mod clock;
 mod drive;
@@ -29,6 +30,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use uuid::{NoContext, Uuid};
 
+use self::backlog::Backlog;
+pub(crate) use self::backlog::Refusal;
 use self::clock::Clock;
 use self::drive::Drive;
 pub use self::measures::Measures;
@@ -49,6 +52,8 @@ pub struct Options {
     pub takeover_margin: Duration,
     /// Runs under way at the same time; more stay READY in the database.
     pub max_active_runs: usize,
+    /// While so many runs wait in the database and this host is full, it takes no new ones.
+    pub max_ready_runs: usize,
     /// How long a client that waits for a run's end is held at most.
     pub waiter_ttl: Duration,
     /// How often those that are held for longer are sent away.
@@ -73,6 +78,7 @@ struct Shared {
     /// Under which id this host owns runs now; none while it has no lease.
     host: RwLock<Option<HostId>>,
     slots: Arc<Semaphore>,
+    backlog: Backlog,
     turns: Arc<Turns>,
     /// The tasks that drive runs, so that a lost lease stops them, each with the fence under which it began.
     driving: Mutex<HashMap<WorkflowId, (Fence, AbortHandle)>>,
@@ -127,6 +133,7 @@ impl Runner {
             clock,
             host: RwLock::new(Some(host)),
             slots: Arc::new(Semaphore::new(options.max_active_runs)),
+            backlog: Backlog::new(options.max_ready_runs),
             waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),
             measures,
             options,
@@ -146,15 +153,18 @@ impl Runner {
 
     /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
     ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] for a new run without a free slot, if too many wait for one already. Nothing is recorded then.
+    ///
     /// # Cancel safety
     /// A client that goes away cancels nothing: what was accepted is driven.
-    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
+    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
         let runner = self.clone();
         let admission = tokio::spawn(async move { runner.accept_and_start(candidate).await });
         admission.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
 
-    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
+    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
         let shared = &self.shared;
         let Candidate { tenant, resolved, input, input_digest, key } = candidate;
         let release = &resolved.release;
@@ -170,6 +180,16 @@ impl Runner {
             deadline: now.plus_millis(timeout_ms),
         });
         let slot = self.slot();
+        if slot.is_none() && !self.may_wait(now).await {
+            let acceptance = match &key {
+                // What is known already is no new work.
+                Some(key) => shared.store.known(&tenant, &resolved.name, key, &input_digest).await?,
+                None => None,
+            };
+            let acceptance = acceptance.ok_or(Refusal::Overloaded)?;
+            let workflow_id = state.accepted.workflow_id;
+            return Ok(Admitted { workflow_id, accepted_at: now, status: Status::Ready, acceptance });
+        }
         let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
         let run = NewRun {
             workflow_id: state.accepted.workflow_id,
@@ -212,6 +232,12 @@ impl Runner {
             _ => shared.wake_claims_at(now),
         }
         Ok(Admitted { workflow_id, accepted_at: now, status, acceptance })
+    }
+
+    /// Whether one more run may wait for a slot of any host.
+    async fn may_wait(&self, now: Timestamp) -> bool {
+        let Shared { backlog, store, .. } = &*self.shared;
+        backlog.has_room(|limit| store.count_due(now, limit)).await
     }
 
     /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
