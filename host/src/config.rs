@@ -89,6 +89,11 @@ impl Default for Limits {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Housekeeping")]
 pub struct Housekeeping {
+    /// How long ended runs are kept; older ones go with their events and keys, by the week in which they began. A run that is
+    /// unfinished or COMPENSATION_FAILED never goes, and holds its week [default: for ever].
+    #[arg(long, env = "ASTER_RETENTION", value_name = "DURATION", value_parser = duration)]
+    pub retention: Option<Duration>,
+
     /// How long a client that waits for a run's end (`Prefer: wait=…`) is held at most; then it is answered that the run is not
     /// over yet.
     #[arg(long, env = "ASTER_WAITER_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
@@ -102,7 +107,11 @@ pub struct Housekeeping {
 impl Default for Housekeeping {
     /// The same as the flags' defaults.
     fn default() -> Self {
-        Self { waiter_ttl: Duration::from_secs(24 * 3_600), waiter_sweep: Duration::from_secs(3_600) }
+        Self {
+            retention: None,
+            waiter_ttl: Duration::from_secs(24 * 3_600),
+            waiter_sweep: Duration::from_secs(3_600),
+        }
     }
 }
 

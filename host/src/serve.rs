@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{Config, Database};
 use crate::http;
+use crate::maintenance;
 use crate::registry::Registry;
 use crate::runner::{self, Runner};
 use crate::sandbox::{self, Sandbox};
@@ -49,6 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let registry = Registry::new(store.clone(), sandbox.clone());
     let runner =
         Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let app = App { store, registry, submitter, measures: runner.measures() };
     let router = http::router(app, config.limits.clone());
@@ -77,6 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         warn!("cuts off requests that don't end");
         serving.abort();
     }
+    maintenance.abort();
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
         tokio::task::spawn_blocking(move || embedded.stop()).await?;

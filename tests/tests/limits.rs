@@ -109,3 +109,41 @@ fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has()
         assert_eq!(client.ended(id)["status"], "COMPLETED");
     }
 }
+
+#[test]
+fn a_run_whose_time_is_over_goes_and_its_key_is_free() {
+    let database = Database::create();
+    let mut host = Host::start(&Options::database(&database.url()));
+    deploy_pause(&host);
+    let send = |host: &Host, request: Value| host.client().post("/api/pauses", &request).expect(200).json();
+    for key in ["old", "young"] {
+        let started = send(&host, pause(key, 1));
+        host.client().ended(started["workflowId"].as_str().expect("an id"));
+    }
+    assert_eq!(host.stop(), Some(0));
+
+    // As if it had been accepted in 2024.
+    let old = "018f0000-0000-7000-8000-000000000000";
+    let id = database.query("select workflow_id::text from workflow_run where key = 'old'").remove(0);
+    for table in ["workflow_run", "workflow_events", "workflow_key"] {
+        let moved =
+            format!("update {table} set workflow_id = '{old}' where workflow_id = '{id}' returning 'moved'");
+        assert!(!database.query(&moved).is_empty(), "{table}");
+    }
+    database.query("update workflow_run set updated_at = '2024-05-01' where key = 'old' returning key");
+
+    let mut host = Host::start(&Options::database(&database.url()));
+    let status = |host: &Host, key: &str| host.client().get(&format!("/api/pauses/{key}/status")).status;
+    assert_eq!(status(&host, "old"), 200, "it is kept, unless somebody says otherwise");
+    assert_eq!(host.stop(), Some(0));
+
+    let host = Host::start(&Options::database(&database.url()).argument("--retention=30d"));
+    let began = Instant::now();
+    while status(&host, "old") != 404 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is still there: {}", host.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    host.client().get(&format!("/api/workflows/{old}/events")).expect(404);
+    assert_eq!(status(&host, "young"), 200);
+    assert_eq!(send(&host, pause("old", 2))["message"], "the run is accepted");
+}

@@ -317,7 +317,7 @@ pub(crate) async fn events(
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Vec<RunEvent>>> {
     let run = find(&context, &tenant, &id).await?;
-    Ok(Json(load_events(&context, run.workflow_id, query.from_sequence, query.limit).await?))
+    Ok(Json(load_events(&context, &run, query.from_sequence, query.limit).await?))
 }
 
 /// Lists ids by status
@@ -387,11 +387,15 @@ async fn find(context: &Context, tenant: &TenantId, id: &str) -> Result<Run> {
 
 pub(crate) async fn load_events(
     context: &Context,
-    workflow_id: WorkflowId,
+    run: &Run,
     from_sequence: u64,
     limit: usize,
 ) -> Result<Vec<RunEvent>> {
-    let events = context.app.store.load_events(workflow_id, from_sequence, limit).await?;
+    let events = context.app.store.load_events(run.workflow_id, from_sequence, limit).await?;
+    if events.is_empty() && from_sequence <= run.last_sequence && run.last_sequence > 0 {
+        // Its time was over just now.
+        return Err(Problem::not_found("run", run.workflow_id));
+    }
     Ok(events.into_iter().map(RunEvent::from).collect())
 }
 
