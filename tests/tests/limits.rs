@@ -1,4 +1,4 @@
-//! What a host bounds for its own sake.
+//! What a host bounds, forgets and measures for the sake of those who run it.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn pause(id: &str, millis: u64) -> Value {
     json!({"id": id, "millis": millis})
 }
 
-/// The value of a metric without labels.
+/// The value of a metric, named with its labels.
 #[track_caller]
 fn metric(host: &Host, name: &str) -> u64 {
     let text = host.client().get("/metrics").expect(200).body;
@@ -53,6 +53,19 @@ fn a_client_is_held_no_longer_than_its_time_to_live() {
     // One that gave up by itself is none that was swept away.
     start("b", "wait=0").expect(202);
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 1);
+}
+
+#[test]
+fn steps_are_measured() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    deploy_pause(&host);
+    let started = host.client().post("/api/pauses", &pause("a", 20)).expect(200).json();
+    host.client().ended(started["workflowId"].as_str().expect("an id"));
+    let count = |labels: &str| metric(&host, &format!("aster_step_{labels}"));
+    assert_eq!(count("duration_seconds_count{component=\"hostile\",outcome=\"completed\"}"), 1);
+    assert_eq!(count("duration_seconds_bucket{component=\"hostile\",outcome=\"completed\",le=\"0.01\"}"), 0);
+    assert!(count("fuel_sum{component=\"hostile\",outcome=\"completed\"}") > 0);
 }
 
 #[test]

@@ -34,7 +34,7 @@ use self::backlog::Backlog;
 pub(crate) use self::backlog::Refusal;
 use self::clock::Clock;
 use self::drive::Drive;
-pub use self::measures::Measures;
+pub use self::measures::{Distribution, Measured, Measures, Outcome};
 use self::turns::Turns;
 use self::waiters::Waiters;
 use crate::config::Limits;
