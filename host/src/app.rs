@@ -1,7 +1,10 @@
 //! What the edges (REST, command line) work with.
 
+use std::sync::Arc;
+
 use crate::operate::Operator;
 use crate::registry::Registry;
+use crate::runner::Measures;
 use crate::store::Store;
 use crate::submit::Submitter;
 
@@ -12,4 +15,6 @@ pub struct App {
     pub registry: Registry,
     pub submitter: Submitter,
     pub operator: Operator,
+    /// Of the runner.
+    pub measures: Arc<Measures>,
 }

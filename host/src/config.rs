@@ -19,6 +19,7 @@ pub struct Config {
     /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
     pub lease: Duration,
     pub limits: Limits,
+    pub housekeeping: Housekeeping,
 }
 
 /// Which Postgres keeps the data.
@@ -61,6 +62,11 @@ pub struct Limits {
     /// How many runs this host drives at the same time; further ones wait in READY.
     #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_active_runs: u32,
+
+    /// How many runs may wait in the database for a place on a host; while this one is full and so many do, it refuses new ones
+    /// (503).
+    #[arg(long, env = "ASTER_MAX_READY_RUNS", value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_ready_runs: u32,
 }
 
 impl Default for Limits {
@@ -74,6 +80,37 @@ impl Default for Limits {
             value_bytes: 1 << 20,
             component_bytes: 64 << 20,
             max_active_runs: 1_000,
+            max_ready_runs: 100_000,
+        }
+    }
+}
+
+/// What is cleared away, and when.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Housekeeping")]
+pub struct Housekeeping {
+    /// How long ended runs are kept; older ones go with their events and keys, by the week in which they began. A run that is
+    /// unfinished or COMPENSATION_FAILED never goes, and holds its week [default: for ever].
+    #[arg(long, env = "ASTER_RETENTION", value_name = "DURATION", value_parser = duration)]
+    pub retention: Option<Duration>,
+
+    /// How long a client that waits for a run's end (`Prefer: wait=…`) is held at most; then it is answered that the run is not
+    /// over yet.
+    #[arg(long, env = "ASTER_WAITER_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub waiter_ttl: Duration,
+
+    /// How often clients that were held for so long are looked for.
+    #[arg(long, env = "ASTER_WAITER_SWEEP", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub waiter_sweep: Duration,
+}
+
+impl Default for Housekeeping {
+    /// The same as the flags' defaults.
+    fn default() -> Self {
+        Self {
+            retention: None,
+            waiter_ttl: Duration::from_secs(24 * 3_600),
+            waiter_sweep: Duration::from_secs(3_600),
         }
     }
 }
@@ -126,6 +163,11 @@ mod tests {
     fn the_defaults_of_flags_and_code_are_the_same() {
         let matches = Limits::augment_args(Command::new("aster")).get_matches_from(["aster"]);
         assert_eq!(Limits::from_arg_matches(&matches).expect("all have defaults"), Limits::default());
+        let matches = Housekeeping::augment_args(Command::new("aster")).get_matches_from(["aster"]);
+        assert_eq!(
+            Housekeeping::from_arg_matches(&matches).expect("all have defaults"),
+            Housekeeping::default()
+        );
     }
 
     #[test]

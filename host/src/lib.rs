@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod crash;
 pub mod http;
+pub mod maintenance;
 pub mod operate;
 pub mod registry;
 pub mod runner;

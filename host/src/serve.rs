@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{Config, Database};
 use crate::http;
+use crate::maintenance;
 use crate::operate::Operator;
 use crate::registry::Registry;
 use crate::runner::{self, Runner};
@@ -50,9 +51,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let registry = Registry::new(store.clone(), sandbox.clone());
     let runner =
         Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let operator = Operator::new(store.clone(), registry.clone(), runner.clone());
-    let app = App { store, registry, submitter, operator };
+    let app = App { store, registry, submitter, operator, measures: runner.measures() };
     let router = http::router(app, config.limits.clone());
     info!(
         listen = %address,
@@ -79,6 +81,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         warn!("cuts off requests that don't end");
         serving.abort();
     }
+    maintenance.abort();
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
         tokio::task::spawn_blocking(move || embedded.stop()).await?;
@@ -109,6 +112,9 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
         lease: config.lease,
         takeover_margin: config.lease / 5,
         max_active_runs: usize::try_from(limits.max_active_runs).unwrap_or(usize::MAX),
+        max_ready_runs: usize::try_from(limits.max_ready_runs).unwrap_or(usize::MAX),
+        waiter_ttl: config.housekeeping.waiter_ttl,
+        waiter_sweep: config.housekeeping.waiter_sweep,
         limits: limits.clone(),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::registry::{self, Registry, Resolved};
-use crate::runner::{Admitted, Candidate, Runner};
+use crate::runner::{Admitted, Candidate, Refusal, Runner};
 use crate::store::{self, Acceptance};
 
 /// Longest key, in bytes of UTF-8.
@@ -65,6 +65,8 @@ pub enum Error {
     Key(String),
     #[error("key `{key}` started run {workflow_id} with other input, and that run is {status}")]
     KeyReused { key: String, workflow_id: WorkflowId, status: Status },
+    #[error("{}", Refusal::Overloaded)]
+    Overloaded,
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -99,16 +101,17 @@ impl Submitter {
             };
             match self.runner.admit(candidate).await {
                 Ok(admitted) => return outcome(&resolved, used_key, admitted),
-                Err(store::Error::RegistryMoved { .. }) if tries < RESOLVED_AT_MOST => {
+                Err(Refusal::Store(store::Error::RegistryMoved { .. })) if tries < RESOLVED_AT_MOST => {
                     tries += 1;
                     resolved = self.registry.resolve_anew(&tenant, &definition).await?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(Refusal::Overloaded) => return Err(Error::Overloaded),
             }
         }
     }
 
-    /// Waits until the run is over or `limit` has passed; true if it is over.
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
     pub async fn wait_until_over(&self, workflow_id: WorkflowId, limit: Duration) -> Result<bool, Error> {
         Ok(self.runner.wait_until_over(workflow_id, limit).await?)
     }

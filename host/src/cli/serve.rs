@@ -10,7 +10,7 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::{Outcome, print};
-use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Limits};
+use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Housekeeping, Limits};
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -33,6 +33,9 @@ pub(super) struct Serve {
 
     #[command(flatten)]
     limits: Limits,
+
+    #[command(flatten)]
+    housekeeping: Housekeeping,
 }
 
 impl Serve {
@@ -58,7 +61,13 @@ impl Serve {
                 None => Database::DataDir(DEFAULT_DATA_DIR.into()),
             },
         };
-        Config { listen: self.listen, database, lease: self.lease, limits: self.limits }
+        Config {
+            listen: self.listen,
+            database,
+            lease: self.lease,
+            limits: self.limits,
+            housekeeping: self.housekeeping,
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) async fn metrics(State(context): State<Context>) -> Response {
         tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, store.count_by_status(None)));
     let is_up = matches!(answers, Ok(Ok(())));
     let counts = counts.ok().and_then(Result::ok);
-    let text =
-        context.metrics.render(store.counters(), is_up, counts.as_ref().map(|counts| counts.as_slice()));
+    let counts = counts.as_ref().map(|counts| counts.as_slice());
+    let text = context.metrics.render(store.counters(), &context.app.measures, is_up, counts);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -1,6 +1,6 @@
 //! What `/metrics` shows, in Prometheus's text format (version 0.0.4).
 //!
-//! Written by hand: two families don't need a registry. Histograms of steps come with a crate for them.
+//! Written by hand: so few families don't need a registry.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aster_core::state::Status;
 
+use crate::runner::{Distribution, Measured, Measures};
 use crate::store::Counters;
 
 /// What this process has counted since its start.
@@ -28,12 +29,13 @@ impl Metrics {
     pub(crate) fn render(
         &self,
         commits: &Counters,
+        measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
     ) -> String {
         let mut out = String::new();
         // Writing to a text can't fail.
-        let _ = self.write(&mut out, commits, is_database_up, runs);
+        let _ = self.write(&mut out, commits, measures, is_database_up, runs);
         out
     }
 
@@ -41,6 +43,7 @@ impl Metrics {
         &self,
         out: &mut String,
         commits: &Counters,
+        measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
     ) -> std::fmt::Result {
@@ -64,6 +67,26 @@ impl Metrics {
         writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
         writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
+        let steps = measures.steps();
+        writeln!(
+            out,
+            "# HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last."
+        )?;
+        writeln!(out, "# TYPE aster_step_duration_seconds histogram")?;
+        for step in &steps {
+            write_histogram(out, "aster_step_duration_seconds", step, &step.duration)?;
+        }
+        writeln!(out, "# HELP aster_step_fuel Fuel that they used.")?;
+        writeln!(out, "# TYPE aster_step_fuel histogram")?;
+        for step in &steps {
+            write_histogram(out, "aster_step_fuel", step, &step.fuel)?;
+        }
+        writeln!(
+            out,
+            "# HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over."
+        )?;
+        writeln!(out, "# TYPE workflow_result_futures_cleaned_total counter")?;
+        writeln!(out, "workflow_result_futures_cleaned_total {}", measures.expired_waiters())?;
         writeln!(
             out,
             "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
@@ -78,6 +101,16 @@ impl Metrics {
     }
 }
 
+fn write_histogram(out: &mut String, name: &str, step: &Measured, values: &Distribution) -> std::fmt::Result {
+    let labels = format!("component=\"{}\",outcome=\"{}\"", escape(&step.component), step.outcome.as_str());
+    for (bound, n) in &values.buckets {
+        writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {n}")?;
+    }
+    writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", values.count)?;
+    writeln!(out, "{name}_sum{{{labels}}} {}", values.sum)?;
+    writeln!(out, "{name}_count{{{labels}}} {}", values.count)
+}
+
 fn escape(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -85,6 +118,7 @@ fn escape(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::Outcome;
 
     #[test]
     fn counts_are_shown_by_operation_and_status() {
@@ -92,7 +126,7 @@ mod tests {
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
         }
-        insta::assert_snapshot!(metrics.render(&Counters::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
+        insta::assert_snapshot!(metrics.render(&Counters::default(), &Measures::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
         # HELP aster_database_up Whether the database answers.
         # TYPE aster_database_up gauge
         aster_database_up 1
@@ -107,16 +141,48 @@ mod tests {
         # HELP aster_commit_batches_total Statements that carried the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
+        # HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last.
+        # TYPE aster_step_duration_seconds histogram
+        # HELP aster_step_fuel Fuel that they used.
+        # TYPE aster_step_fuel histogram
+        # HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over.
+        # TYPE workflow_result_futures_cleaned_total counter
+        workflow_result_futures_cleaned_total 0
         # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's.
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
         "#);
-        assert!(metrics.render(&Counters::default(), false, None).contains("aster_database_up 0"));
-        let uncounted = metrics.render(&Counters::default(), true, None);
+        assert!(
+            metrics
+                .render(&Counters::default(), &Measures::default(), false, None)
+                .contains("aster_database_up 0")
+        );
+        let uncounted = metrics.render(&Counters::default(), &Measures::default(), true, None);
         assert!(
             uncounted.contains("aster_database_up 1") && !uncounted.contains("aster_runs{"),
             "{uncounted}"
         );
+    }
+
+    #[test]
+    fn histograms_are_shown_with_all_their_buckets() {
+        let values = Distribution { buckets: vec![(0.0005, 1), (1.0, 3), (1e10, 3)], sum: 0.75, count: 4 };
+        let step = Measured {
+            component: "payment".to_owned(),
+            outcome: Outcome::Error,
+            duration: values.clone(),
+            fuel: values.clone(),
+        };
+        let mut out = String::new();
+        write_histogram(&mut out, "x", &step, &values).unwrap();
+        insta::assert_snapshot!(out, @r#"
+        x_bucket{component="payment",outcome="error",le="0.0005"} 1
+        x_bucket{component="payment",outcome="error",le="1"} 3
+        x_bucket{component="payment",outcome="error",le="10000000000"} 3
+        x_bucket{component="payment",outcome="error",le="+Inf"} 4
+        x_sum{component="payment",outcome="error"} 0.75
+        x_count{component="payment",outcome="error"} 4
+        "#);
     }
 }

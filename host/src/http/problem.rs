@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{operate, registry, store, submit};
 
-/// Seconds after which a client may try again when the database doesn't answer.
+/// Seconds after which a client may try again when the database doesn't answer, or too many runs wait.
 const RETRY_AFTER: &str = "2";
 
 /// One kind of problem: what its `type`, `title` and `status` are.
@@ -65,6 +65,7 @@ kinds! {
     INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "Not a component that can run here";
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
+    OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
     UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
 }
 
@@ -273,6 +274,9 @@ impl From<submit::Error> for Problem {
             Error::KeyReused { workflow_id, status, .. } => Self::new(&KEY_REUSED, detail)
                 .with("workflowId", workflow_id.to_string())
                 .with("workflowStatus", status.as_str()),
+            Error::Overloaded => {
+                Self::new(&OVERLOADED, format!("{detail}; nothing was recorded")).retry_later()
+            }
             Error::Store(error) => error.into(),
         }
     }

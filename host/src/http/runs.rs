@@ -24,9 +24,6 @@ use super::tenant::{Tenant, single};
 use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
-/// A client is held no longer than that, whatever it asks for.
-const MAX_WAIT: Duration = Duration::from_secs(24 * 3_600);
-
 const DEFAULT_EVENTS: u32 = 1_000;
 const MAX_EVENTS: u32 = 10_000;
 const DEFAULT_IDS: u32 = 100;
@@ -311,7 +308,7 @@ pub(crate) async fn events(
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Vec<RunEvent>>> {
     let run = find(&context, &tenant, &id).await?;
-    Ok(Json(load_events(&context, run.workflow_id, query.from_sequence, query.limit).await?))
+    Ok(Json(load_events(&context, &run, query.from_sequence, query.limit).await?))
 }
 
 /// Lists ids by status
@@ -367,11 +364,15 @@ async fn find(context: &Context, tenant: &TenantId, id: &str) -> Result<Run> {
 
 pub(crate) async fn load_events(
     context: &Context,
-    workflow_id: WorkflowId,
+    run: &Run,
     from_sequence: u64,
     limit: usize,
 ) -> Result<Vec<RunEvent>> {
-    let events = context.app.store.load_events(workflow_id, from_sequence, limit).await?;
+    let events = context.app.store.load_events(run.workflow_id, from_sequence, limit).await?;
+    if events.is_empty() && from_sequence <= run.last_sequence && run.last_sequence > 0 {
+        // Its time was over just now.
+        return Err(Problem::not_found("run", run.workflow_id));
+    }
     Ok(events.into_iter().map(RunEvent::from).collect())
 }
 
@@ -423,7 +424,7 @@ fn parse_cause(text: &str) -> Result<Cause> {
     })
 }
 
-/// `wait` of the header `Prefer` (RFC 7240), cut to what is granted. Other preferences are ignored, as the RFC has it.
+/// `wait` of the header `Prefer` (RFC 7240). The runner holds nobody for longer than it may. Other preferences are ignored, as the RFC has it.
 fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
     for value in headers.get_all("prefer") {
         for preference in value.to_str().unwrap_or_default().split(',') {
@@ -435,7 +436,7 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
             let seconds = wait.trim().trim_matches('"').parse().map_err(|_| {
                 Problem::parameter("Prefer", "`wait` is not a whole number of seconds, as in `wait=10`")
             })?;
-            return Ok(Some(Duration::from_secs(seconds).min(MAX_WAIT)));
+            return Ok(Some(Duration::from_secs(seconds)));
         }
     }
     Ok(None)
@@ -454,7 +455,7 @@ mod tests {
         };
         assert_eq!(wait("respond-async"), Some(None));
         assert_eq!(wait("respond-async, Wait = 10"), Some(Some(Duration::from_secs(10))));
-        assert_eq!(wait("wait=99999999"), Some(Some(MAX_WAIT)));
+        assert_eq!(wait("wait=99999999"), Some(Some(Duration::from_secs(99_999_999))));
         assert_eq!(wait("wait=soon"), None);
         assert_eq!(wait("wait=-1"), None);
     }

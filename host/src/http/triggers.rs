@@ -239,7 +239,7 @@ async fn status(
         workflow_id: run.workflow_id,
         status: run.status.as_str(),
         cause: run.cause.map(|cause| cause.as_str()),
-        events: load_events(context, run.workflow_id, 0, MAX_EVENTS).await?,
+        events: load_events(context, &run, 0, MAX_EVENTS).await?,
         last_updated: run.updated_at,
     };
     Ok(("200", Json(answer).into_response()))

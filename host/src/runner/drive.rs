@@ -191,6 +191,7 @@ impl Drive {
 
     async fn land(&mut self, flown: Flown, flights: &mut Flights) -> Flow {
         let (attempt, landed, turn) = flown;
+        self.shared.measures.record(&landed.cost, landed.result.as_ref().err().map(|failure| failure.code));
         let effects = match landed.result {
             Ok(_) => landed.effects,
             Err(_) => landed.effects.without_writes(),

@@ -4,18 +4,22 @@
 //! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after, `orders` tells
 //! drivers what people want of their runs. A run under way is one task (`drive`); one that waits for an instant is in the
 //! database only. Here are no SQL and no HTTP, and time is tokio's only: so all of this runs in a simulation, too (`ports`).
+//! Clients that wait for a run's end are in `waiters`.
 
 mod attempt;
+mod backlog;
 mod claims;
 mod clock;
 mod drive;
 mod lease;
+mod measures;
 mod orders;
 pub(crate) mod ports;
 mod sweep;
 mod turns;
+mod waiters;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -29,10 +33,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use self::backlog::Backlog;
+pub(crate) use self::backlog::Refusal;
 use self::clock::Clock;
 use self::drive::Drive;
+pub use self::measures::{Distribution, Measured, Measures, Outcome};
 use self::ports::{Guests, Journal, Sandboxed};
 use self::turns::Turns;
+use self::waiters::Waiters;
 use crate::config::Limits;
 use crate::registry::{Registry, Release, Resolved};
 use crate::sandbox::Sandbox;
@@ -48,6 +56,12 @@ pub struct Options {
     pub takeover_margin: Duration,
     /// Runs under way at the same time; more stay READY in the database.
     pub max_active_runs: usize,
+    /// While so many runs wait in the database and this host is full, it takes no new ones.
+    pub max_ready_runs: usize,
+    /// How long a client that waits for a run's end is held at most.
+    pub waiter_ttl: Duration,
+    /// How often those that are held for longer are sent away.
+    pub waiter_sweep: Duration,
     pub limits: Limits,
 }
 
@@ -67,6 +81,7 @@ struct Shared {
     /// Under which id this host owns runs now; none while it has no lease.
     host: RwLock<Option<HostId>>,
     slots: Arc<Semaphore>,
+    backlog: Backlog,
     turns: Arc<Turns>,
     /// The tasks that drive runs, so that a lost lease stops them.
     driving: Mutex<BTreeMap<WorkflowId, Driving>>,
@@ -76,8 +91,8 @@ struct Shared {
     claims: claims::Rounds,
     /// Since when the database has answered this host without a break; none: since its start.
     in_touch_since: Mutex<Option<Instant>>,
-    /// Who waits for the end of a run of this host.
-    waiters: Mutex<HashMap<WorkflowId, watch::Sender<bool>>>,
+    waiters: Arc<Waiters>,
+    measures: Arc<Measures>,
     /// Pokes the claim loop.
     due: Notify,
     /// The earliest instant at which this host knows that a run is due.
@@ -138,19 +153,22 @@ impl Runner {
         let asked_at = Instant::now();
         let host = journal.register_host(&options.name, options.lease).await?;
         let clock = Clock::new(journal.renew_lease(host, options.lease).await?, Instant::now());
+        let measures = Arc::<Measures>::default();
         let shared = Arc::new(Shared {
             journal,
             guests,
             clock,
             host: RwLock::new(Some(host)),
             slots: Arc::new(Semaphore::new(options.max_active_runs)),
+            backlog: Backlog::new(options.max_ready_runs),
+            waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),
+            measures,
             options,
             turns: Arc::default(),
             driving: Mutex::default(),
             accepting: Mutex::default(),
             claims: claims::Rounds::default(),
             in_touch_since: Mutex::default(),
-            waiters: Mutex::default(),
             due: Notify::new(),
             next_due: Mutex::default(),
             shutdown: watch::Sender::new(false),
@@ -159,20 +177,25 @@ impl Runner {
         tokio::spawn(sweep::keep(Arc::clone(&shared)));
         tokio::spawn(orders::pass_on(Arc::clone(&shared)));
         tokio::spawn(claims::take(Arc::clone(&shared)));
+        let sweep = shared.options.waiter_sweep;
+        tokio::spawn(waiters::keep(Arc::clone(&shared.waiters), sweep, shared.shutdown.subscribe()));
         Ok(Self { shared })
     }
 
     /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
     ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] for a new run without a free slot, if too many wait for one already. Nothing is recorded then.
+    ///
     /// # Cancel safety
     /// A client that goes away cancels nothing: what was accepted is driven.
-    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
+    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
         let runner = self.clone();
         let admission = tokio::spawn(async move { runner.accept_and_start(candidate).await });
         admission.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
 
-    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, store::Error> {
+    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
         let shared = &self.shared;
         let Candidate { tenant, resolved, input, input_digest, key } = candidate;
         let release = &resolved.release;
@@ -188,6 +211,16 @@ impl Runner {
             deadline: now.plus_millis(timeout_ms),
         });
         let slot = self.slot();
+        if slot.is_none() && !self.may_wait(now).await {
+            let acceptance = match &key {
+                // What is known already is no new work.
+                Some(key) => shared.journal.known(&tenant, &resolved.name, key, &input_digest).await?,
+                None => None,
+            };
+            let acceptance = acceptance.ok_or(Refusal::Overloaded)?;
+            let workflow_id = state.accepted.workflow_id;
+            return Ok(Admitted { workflow_id, accepted_at: now, status: Status::Ready, acceptance });
+        }
         let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
         let run = NewRun {
             workflow_id: state.accepted.workflow_id,
@@ -235,7 +268,13 @@ impl Runner {
         Ok(Admitted { workflow_id, accepted_at: now, status, acceptance })
     }
 
-    /// Waits until the run is over or `limit` has passed; true if it is over.
+    /// Whether one more run may wait for a slot of any host.
+    async fn may_wait(&self, now: Timestamp) -> bool {
+        let Shared { backlog, journal, .. } = &*self.shared;
+        backlog.has_room(|limit| journal.count_due(now, limit)).await
+    }
+
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
     ///
     /// # Errors
     /// The database is unreachable, or there is no such run.
@@ -244,25 +283,17 @@ impl Runner {
         workflow_id: WorkflowId,
         limit: Duration,
     ) -> Result<bool, store::Error> {
-        let give_up = Instant::now() + limit;
-        let mut over = self.shared.watch(workflow_id);
-        loop {
+        let is_over = async || {
             let status = self.shared.journal.status(workflow_id).await?;
             let status = status.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
-            if status.is_over() {
-                return Ok(true);
-            }
-            // The run may be another host's, whose word doesn't come here: look again from time to time.
-            let look_again = Instant::now() + Duration::from_millis(500);
-            tokio::select! {
-                biased;
-                () = ended(&mut over) => {}
-                () = tokio::time::sleep_until(look_again.min(give_up)) => {}
-            }
-            if Instant::now() >= give_up && !*over.borrow() {
-                return Ok(false);
-            }
-        }
+            Ok(status.is_over())
+        };
+        self.shared.waiters.wait(workflow_id, limit, is_over).await
+    }
+
+    /// What it has counted since its start.
+    pub fn measures(&self) -> Arc<Measures> {
+        Arc::clone(&self.shared.measures)
     }
 
     /// Takes no more runs, lets those under way go on for `grace`, then stops them and hands them to other hosts.
@@ -407,24 +438,11 @@ impl Shared {
         driver.is_some()
     }
 
-    fn watch(&self, workflow_id: WorkflowId) -> watch::Receiver<bool> {
-        let mut waiters = self.waiters.lock().expect(UNPOISONED);
-        waiters.retain(|_, waiter| !waiter.is_closed());
-        waiters.entry(workflow_id).or_insert_with(|| watch::Sender::new(false)).subscribe()
-    }
-
-    fn tell_over(&self, workflow_id: WorkflowId) {
-        let waiter = self.waiters.lock().expect(UNPOISONED).remove(&workflow_id);
-        if let Some(waiter) = waiter {
-            waiter.send_replace(true);
-        }
-    }
-
     /// Tells who should know that a run isn't this host's to drive any more; true if it still is.
     fn pass_on(&self, workflow_id: WorkflowId, driver: Driver) -> bool {
         match driver {
             Driver::Owner => return true,
-            Driver::Nobody => self.tell_over(workflow_id),
+            Driver::Nobody => self.waiters.tell_over(workflow_id),
             Driver::ClaimableAt(at) => self.wake_claims_at(at),
         }
         false
@@ -456,13 +474,6 @@ impl Drop for Accepting {
 const HANDED_BACK_FOR_MS: u64 = 30_000;
 
 const UNPOISONED: &str = "nothing panics while it is held";
-
-/// Waits for the word that a run is over; forever if it never comes.
-async fn ended(over: &mut watch::Receiver<bool>) {
-    if over.wait_for(|over| *over).await.is_err() {
-        std::future::pending().await
-    }
-}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

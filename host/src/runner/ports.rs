@@ -39,6 +39,14 @@ pub(crate) trait Journal: Debug + Send + Sync {
     ) -> Result<u64, Error>;
 
     async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error>;
+    async fn known(
+        &self,
+        tenant: &TenantId,
+        definition: &str,
+        key: &str,
+        input_digest: &[u8; 32],
+    ) -> Result<Option<Acceptance>, Error>;
+    async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error>;
     async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error>;
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error>;
     async fn hand_back(
@@ -130,6 +138,20 @@ impl Journal for Store {
 
     async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
         Store::accept(self, run).await
+    }
+
+    async fn known(
+        &self,
+        tenant: &TenantId,
+        definition: &str,
+        key: &str,
+        input_digest: &[u8; 32],
+    ) -> Result<Option<Acceptance>, Error> {
+        Store::known(self, tenant, definition, key, input_digest).await
+    }
+
+    async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
+        Store::count_due(self, now, limit).await
     }
 
     async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::bugs;
-use super::tables::Tables;
+use super::tables::{Row, Tables};
 use super::world::{Lost, Machine, World};
 use crate::runner::ports::Journal;
 use crate::store::{Acceptance, Claims, Committed, Error, HostId, NewRun, Replay};
@@ -100,6 +100,23 @@ impl Journal for Line {
                 answer => return answer,
             }
         }
+    }
+
+    async fn known(
+        &self,
+        _: &TenantId,
+        definition: &str,
+        key: &str,
+        input_digest: &[u8; 32],
+    ) -> Result<Option<Acceptance>, Error> {
+        let (place, digest) = ((definition.to_owned(), key.to_owned()), *input_digest);
+        self.ask("known".into(), move |tables, _| tables.known(&place, &digest).ok()).await
+    }
+
+    async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
+        let is_due = move |row: &&Row| row.wake_at.is_some_and(|at| at <= now);
+        self.ask("count".into(), move |tables, _| tables.runs.values().filter(is_due).take(limit).count())
+            .await
     }
 
     async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {

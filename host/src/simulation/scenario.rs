@@ -109,6 +109,9 @@ impl Cluster {
                 lease: LEASE,
                 takeover_margin: LEASE / 5,
                 max_active_runs: self.world.random().index(6) + 2,
+                max_ready_runs: self.world.random().index(6) + 2,
+                waiter_ttl: Duration::from_secs(60),
+                waiter_sweep: Duration::from_secs(60),
                 limits: Limits::default(),
             };
             let (journal, guests): (Arc<dyn Journal>, Arc<dyn Guests>) = (Arc::new(line), Arc::new(bank));

@@ -133,16 +133,9 @@ impl Tables {
         let mut previous = None;
         if let Some(key) = &run.key {
             let place = (run.definition.clone(), key.clone());
-            if let Some((id, digest)) = self.keys.get(&place).filter(|_| !self.has(Bug::KeysAreForgotten)) {
-                let (id, newest) = (*id, &self.runs[id]);
-                if *digest == run.input_digest {
-                    let (status, accepted_at) = (newest.status, newest.accepted_at);
-                    return Acceptance::Existing { workflow_id: id, status, accepted_at };
-                }
-                if !matches!(newest.status, Status::Failed | Status::Compensated) {
-                    return Acceptance::KeyReused { workflow_id: id, status: newest.status };
-                }
-                previous = Some(id);
+            match self.known(&place, &run.input_digest) {
+                Ok(known) => return known,
+                Err(failed) => previous = failed,
             }
             self.keys.insert(place, (run.workflow_id, run.input_digest));
         }
@@ -175,6 +168,22 @@ impl Tables {
         };
         self.runs.insert(run.workflow_id, row);
         Acceptance::New { previous }
+    }
+
+    /// The answer for a key that has a run; else the failed run from which it may be taken, if there is one.
+    pub(super) fn known(
+        &self,
+        place: &(String, String),
+        input_digest: &[u8; 32],
+    ) -> Result<Acceptance, Option<WorkflowId>> {
+        let newest = self.keys.get(place).filter(|_| !self.has(Bug::KeysAreForgotten));
+        let Some((id, digest)) = newest else { return Err(None) };
+        let Row { status, accepted_at, .. } = self.runs[id];
+        match status {
+            _ if digest == input_digest => Ok(Acceptance::Existing { workflow_id: *id, status, accepted_at }),
+            Status::Failed | Status::Compensated => Err(Some(*id)),
+            _ => Ok(Acceptance::KeyReused { workflow_id: *id, status }),
+        }
     }
 
     pub(super) fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {

@@ -88,6 +88,46 @@ impl Store {
         }
     }
 
+    /// What a submission with this key would be answered without a new run; none if it would be one.
+    pub async fn known(
+        &self,
+        tenant: &TenantId,
+        definition: &str,
+        key: &str,
+        input_digest: &[u8; 32],
+    ) -> Result<Option<Acceptance>, Error> {
+        check_name("key", key)?;
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select r.workflow_id, r.status, r.accepted_at, k.input_digest = $4 as "is_same!"
+                    from workflow_key k
+                    join workflow_run r on r.workflow_id = k.workflow_id
+                    where k.tenant = $1
+                        and k.definition = $2
+                        and k.key = $3"#,
+                    tenant.as_str(),
+                    definition,
+                    key,
+                    &input_digest[..],
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (workflow_id, status) = (WorkflowId(row.workflow_id), super::runs::parse_status(&row.status)?);
+        // As in `accept_run`.
+        Ok(match (row.is_same, status) {
+            (true, _) => {
+                Some(Acceptance::Existing { workflow_id, status, accepted_at: row.accepted_at.into() })
+            }
+            (false, Status::Failed | Status::Compensated) => None,
+            (false, _) => Some(Acceptance::KeyReused { workflow_id, status }),
+        })
+    }
+
     async fn accept_once(&self, run: &NewRun) -> Result<Acceptance, Error> {
         let start = run.start.as_ref();
         let record = start.map(|start| &start.run);

@@ -38,6 +38,25 @@ impl Store {
         .await
     }
 
+    /// How many runs wait for a host to claim them, counted up to `limit`: new ones, and those whose instant has come.
+    pub async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
+        let due = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                // In the order of the index by which they are claimed, so that it serves this too.
+                sqlx::query_scalar!(
+                    r#"select count(*) as "due!"
+                    from (select from workflow_run where wake_at <= $1 order by wake_at limit $2) due"#,
+                    instant(now),
+                    count(limit),
+                )
+                .fetch_one(connection)
+            })
+            .await?;
+        Ok(usize::try_from(due).unwrap_or(usize::MAX))
+    }
+
     /// Gives up a run that the host can't drive now: any host may claim it from `at` on.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //!   [`Store::claim`] gives one that nobody drives to a host.
 //! - The registry: components, definitions, and the releases that runs pin.
 //! - Key-value data, which steps change with their transitions only.
+//! - Retention: partitions for events, and runs that go when their time is over.
 //!
 //! It knows neither what a transition means (that is the core) nor who asks (that is the runner and the API). Instants are
 //! arguments; the one clock is [`Store::clock`], Postgres's own.
@@ -22,6 +23,7 @@ mod keyvalue;
 mod orders;
 mod releases;
 mod replay;
+mod retention;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ pub use self::keyvalue::ListedEntry;
 pub use self::orders::Ordered;
 pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId, Snapshot};
 pub use self::replay::Replay;
+pub use self::retention::{Partition, Week};
 pub use self::runs::{RecordedEvent, Run, RunFilter};
 
 use self::connections::{Connections, Line, Taken};

@@ -217,3 +217,25 @@ async fn a_value_that_is_nested_too_deep_to_be_read_spoils_no_list(pool: PgPool)
     assert_eq!(events[0].payload.as_str(), deep);
     assert!(matches!(events[0].event(), Err(Error::Corrupt { .. })));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_a_key_is_answered_is_told_without_a_new_run(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let run = NewRun { key: Some("o-1".into()), ..bed.new_run() };
+    let known = async |key: &str, digest: [u8; 32]| {
+        bed.store.known(&tenant(), DEFINITION, key, &digest).await.unwrap()
+    };
+    assert_eq!(known("o-1", [7; 32]).await, None);
+    bed.store.accept(&run).await.unwrap();
+    let again = NewRun { workflow_id: WorkflowId(Uuid::now_v7()), ..run.clone() };
+    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(&again).await.unwrap()));
+    let other = NewRun { input_digest: [8; 32], ..again.clone() };
+    assert_eq!(known("o-1", [8; 32]).await, Some(bed.store.accept(&other).await.unwrap()));
+    assert_eq!(known("o-2", [7; 32]).await, None);
+
+    let claimed = taken(bed.store.claim(bed.host, 10, NOW).await.unwrap());
+    bed.commit(ending(run.workflow_id, claimed[0].1, 0, Status::Failed)).await.unwrap();
+    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(&again).await.unwrap()));
+    assert_eq!(known("o-1", [8; 32]).await, None);
+    assert_eq!(bed.store.accept(&other).await.unwrap(), Acceptance::New { previous: Some(run.workflow_id) });
+}

@@ -96,3 +96,17 @@ async fn who_adopts_a_run_is_the_only_one_to_write_it(pool: PgPool) {
     bed.commit(step(run, fence, 1)).await.unwrap();
     assert_eq!(bed.log_length(run).await, 2);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn runs_that_wait_for_a_host_are_counted_up_to_a_limit(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    bed.started().await;
+    for at in [NOW, NOW, NOW.plus_millis(1), NOW.plus_millis(100)] {
+        bed.store.accept(&NewRun { accepted_at: at, ..bed.new_run() }).await.unwrap();
+    }
+    assert_eq!(bed.store.count_due(NOW, 10).await.unwrap(), 2);
+    assert_eq!(bed.store.count_due(NOW.plus_millis(1), 10).await.unwrap(), 3);
+    assert_eq!(bed.store.count_due(NOW.plus_millis(100), 3).await.unwrap(), 3);
+    bed.store.claim(bed.host, 10, NOW).await.unwrap();
+    assert_eq!(bed.store.count_due(NOW, 10).await.unwrap(), 0);
+}

@@ -26,7 +26,7 @@ fn stale(answer: Result<Committed, Error>) -> Vec<Key> {
 }
 
 /// Until a statement of this database waits for a lock.
-async fn someone_waits(connection: &mut PgConnection) {
+pub(super) async fn someone_waits(connection: &mut PgConnection) {
     loop {
         let waits: bool = sqlx::query_scalar(
             "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",

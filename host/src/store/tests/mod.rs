@@ -9,6 +9,7 @@ mod keys;
 mod lost_answers;
 mod proxy;
 mod registry;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,284 @@
+//! Who waits here for the end of a run: each until the run's end, its own disconnect, or its time to live.
+//!
+//! A waiter is a place in a table and nothing else: what it waits for is in the database. So one that is lost costs its
+//! client a second question and no result.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aster_core::id::WorkflowId;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::info;
+
+use super::{Measures, UNPOISONED, claims};
+
+/// How long the end of a run that another host drives may be overlooked: that one's word doesn't come here.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// All waiters of a host.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    time_to_live: Duration,
+    table: Mutex<Table>,
+    measures: Arc<Measures>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// No run is here without a place.
+    places: HashMap<WorkflowId, Vec<Place>>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Tells the waiters of one run apart.
+    number: u64,
+    expires_at: Instant,
+    tell: oneshot::Sender<Word>,
+}
+
+/// Why a wait ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Over,
+    Expired,
+}
+
+/// One who waits. Dropping it gives up its place.
+#[derive(Debug)]
+struct Waiter<'a> {
+    waiters: &'a Waiters,
+    workflow_id: WorkflowId,
+    number: u64,
+    told: oneshot::Receiver<Word>,
+}
+
+impl Waiters {
+    pub(super) fn new(time_to_live: Duration, measures: Arc<Measures>) -> Self {
+        Self { time_to_live, table: Mutex::default(), measures }
+    }
+
+    /// Waits until the run is over, as its driver tells or `is_over` finds, or until `limit` or the time to live has passed;
+    /// true if it is over.
+    ///
+    /// # Errors
+    /// Those of `is_over`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait, and nothing of it stays.
+    pub(super) async fn wait<E, Answer>(
+        &self,
+        workflow_id: WorkflowId,
+        limit: Duration,
+        is_over: impl Fn() -> Answer,
+    ) -> Result<bool, E>
+    where
+        Answer: Future<Output = Result<bool, E>>,
+    {
+        // None is later than any clock goes.
+        let give_up = Instant::now().checked_add(limit);
+        // Before the first look: what ends after that look is told.
+        let mut waiter = self.enter(workflow_id);
+        loop {
+            if is_over().await? {
+                return Ok(true);
+            }
+            let next_look = Instant::now() + LOOK_AGAIN;
+            let wake_up = give_up.map_or(next_look, |give_up| give_up.min(next_look));
+            tokio::select! {
+                biased;
+                word = &mut waiter.told => return Ok(word == Ok(Word::Over)),
+                () = sleep_until(wake_up) => {}
+            }
+            if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Ends the waits for a run.
+    pub(super) fn tell_over(&self, workflow_id: WorkflowId) {
+        let places = self.table().places.remove(&workflow_id).unwrap_or_default();
+        for place in places {
+            // Who is gone needn't be told.
+            let _ = place.tell.send(Word::Over);
+        }
+    }
+
+    /// Ends the waits that have lasted longer than their time to live; how many.
+    fn sweep(&self, now: Instant) -> usize {
+        let mut expired = Vec::new();
+        self.table().places.retain(|_, places| {
+            expired.extend(places.extract_if(.., |place| place.expires_at <= now));
+            !places.is_empty()
+        });
+        self.measures.add_expired_waiters(expired.len());
+        let count = expired.len();
+        for place in expired {
+            let _ = place.tell.send(Word::Expired);
+        }
+        count
+    }
+
+    fn enter(&self, workflow_id: WorkflowId) -> Waiter<'_> {
+        let (tell, told) = oneshot::channel();
+        let mut table = self.table();
+        table.last_number += 1;
+        let number = table.last_number;
+        let place = Place { number, expires_at: Instant::now() + self.time_to_live, tell };
+        table.places.entry(workflow_id).or_default().push(place);
+        Waiter { waiters: self, workflow_id, number, told }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect(UNPOISONED)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut table = self.waiters.table();
+        // Not there if it was told.
+        let Entry::Occupied(mut places) = table.places.entry(self.workflow_id) else { return };
+        places.get_mut().retain(|place| place.number != self.number);
+        if places.get().is_empty() {
+            places.remove();
+        }
+    }
+}
+
+/// Sweeps again and again, until the host shuts down.
+pub(super) async fn keep(waiters: Arc<Waiters>, every: Duration, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = sleep(every) => {}
+            () = claims::stopping(&mut shutdown) => return,
+        }
+        let expired = waiters.sweep(Instant::now());
+        if expired > 0 {
+            info!(waiters = expired, "ended waits for runs that take longer than a client is held");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::ready;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::task::JoinHandle;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const RUN: WorkflowId = WorkflowId(Uuid::from_u128(1));
+    const OTHER: WorkflowId = WorkflowId(Uuid::from_u128(2));
+
+    fn waiters(time_to_live: Duration) -> Arc<Waiters> {
+        Arc::new(Waiters::new(time_to_live, Arc::default()))
+    }
+
+    fn answer(is_over: bool) -> impl Future<Output = Result<bool, Infallible>> {
+        ready(Ok(is_over))
+    }
+
+    /// Begins to wait for a run whose end is only told, and returns when it does.
+    async fn begin(waiters: &Arc<Waiters>, run: WorkflowId, limit: Duration) -> JoinHandle<bool> {
+        let before = waiting(waiters);
+        let task = tokio::spawn({
+            let waiters = Arc::clone(waiters);
+            async move {
+                let Ok(over) = waiters.wait(run, limit, || answer(false)).await;
+                over
+            }
+        });
+        while waiting(waiters) == before {
+            tokio::task::yield_now().await;
+        }
+        task
+    }
+
+    fn waiting(waiters: &Waiters) -> usize {
+        waiters.table().places.values().map(Vec::len).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_for_a_run_are_told_its_end_at_once_and_no_others() {
+        let waiters = waiters(24 * HOUR);
+        let (one, two) = (begin(&waiters, RUN, HOUR).await, begin(&waiters, RUN, HOUR).await);
+        let other = begin(&waiters, OTHER, HOUR).await;
+        let began = Instant::now();
+        waiters.tell_over(RUN);
+        assert!(one.await.unwrap() && two.await.unwrap());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(waiting(&waiters), 1);
+        assert!(!other.await.unwrap(), "its limit passes");
+        assert_eq!(began.elapsed(), HOUR);
+        assert!(waiters.table().places.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_over_is_not_waited_for_and_anothers_is_looked_at() {
+        let waiters = waiters(24 * HOUR);
+        assert_eq!(waiters.wait(RUN, HOUR, || answer(true)).await, Ok(true));
+
+        let is_over = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn({
+            let (waiters, is_over) = (Arc::clone(&waiters), Arc::clone(&is_over));
+            async move { waiters.wait(RUN, HOUR, || answer(is_over.load(Ordering::Relaxed))).await }
+        });
+        sleep(HOUR / 2).await;
+        is_over.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        assert_eq!(task.await.unwrap(), Ok(true));
+        assert!(began.elapsed() <= LOOK_AGAIN, "{:?}", began.elapsed());
+        assert!(waiters.table().places.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_leaves_nothing_behind() {
+        let waiters = waiters(24 * HOUR);
+        let (gone, other) = (begin(&waiters, RUN, HOUR).await, begin(&waiters, RUN, HOUR).await);
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        assert_eq!(waiting(&waiters), 1);
+        other.abort();
+        assert!(other.await.unwrap_err().is_cancelled());
+        assert!(waiters.table().places.is_empty());
+        assert_eq!(waiters.measures.expired_waiters(), 0);
+
+        let failed = waiters.wait(RUN, HOUR, || ready(Err::<bool, _>("no database"))).await;
+        assert_eq!(failed, Err("no database"));
+        assert!(waiters.table().places.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sweep_ends_and_counts_the_waits_that_are_too_old() {
+        let waiters = waiters(2 * HOUR);
+        let (stop, stopped) = watch::channel(false);
+        let sweeping = tokio::spawn(keep(Arc::clone(&waiters), HOUR, stopped));
+        // Longer than any clock goes.
+        let old = begin(&waiters, RUN, Duration::MAX).await;
+        sleep(HOUR / 2).await;
+        let young = begin(&waiters, RUN, Duration::MAX).await;
+        sleep(HOUR + HOUR / 4).await;
+        assert_eq!((waiting(&waiters), waiters.measures.expired_waiters()), (2, 0));
+
+        let began = Instant::now();
+        assert!(!old.await.unwrap(), "it isn't over");
+        assert!(began.elapsed() <= HOUR / 4 + LOOK_AGAIN, "{:?}", began.elapsed());
+        assert_eq!((waiting(&waiters), waiters.measures.expired_waiters()), (1, 1));
+        assert!(!young.await.unwrap(), "it isn't over");
+        assert_eq!(waiters.measures.expired_waiters(), 2);
+        assert!(waiters.table().places.is_empty());
+
+        stop.send_replace(true);
+        sweeping.await.unwrap();
+    }
+}
