@@ -46,6 +46,22 @@ fn every_call_of_the_api_page_succeeds() {
     }
 }
 
+#[test]
+fn every_repair_of_the_operators_page_succeeds() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let components = components();
+    let environment = [
+        ("ASTER_HOST", host.client().base()),
+        ("ASTER_COMPONENTS", components.to_str().expect("a path in UTF-8")),
+    ];
+    let blocks = blocks("docs/OPERATING.md");
+    assert!(blocks.len() > 10, "the page has lost its examples");
+    for block in blocks {
+        run(&block, Path::new(PROJECT), &environment);
+    }
+}
+
 /// In a folder like the project's, below it so that the same toolchain is used, on another port.
 #[test]
 fn the_quickstart_leads_to_an_own_component_and_workflow() {
