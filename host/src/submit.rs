@@ -86,12 +86,19 @@ impl Submitter {
         let mut resolved = self.registry.resolve(&tenant, &definition).await?;
         let mut tries = 1;
         loop {
-            let mismatches = resolved.check_input(&input);
-            if !mismatches.is_empty() {
-                return Err(Error::Input(mismatches));
-            }
-            let normal = Arc::new(resolved.normalize(input.clone()));
-            let used_key = agree(resolved.key(&normal).map_err(Error::Key)?, key.clone())?;
+            let (normal, used_key) = match fit(&resolved, &input, key.as_deref()) {
+                Ok(fitting) => fitting,
+                Err(refused) => {
+                    // What is known of the registry may be old: only what is current refuses.
+                    let current = self.registry.resolve_anew(&tenant, &definition).await?;
+                    if current.generation == resolved.generation || tries == RESOLVED_AT_MOST {
+                        return Err(refused);
+                    }
+                    tries += 1;
+                    resolved = current;
+                    continue;
+                }
+            };
             let candidate = Candidate {
                 tenant: tenant.clone(),
                 resolved: Arc::clone(&resolved),
@@ -140,6 +147,21 @@ fn outcome(resolved: &Resolved, key: Option<String>, admitted: Admitted) -> Resu
         created,
         previous,
     })
+}
+
+/// The input as the workflow sees it, and its key.
+fn fit(
+    resolved: &Resolved,
+    input: &Value,
+    header: Option<&str>,
+) -> Result<(Arc<Value>, Option<String>), Error> {
+    let mismatches = resolved.check_input(input);
+    if !mismatches.is_empty() {
+        return Err(Error::Input(mismatches));
+    }
+    let normal = Arc::new(resolved.normalize(input.clone()));
+    let key = agree(resolved.key(&normal).map_err(Error::Key)?, header.map(str::to_owned))?;
+    Ok((normal, key))
 }
 
 /// A definition with `keyed by` takes its key from there; the header may repeat it.

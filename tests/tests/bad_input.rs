@@ -210,8 +210,5 @@ fn what_isnt_built_yet_is_refused_and_says_so() {
     let run = client.post("/api/orders", &order("ORD-1")).expect(200).json();
     let id = run["workflowId"].as_str().unwrap();
     client.ended(id);
-    problem(&client.post(&format!("/api/workflows/{id}/cancel"), &json!({})), 501);
-    problem(&client.post("/api/workflows/repair", &json!({})), 501);
     problem(&client.get(&format!("/api/workflows/{id}/events/stream")), 501);
-    problem(&client.get(&format!("/api/workflows/{id}/compensations")), 501);
 }

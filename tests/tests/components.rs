@@ -33,6 +33,30 @@ fn digest_of(client: &Client, name: &str) -> Value {
 }
 
 #[test]
+fn an_input_is_checked_against_the_definition_that_is_current_on_every_host() {
+    let database = Database::create();
+    let first = Host::start(&Options::database(&database.url()));
+    let second = Host::start(&Options::database(&database.url()));
+    let takes = |ty: &str| {
+        format!(
+            "This module is test.takes.\n\nTo take with thing: {ty}, produce Json with IO. It performs io:\n\n  workflow:\n\n    \
+             step only:\n      Return thing.\n\n    timeout: 60 seconds.\n  .\n"
+        )
+    };
+    let start = |host: &Host, thing: Value| host.client().post("/api/definitions/take/runs", &thing).status;
+    first.deploy(&takes("Text"));
+    for host in [&first, &second] {
+        assert_eq!(start(host, json!("a")), 202);
+        assert_eq!(start(host, json!(1)), 400);
+    }
+    first.deploy(&takes("Int"));
+    for host in [&second, &first] {
+        assert_eq!(start(host, json!(1)), 202, "what this host knew was old");
+        assert_eq!(start(host, json!("a")), 400);
+    }
+}
+
+#[test]
 fn runs_in_flight_keep_what_they_pinned_also_for_their_compensations() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));

@@ -7,7 +7,8 @@ use aster_core::event::{Author, Cost, Event, Failure, FailureCode};
 use aster_core::id::{Digest, WorkflowId};
 use aster_core::order::{Order, What};
 use aster_core::plan::{
-    Capabilities, Compensation, Expr, Limits, PLAN_FORMAT, Plan, Retry, Statement, Step, StepName, Type,
+    Backoff, Capabilities, Compensation, Expr, Limits, PLAN_FORMAT, Plan, Retry, Statement, Step, StepName,
+    Type,
 };
 use aster_core::saga::{
     Attempt, Command, Direction, Ending, Reaction, Refused, Signal, decide, earliest_wait, react,
@@ -474,6 +475,54 @@ fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
     assert!(trial.now.since(began).as_secs() <= 18, "{:?}", trial.now.since(began));
     let refused = react(&plan, &trial.state, order(What::Retry { step, release: None }), trial.now);
     assert_eq!(refused, Err(Refused::NotUndoing(Status::Compensated)));
+}
+
+/// The waits between the attempts of a step that always traps, in milliseconds.
+fn waits(retry: Retry) -> Vec<u64> {
+    let shapes = [StepShape {
+        depends_on: Vec::new(),
+        compensable: false,
+        wanted: true,
+        max_attempts: 1,
+        endings: vec![EndingKind::Trap; 64],
+        undo_endings: Vec::new(),
+    }];
+    let mut plan = plan(&shapes);
+    plan.steps[0].retry = Some(retry);
+    let mut trial = Trial::new(&plan, &shapes, u64::MAX / 4);
+    trial.finish();
+    let waits = trial.transitions.iter().flat_map(|(at, events)| events.iter().map(move |event| (at, event)));
+    waits
+        .filter_map(|(at, event)| match event {
+            Event::StepRetryScheduled { next_attempt_at, .. } => {
+                Some(u64::try_from(next_attempt_at.since(*at).as_millis()).unwrap())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn waits_grow_as_the_backoff_says_up_to_their_maximum() {
+    let check = |backoff: Backoff, expected: [u64; 5]| {
+        let retry = Retry { max_attempts: 6, backoff, initial_delay_ms: 1_000, max_delay_ms: 5_000 };
+        for (wait, expected) in waits(retry).into_iter().zip(expected) {
+            let most = (expected * 12 / 10).min(5_000);
+            assert!((expected * 8 / 10..=most).contains(&wait), "{backoff:?}: {wait} for {expected}");
+        }
+    };
+    check(Backoff::Exponential, [1_000, 2_000, 4_000, 5_000, 5_000]);
+    check(Backoff::Linear, [1_000, 2_000, 3_000, 4_000, 5_000]);
+    check(Backoff::Constant, [1_000, 1_000, 1_000, 1_000, 1_000]);
+    assert!(waits(Retry::of_steps()).is_empty());
+    assert_eq!(waits(Retry::of_compensations()).len(), 4);
+    let endless = Retry {
+        max_attempts: 60,
+        backoff: Backoff::Exponential,
+        initial_delay_ms: u64::MAX,
+        max_delay_ms: 10,
+    };
+    assert!(waits(endless).iter().all(|wait| *wait <= 10));
 }
 
 #[test]

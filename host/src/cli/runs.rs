@@ -17,7 +17,7 @@ pub(super) enum Runs {
     Show(One),
     /// Show what happened to a run.
     Events(One),
-    /// Cancel a run: what it did is undone (not built yet).
+    /// Cancel a run: what it did is undone.
     Cancel(Cancel),
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Serve {
     data_dir: Option<PathBuf>,
 
     /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
-    #[arg(long, env = "ASTER_LEASE", value_name = "DURATION", default_value = "10s", value_parser = config::duration)]
+    #[arg(long, env = "ASTER_LEASE", value_name = "DURATION", default_value = "5s", value_parser = config::duration)]
     lease: Duration,
 
     #[command(flatten)]

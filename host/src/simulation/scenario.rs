@@ -104,12 +104,14 @@ impl Cluster {
             let machine = Arc::new(Machine::new(number));
             let line = Line { world: Arc::clone(&self.world), machine: Arc::clone(&machine) };
             let bank = Bank { world: Arc::clone(&self.world), machine: Arc::clone(&machine) };
+            let max_active_runs = self.world.random().index(6) + 2;
+            let max_ready_runs = self.world.random().index(6) + 2;
             let options = Options {
                 name: format!("host {number}"),
                 lease: LEASE,
                 takeover_margin: LEASE / 5,
-                max_active_runs: self.world.random().index(6) + 2,
-                max_ready_runs: self.world.random().index(6) + 2,
+                max_active_runs,
+                max_ready_runs,
                 waiter_ttl: Duration::from_secs(60),
                 waiter_sweep: Duration::from_secs(60),
                 limits: Limits::default(),
