@@ -146,7 +146,7 @@ fn a_compensation_has_limits_and_attempts_of_its_own_and_the_others_still_run() 
     assert_eq!(
         host.client().log(&id)[7..],
         [
-            "WORKFLOW_FAILED",
+            "WORKFLOW_FAILED fail",
             "COMPENSATION_STARTED before",
             "COMPENSATION_COMPLETED before",
             "COMPENSATION_STARTED done",
