@@ -1,5 +1,6 @@
 //! Measurements: what a call costs, and how many runs a host carries.
 
+mod recovery;
 mod saga;
 mod sandbox;
 
@@ -14,6 +15,8 @@ pub(crate) struct Arguments {
     name: Vec<Name>,
     #[command(flatten)]
     saga: saga::Load,
+    #[command(flatten)]
+    recovery: recovery::Copies,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -22,12 +25,15 @@ enum Name {
     Sandbox,
     /// Orders by REST, through the host, into a durable Postgres
     Saga,
+    /// A host that starts with many runs in flight, and with many that wait
+    Recovery,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     for name in &arguments.name {
         match name {
             Name::Sandbox => sandbox::run(workspace)?,
+            Name::Recovery => recovery::run(workspace, &arguments.recovery)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
         }
     }

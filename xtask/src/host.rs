@@ -36,11 +36,36 @@ impl Host {
     ) -> Result<Self> {
         fs::create_dir_all(data_dir).with_context(|| format!("can't make `{}`", data_dir.display()))?;
         let log = data_dir.join("aster.log");
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(&log);
+        // Of an earlier start.
+        let _ = fs::remove_file(&log);
+        let data_dir = data_dir.display().to_string();
+        Self::spawn(program, ["--data-dir", &data_dir], &log, address, is_wanted)
+    }
+
+    /// The same on a Postgres that somebody else runs. Its lease is short.
+    pub(crate) fn start_on(
+        program: &Path,
+        database_url: &str,
+        log: &Path,
+        address: &str,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Self> {
+        let arguments = ["--database-url", database_url, "--lease", "1s"];
+        Self::spawn(program, arguments, log, address, is_wanted)
+    }
+
+    fn spawn<const N: usize>(
+        program: &Path,
+        arguments: [&str; N],
+        log: &Path,
+        address: &str,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("can't write `{}`", log.display()))?;
         let process = Command::new(program)
-            .args(["serve", "--listen", address, "--data-dir"])
-            .arg(data_dir)
+            .args(["serve", "--listen", address])
+            .args(arguments)
             // It would be used rather than the data folder.
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
@@ -49,13 +74,28 @@ impl Host {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can't run `{}`", program.display()))?;
-        let mut host = Self { process, api: Api::new(address), log };
+        let mut host = Self { process, api: Api::new(address), log: log.to_owned() };
         host.wait_until_ready(is_wanted)?;
         Ok(host)
     }
 
     pub(crate) fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// How much memory it holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .context("only Linux tells how much memory a process holds")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")
     }
 
     pub(crate) fn log(&self) -> &Path {

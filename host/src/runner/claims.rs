@@ -18,8 +18,8 @@ use crate::store::{self, Replay};
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Runs claimed with one statement.
-const CLAIMED_AT_ONCE: usize = 64;
+/// Runs claimed with one statement, and read with two more.
+const CLAIMED_AT_ONCE: usize = 256;
 
 /// How often a claimed run is tried to be loaded, before it is left to another host, or to better times.
 const LOADED_AT_MOST: u32 = 10;

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 use super::{Claimed, Shared, UNPOISONED, claims};
 use crate::store::{self, HostId};
 
-/// Runs released from dead hosts at once; the rest follows in the next round.
-const RELEASED_AT_ONCE: usize = 1_000;
+/// Runs released from dead hosts at once.
+const RELEASED_AT_ONCE: usize = 5_000;
 
 /// What a look has found.
 #[derive(Debug, Default)]
@@ -43,16 +43,25 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Takes the runs from hosts that are gone.
+/// Takes the runs from hosts that are gone, in pieces, so that the first can be claimed while the rest is still to come.
 async fn release(shared: &Shared) {
-    let now = shared.clock.now();
-    match shared.journal.fence_off_dead_hosts(now, shared.options.takeover_margin, RELEASED_AT_ONCE).await {
-        Ok(0) => {}
-        Ok(runs) => {
-            info!(runs, "took runs from hosts that are gone");
-            shared.wake_claims_at(now);
+    loop {
+        let now = shared.clock.now();
+        let margin = shared.options.takeover_margin;
+        match shared.journal.fence_off_dead_hosts(now, margin, RELEASED_AT_ONCE).await {
+            Ok(0) => return,
+            Ok(runs) => {
+                info!(runs, "took runs from hosts that are gone");
+                shared.wake_claims_at(now);
+                if runs < RELEASED_AT_ONCE as u64 || *shared.shutdown.borrow() {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!(%error, "could not look for hosts that are gone");
+                return;
+            }
         }
-        Err(error) => warn!(%error, "could not look for hosts that are gone"),
     }
 }
 
