@@ -32,12 +32,13 @@ pub async fn keep(store: Store, retention: Option<Duration>) {
 
 async fn round(store: &Store, retention: Option<Duration>) -> Result<(), Error> {
     let now = store.clock().await?;
-    make_partitions(store, now).await?;
+    let made = make_partitions(store, now).await;
+    // Also if none could be made: the default partition takes what comes, and is what may be in the way.
     if let Some(retention) = retention {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         forget(store, Timestamp::from_millis(now.as_millis().saturating_sub(retention))).await?;
     }
-    Ok(())
+    made.map(drop)
 }
 
 /// Makes the partitions of this week and the next ones; their names.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aster_core::event::Author;
+use aster_core::event::{Author, Cause};
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::order::{self, Order, What};
 use aster_core::saga::Refused;
@@ -19,6 +19,9 @@ use crate::store::{self, Replay, Run, RunFilter, Store};
 
 /// How long who orders something is kept waiting to see it done.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After which a look through many runs is ended, to be gone on with.
+const PATIENCE_WITH_MANY: Duration = Duration::from_secs(10);
 
 /// Runs that are looked through at once.
 const RUNS_AT_ONCE: usize = 100;
@@ -138,12 +141,15 @@ impl Operator {
         if !ordered.taken {
             return Err(Refused::Over(ordered.status).into());
         }
-        let is_done = self.done(id, &order).await?;
-        let run = self.run(tenant, id).await?;
-        match (is_done, run.cause) {
-            (_, None) if run.status.is_over() => Err(Refused::Over(run.status).into()),
-            (true, _) => Ok(Done::Now(run)),
-            (false, _) => Ok(Done::Soon(run)),
+        // It is durable: what can't be read now is no failure of it.
+        let is_done = self.done(id, &order).await;
+        let run = self.run(tenant, id).await.unwrap_or(run);
+        match run.cause {
+            cause if run.status.is_over() && cause != Some(Cause::Cancel) => {
+                Err(Refused::Over(run.status).into())
+            }
+            _ if is_done => Ok(Done::Now(run)),
+            _ => Ok(Done::Soon(run)),
         }
     }
 
@@ -178,8 +184,12 @@ impl Operator {
         if !ordered.taken {
             return Err(Refused::NotUndoing(ordered.status).into());
         }
-        let is_done = self.done(id, &order).await?;
-        let state = self.state(&self.run(tenant, id).await?).await?;
+        // It is durable: what can't be read now is no failure of it.
+        let is_done = self.done(id, &order).await;
+        let (is_done, state) = match self.state(&run).await {
+            Ok(newest) => (is_done, newest),
+            Err(_) => (false, state),
+        };
         let undo = state.undo(step).cloned().ok_or_else(|| Refused::NothingToUndo(step.into()))?;
         let carried_out = order.author.order_id.is_some_and(|order_id| state.orders.contains(&order_id));
         match (is_done, carried_out) {
@@ -190,8 +200,8 @@ impl Operator {
         }
     }
 
-    /// Decides the same for every failed compensation that `filter` finds, the newest runs first, at most about `limit`; or only
-    /// tells which those are. The runs go on by and by.
+    /// Decides the same for every failed compensation that `filter` finds, the newest runs first, at most about `limit` and for
+    /// some seconds; or only tells which those are. The runs go on by and by.
     ///
     /// # Errors
     /// The database is unreachable; what was ordered before stays so.
@@ -203,6 +213,7 @@ impl Operator {
         act: Option<(Act, Author)>,
     ) -> Result<Repairs, Error> {
         let mut repairs = Repairs { found: Vec::new(), next: filter.before };
+        let give_up = Instant::now() + PATIENCE_WITH_MANY;
         loop {
             let page = RunFilter {
                 status: Some(Status::CompensationFailed),
@@ -228,7 +239,7 @@ impl Operator {
                         refused,
                     });
                 }
-                if repairs.found.len() >= limit {
+                if repairs.found.len() >= limit || Instant::now() >= give_up {
                     return Ok(repairs);
                 }
             }
@@ -281,18 +292,19 @@ impl Operator {
     }
 
     /// Waits until the order is dealt with, if that is soon.
-    async fn done(&self, id: WorkflowId, order: &Order) -> Result<bool, Error> {
-        let Some(order_id) = order.author.order_id else { return Ok(true) };
+    async fn done(&self, id: WorkflowId, order: &Order) -> bool {
+        let Some(order_id) = order.author.order_id else { return true };
         let give_up = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(2);
-        while self.store.is_ordered(id, order_id).await? {
-            if Instant::now() >= give_up {
-                return Ok(false);
+        loop {
+            match self.store.is_ordered(id, order_id).await {
+                Ok(false) => return true,
+                Ok(true) if Instant::now() < give_up => {}
+                Ok(true) | Err(_) => return false,
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
-        Ok(true)
     }
 
     async fn run(&self, tenant: &TenantId, id: WorkflowId) -> Result<Run, Error> {

@@ -90,12 +90,11 @@ impl Submitter {
                 Ok(fitting) => fitting,
                 Err(refused) => {
                     // What is known of the registry may be old: only what is current refuses.
-                    let current = self.registry.resolve_anew(&tenant, &definition).await?;
-                    if current.generation == resolved.generation || tries == RESOLVED_AT_MOST {
+                    if tries == RESOLVED_AT_MOST || self.registry.is_current(&resolved, &tenant).await? {
                         return Err(refused);
                     }
                     tries += 1;
-                    resolved = current;
+                    resolved = self.registry.resolve_anew(&tenant, &definition).await?;
                     continue;
                 }
             };

@@ -109,6 +109,14 @@ impl Registry {
         self.resolve_in(&view, tenant, name).await
     }
 
+    /// Whether nothing in the tenant's registry has changed since this was resolved.
+    ///
+    /// # Errors
+    /// The database is unreachable.
+    pub async fn is_current(&self, resolved: &Resolved, tenant: &TenantId) -> Result<bool, Error> {
+        Ok(self.shared.store.generation(tenant).await? == resolved.generation)
+    }
+
     async fn resolve_in(&self, view: &View, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let full_name = full_name(view, name)?;
         let known = view.resolved.lock().expect(UNPOISONED).get(full_name).cloned();

@@ -91,13 +91,8 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
             shared.hand_back(host, run.workflow_id, run.fence, 0).await;
             continue;
         };
-        let claimed = Claimed {
-            host,
-            workflow_id: run.workflow_id,
-            fence: run.fence,
-            host_lost: run.host_lost,
-            ordered: run.ordered,
-        };
+        let claimed =
+            Claimed { host, workflow_id: run.workflow_id, fence: run.fence, host_lost: run.host_lost };
         let replay = replays.remove(&run.workflow_id).and_then(Result::ok);
         spawn(shared, claimed, permit, replay);
     }
@@ -149,9 +144,6 @@ pub(super) fn spawn(
     replay: Option<Replay>,
 ) {
     let ordered = Arc::<Notify>::default();
-    if claimed.ordered {
-        ordered.notify_one();
-    }
     let going_on = go_on(Arc::clone(shared), claimed, permit, Arc::clone(&ordered), replay);
     shared.spawn(claimed.host, claimed.workflow_id, claimed.fence, ordered, going_on);
 }
@@ -184,7 +176,10 @@ async fn go_on(
             }
         }
     };
-    let Replay { tenant, accepted, events } = replay;
+    let Replay { tenant, accepted, events, ordered: has_orders } = replay;
+    if has_orders {
+        ordered.notify_one();
+    }
     let mut state = RunState::new(accepted);
     events.iter().for_each(|event| evolve(&mut state, event));
     let Claimed { host, fence, .. } = claimed;

@@ -107,7 +107,7 @@ impl Drive {
         let orders = match self.shared.journal.orders(self.id()).await {
             Ok(orders) => orders,
             Err(error) => {
-                // It will be told again, for they are still there.
+                // They are still there: it will be told again, or woken.
                 warn!(run.id = %self.id(), %error, "could not read the orders for a run");
                 return Flow::Go;
             }

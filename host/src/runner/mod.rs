@@ -487,6 +487,4 @@ struct Claimed {
     fence: Fence,
     /// Whether the attempts in flight died with their host.
     host_lost: bool,
-    /// Whether there are orders for it.
-    ordered: bool,
 }

@@ -13,40 +13,34 @@ use crate::store;
 /// How long an order to another host may wait to be seen. The table is mostly empty, so a look costs next to nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How many of these looks go by before one at the orders that nobody can carry out.
-const STRAYS_EVERY: u32 = 8;
-
 /// Told at once; the rest follows at the next look.
 const TOLD_AT_ONCE: usize = 1_000;
 
 /// Looks for orders until the host shuts down.
 pub(super) async fn pass_on(shared: Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
-    let mut looks: u32 = 0;
     loop {
         tokio::select! {
             biased;
             () = claims::stopping(&mut shutdown) => return,
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
-        looks = looks.wrapping_add(1);
-        if let Err(error) = look(&shared, looks.is_multiple_of(STRAYS_EVERY)).await {
+        if let Err(error) = look(&shared).await {
             debug!(%error, "could not look for orders");
         }
     }
 }
 
-async fn look(shared: &Shared, at_strays: bool) -> Result<(), store::Error> {
+async fn look(shared: &Shared) -> Result<(), store::Error> {
     let Some(host) = shared.host() else { return Ok(()) };
     for workflow_id in shared.journal.ordered_runs(host, TOLD_AT_ONCE).await? {
         // One that nobody drives here will be adopted, and then told.
         shared.tell_ordered(workflow_id);
     }
-    if at_strays {
-        let now = shared.clock.now();
-        if shared.journal.settle_stray_orders(now).await? > 0 {
-            shared.wake_claims_at(now);
-        }
+    // An order may come just when its run is given back, to wait or for good.
+    let now = shared.clock.now();
+    if shared.journal.settle_stray_orders(now).await? > 0 {
+        shared.wake_claims_at(now);
     }
     Ok(())
 }

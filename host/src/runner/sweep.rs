@@ -96,7 +96,7 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
         match shared.journal.adopt(host, workflow_id, fence).await {
             Ok(fence) => {
                 info!(run.id = %workflow_id, "goes on with a run that nobody drove");
-                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some(), ordered: true };
+                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some() };
                 claims::spawn(shared, claimed, permit, None);
             }
             Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),

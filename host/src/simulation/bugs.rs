@@ -29,10 +29,12 @@ pub enum Bug {
     OneCompensationIsForgotten,
     /// A completed step is recorded twice.
     CompletionsAreRepeated,
+    /// A run that is given back just when an order comes isn't woken.
+    StrayOrdersAreLeft,
 }
 
 impl Bug {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FenceIsIgnored,
         Self::StaleReadsAreTaken,
         Self::LostAnswersAreSentAgain,
@@ -44,6 +46,7 @@ impl Bug {
         Self::CompensationsAreTurnedRound,
         Self::OneCompensationIsForgotten,
         Self::CompletionsAreRepeated,
+        Self::StrayOrdersAreLeft,
     ];
 }
 

@@ -22,6 +22,8 @@ use std::cell::Cell;
 use std::sync::Once;
 
 pub use self::bugs::Bug;
+#[cfg(test)]
+pub(crate) use self::{random::Random, tables::Tables};
 
 /// What a simulation came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

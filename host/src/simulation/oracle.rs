@@ -99,6 +99,10 @@ impl Examined<'_> {
             let times = log.iter().filter(completed).count();
             check(times <= 1, &|| format!("`{}` completed {times} times", step.name));
         }
+        let mut orders = state.orders.clone();
+        orders.sort_unstable();
+        orders.dedup();
+        check(orders.len() == state.orders.len(), &|| "an order was carried out twice".into());
         if row.status == Status::Completed {
             let passed = plan.steps.iter().all(|step| state.is_passed(&step.name));
             check(passed, &|| "completed without all of its steps".into());

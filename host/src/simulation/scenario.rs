@@ -191,15 +191,25 @@ async fn submit(cluster: Arc<Cluster>, mut random: Random, n: u64, definitions: 
     let key = random.per_mille(700).then(|| format!("key {n}"));
     let first = send(&cluster, random.split(), n, release, key.clone());
     if !twice || key.is_none() {
-        first.await;
+        check_accepted(&cluster, first.await);
         return;
     }
     cluster.world.count(|counts| counts.duplicates += 1);
     sleep(random.millis(0, 20)).await;
     let second = send(&cluster, random.split(), n, release, key);
     let (first, second) = tokio::join!(first, second);
+    check_accepted(&cluster, first);
     if first != second {
         cluster.world.violation(format!("key {n} is run {first:?} and run {second:?}"));
+    }
+}
+
+/// What a client was told of is there.
+fn check_accepted(cluster: &Cluster, told: Option<WorkflowId>) {
+    if let Some(id) = told
+        && !cluster.world.tables().runs.contains_key(&id)
+    {
+        cluster.world.violation(format!("run {id} was accepted, and is not there"));
     }
 }
 
@@ -291,7 +301,20 @@ fn order(cluster: &Cluster, random: &mut Random, id: WorkflowId, what: What) {
 /// Waits until no run is under way, and nobody wants anything of one.
 async fn all_over(cluster: &Cluster, hosts: usize) {
     let began = tokio::time::Instant::now();
+    let mut late = false;
     loop {
+        // Hosts that are full take their time, but none waits for a deadline or a retry of the run.
+        if began.elapsed() > ORDERS_TAKE && !late {
+            let tables = cluster.world.tables();
+            let parked = tables
+                .orders
+                .keys()
+                .find(|id| tables.runs[id].wake_at.is_some_and(|at| at > cluster.world.now()));
+            if let Some(id) = parked {
+                cluster.world.violation(format!("an order for run {id} waits for the run to wake up"));
+                late = true;
+            }
+        }
         let over = {
             let tables = cluster.world.tables();
             tables.orders.is_empty()
@@ -347,5 +370,8 @@ async fn settle_what_is_left(cluster: &Cluster, mut random: Random, hosts: usize
         }
     }
 }
+
+/// For a run with an order to be found, where nothing goes wrong.
+const ORDERS_TAKE: Duration = Duration::from_secs(2);
 
 const UNPOISONED: &str = "nothing panics while it is held";

@@ -15,49 +15,52 @@ use super::Bug;
 use crate::store::{Acceptance, ClaimedRun, Claims, Committed, Error, HostId, NewRun, Ordered, Replay};
 
 #[derive(Debug, Default)]
-pub(super) struct Tables {
-    pub(super) runs: BTreeMap<WorkflowId, Row>,
-    pub(super) keys: BTreeMap<(String, String), (WorkflowId, [u8; 32])>,
-    pub(super) entries: BTreeMap<Key, Entry>,
-    pub(super) orders: BTreeMap<WorkflowId, Vec<Order>>,
-    pub(super) hosts: BTreeMap<HostId, HostRow>,
+pub(crate) struct Tables {
+    pub(crate) runs: BTreeMap<WorkflowId, Row>,
+    pub(crate) keys: BTreeMap<(String, String), (WorkflowId, [u8; 32])>,
+    pub(crate) entries: BTreeMap<Key, Entry>,
+    pub(crate) orders: BTreeMap<WorkflowId, Vec<Order>>,
+    pub(crate) hosts: BTreeMap<HostId, HostRow>,
     /// Every statement that wrote key-value data, for the oracle: by which run, and with which events.
-    pub(super) effects: Vec<(WorkflowId, Vec<&'static str>)>,
-    pub(super) bug: Option<Bug>,
+    pub(crate) effects: Vec<(WorkflowId, Vec<&'static str>)>,
+    pub(crate) bug: Option<Bug>,
 }
 
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) tenant: TenantId,
-    pub(super) accepted: Accepted,
-    pub(super) status: Status,
-    pub(super) owner: Option<HostId>,
-    pub(super) fence: Fence,
-    pub(super) last_sequence: u64,
-    pub(super) wake_at: Option<Timestamp>,
-    pub(super) host_lost: bool,
-    pub(super) accepted_at: Timestamp,
+pub(crate) struct Row {
+    pub(crate) tenant: TenantId,
+    pub(crate) accepted: Accepted,
+    pub(crate) status: Status,
+    pub(crate) owner: Option<HostId>,
+    pub(crate) fence: Fence,
+    pub(crate) last_sequence: u64,
+    pub(crate) wake_at: Option<Timestamp>,
+    pub(crate) host_lost: bool,
+    pub(crate) accepted_at: Timestamp,
+    /// The failed run from which it took the key.
+    previous: Option<WorkflowId>,
     /// Each with its sequence, as a table without constraints would keep them.
-    pub(super) events: Vec<(u64, Event)>,
+    pub(crate) events: Vec<(u64, Event)>,
 }
 
 #[derive(Debug)]
-pub(super) struct HostRow {
+pub(crate) struct HostRow {
     lease_ends_at: Timestamp,
     retired: bool,
     orderly: bool,
 }
 
 /// Where a run stands after a lost answer.
-pub(super) struct Settled {
-    pub(super) fence: Fence,
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) fence: Fence,
     last_sequence: u64,
     owned: bool,
 }
 
 impl Settled {
     /// As `store::commit::Prepared::settled` concludes it.
-    pub(super) fn answer(&self, transition: &Transition) -> Result<Committed, Error> {
+    pub(crate) fn answer(&self, transition: &Transition) -> Result<Committed, Error> {
         let stays = transition.run.driver == Driver::Owner;
         let applied = match transition.events.is_empty() {
             false => self.last_sequence >= transition.last_sequence + transition.events.len() as u64,
@@ -76,13 +79,17 @@ impl Tables {
         self.bug == Some(bug)
     }
 
-    pub(super) fn register_host(&mut self, lease_ends_at: Timestamp) -> HostId {
+    pub(crate) fn register_host(&mut self, lease_ends_at: Timestamp) -> HostId {
         let host = HostId(Uuid::from_u128(1 + self.hosts.len() as u128));
-        self.hosts.insert(host, HostRow { lease_ends_at, retired: false, orderly: false });
+        self.enter_host(host, lease_ends_at);
         host
     }
 
-    pub(super) fn renew_lease(&mut self, host: HostId, until: Timestamp) -> Result<(), Error> {
+    pub(crate) fn enter_host(&mut self, host: HostId, lease_ends_at: Timestamp) {
+        self.hosts.insert(host, HostRow { lease_ends_at, retired: false, orderly: false });
+    }
+
+    pub(crate) fn renew_lease(&mut self, host: HostId, until: Timestamp) -> Result<(), Error> {
         match self.hosts.get_mut(&host) {
             Some(row) if !row.retired => {
                 row.lease_ends_at = until;
@@ -92,7 +99,7 @@ impl Tables {
         }
     }
 
-    pub(super) fn retire_host(&mut self, host: HostId, now: Timestamp) -> u64 {
+    pub(crate) fn retire_host(&mut self, host: HostId, now: Timestamp) -> u64 {
         if let Some(row) = self.hosts.get_mut(&host).filter(|row| !row.retired) {
             row.retired = true;
             row.orderly = true;
@@ -101,7 +108,7 @@ impl Tables {
     }
 
     /// `silent_before`: when the lease of a host must have ended for it to be taken for dead.
-    pub(super) fn fence_off(&mut self, silent_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
+    pub(crate) fn fence_off(&mut self, silent_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
         let hasty = self.has(Bug::LeaseIsIgnored);
         for row in self.hosts.values_mut().filter(|row| !row.retired) {
             row.retired = row.lease_ends_at < silent_before || hasty;
@@ -126,18 +133,22 @@ impl Tables {
         released
     }
 
-    pub(super) fn accept(&mut self, run: &NewRun) -> Acceptance {
-        if self.runs.contains_key(&run.workflow_id) {
-            return Acceptance::New { previous: None };
-        }
+    pub(crate) fn accept(&mut self, run: &NewRun) -> Acceptance {
         let mut previous = None;
         if let Some(key) = &run.key {
             let place = (run.definition.clone(), key.clone());
+            let newest = self.keys.get(&place).map(|(id, _)| *id);
+            if newest == Some(run.workflow_id) {
+                return Acceptance::New { previous: self.runs[&run.workflow_id].previous };
+            }
             match self.known(&place, &run.input_digest) {
                 Ok(known) => return known,
                 Err(failed) => previous = failed,
             }
             self.keys.insert(place, (run.workflow_id, run.input_digest));
+        }
+        if self.runs.contains_key(&run.workflow_id) {
+            return Acceptance::New { previous };
         }
         let start = run.start.as_ref();
         let (owner, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
@@ -164,6 +175,7 @@ impl Tables {
             wake_at,
             host_lost: false,
             accepted_at: run.accepted_at,
+            previous,
             events,
         };
         self.runs.insert(run.workflow_id, row);
@@ -171,7 +183,7 @@ impl Tables {
     }
 
     /// The answer for a key that has a run; else the failed run from which it may be taken, if there is one.
-    pub(super) fn known(
+    pub(crate) fn known(
         &self,
         place: &(String, String),
         input_digest: &[u8; 32],
@@ -186,7 +198,7 @@ impl Tables {
         }
     }
 
-    pub(super) fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
+    pub(crate) fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
         let id = transition.workflow_id;
         let no_such_run = || Error::NotFound { what: format!("run {id}") };
         let row = self.runs.get(&id).ok_or_else(no_such_run)?;
@@ -233,7 +245,7 @@ impl Tables {
     }
 
     /// A bug: wherever the log ends by now.
-    pub(super) fn commit_again(
+    pub(crate) fn commit_again(
         &mut self,
         host: HostId,
         mut transition: Transition,
@@ -245,7 +257,7 @@ impl Tables {
     }
 
     /// As `store::commit::settle` does it.
-    pub(super) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+    pub(crate) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
         let row = self.runs.get_mut(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
         if row.fence == held && row.owner == Some(host) {
             row.fence.0 += 1;
@@ -257,7 +269,7 @@ impl Tables {
         Ok(Settled { fence: row.fence, last_sequence: row.last_sequence, owned })
     }
 
-    pub(super) fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {
+    pub(crate) fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {
         let mut due: Vec<(Timestamp, WorkflowId)> = self
             .runs
             .iter()
@@ -270,17 +282,11 @@ impl Tables {
         }
         let mut claimed = Vec::with_capacity(due.len());
         for (_, id) in &due {
-            let ordered = self.orders.contains_key(id);
             let Some(row) = self.runs.get_mut(id) else { continue };
             row.owner = Some(host);
             row.fence.0 += 1;
             row.wake_at = None;
-            claimed.push(ClaimedRun {
-                workflow_id: *id,
-                fence: row.fence,
-                host_lost: row.host_lost,
-                ordered,
-            });
+            claimed.push(ClaimedRun { workflow_id: *id, fence: row.fence, host_lost: row.host_lost });
         }
         Claims { seen: due.len(), runs: claimed }
     }
@@ -294,7 +300,7 @@ impl Tables {
         }
     }
 
-    pub(super) fn hand_back(
+    pub(crate) fn hand_back(
         &mut self,
         host: HostId,
         id: WorkflowId,
@@ -305,27 +311,28 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn adopt(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Fence, Error> {
+    pub(crate) fn adopt(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Fence, Error> {
         let row = self.owned_row(host, id, held)?;
         row.fence.0 += 2;
         Ok(row.fence)
     }
 
-    pub(super) fn owned(&self, host: HostId) -> Vec<(WorkflowId, Fence)> {
+    pub(crate) fn owned(&self, host: HostId) -> Vec<(WorkflowId, Fence)> {
         let owned = self.runs.iter().filter(|(_, row)| row.owner == Some(host));
         owned.map(|(id, row)| (*id, row.fence)).collect()
     }
 
-    pub(super) fn replay(&self, ids: &[WorkflowId]) -> Vec<(WorkflowId, Result<Replay, Error>)> {
+    pub(crate) fn replay(&self, ids: &[WorkflowId]) -> Vec<(WorkflowId, Result<Replay, Error>)> {
         let runs = ids.iter().filter_map(|id| Some((*id, self.runs.get(id)?)));
         runs.map(|(id, row)| {
             let events = row.events.iter().map(|(_, event)| event.clone()).collect();
-            (id, Ok(Replay { tenant: row.tenant.clone(), accepted: row.accepted.clone(), events }))
+            let ordered = self.orders.contains_key(&id);
+            (id, Ok(Replay { tenant: row.tenant.clone(), accepted: row.accepted.clone(), events, ordered }))
         })
         .collect()
     }
 
-    pub(super) fn order(&mut self, id: WorkflowId, order: Order, now: Timestamp) -> Option<Ordered> {
+    pub(crate) fn order(&mut self, id: WorkflowId, order: Order, now: Timestamp) -> Option<Ordered> {
         use aster_core::order::What;
         let row = self.runs.get_mut(&id)?;
         let taken = match order.what {
@@ -338,10 +345,10 @@ impl Tables {
                 row.wake_at = Some(row.wake_at.map_or(now, |at| at.min(now)));
             }
         }
-        Some(Ordered { taken, status: row.status, owner: row.owner })
+        Some(Ordered { taken, status: row.status })
     }
 
-    pub(super) fn forget_order(&mut self, id: WorkflowId, order_id: Uuid) {
+    pub(crate) fn forget_order(&mut self, id: WorkflowId, order_id: Uuid) {
         if let Some(orders) = self.orders.get_mut(&id) {
             orders.retain(|order| order.author.order_id != Some(order_id));
             if orders.is_empty() {
@@ -350,21 +357,25 @@ impl Tables {
         }
     }
 
-    pub(super) fn ordered_runs(&self, host: HostId, limit: usize) -> Vec<WorkflowId> {
+    pub(crate) fn ordered_runs(&self, host: HostId, limit: usize) -> Vec<WorkflowId> {
         let ordered = self.orders.keys().filter(|id| self.runs[id].owner == Some(host));
         ordered.take(limit).copied().collect()
     }
 
-    pub(super) fn settle_stray_orders(&mut self, now: Timestamp) -> u64 {
+    pub(crate) fn settle_stray_orders(&mut self, now: Timestamp) -> u64 {
         let ids: BTreeSet<WorkflowId> = self.orders.keys().copied().collect();
         let mut woken = 0;
         for id in ids {
+            if self.has(Bug::StrayOrdersAreLeft) {
+                break;
+            }
             let Some(row) = self.runs.get_mut(&id) else { continue };
-            if row.status == Status::CompensationFailed && row.owner.is_none() && row.wake_at.is_none() {
+            let is_open = !row.status.is_over() || row.status == Status::CompensationFailed;
+            if !is_open {
+                self.orders.remove(&id);
+            } else if row.owner.is_none() && row.wake_at.is_none_or(|at| at > now) {
                 row.wake_at = Some(now);
                 woken += 1;
-            } else if row.status.is_over() && row.status != Status::CompensationFailed {
-                self.orders.remove(&id);
             }
         }
         woken

@@ -25,8 +25,6 @@ pub struct ClaimedRun {
     /// Whether a host that drove it was found dead since its newest event. A run that waited, or that a host handed over in
     /// order, has lost none.
     pub host_lost: bool,
-    /// Whether people want something of it.
-    pub ordered: bool,
 }
 
 impl Store {
@@ -118,7 +116,7 @@ async fn claim(
     due.sort_unstable();
     let (ids, fences): (Vec<Uuid>, Vec<i64>) = due.into_iter().unzip();
     let claimed = sqlx::query!(
-        r#"update workflow_run r
+        "update workflow_run r
         set owner = $3, fence = r.fence + 1, wake_at = null
         from unnest($1::uuid[], $2::bigint[]) as due (workflow_id, fence)
         where r.workflow_id = due.workflow_id
@@ -126,8 +124,7 @@ async fn claim(
             and r.owner is null
             and r.wake_at is not null
             and exists (select from host h where h.host_id = $3 and h.retired_at is null)
-        returning r.workflow_id, r.fence, r.host_lost,
-            exists (select from workflow_order o where o.workflow_id = r.workflow_id) as "ordered!""#,
+        returning r.workflow_id, r.fence, r.host_lost",
         &ids,
         &fences,
         host.0,
@@ -138,7 +135,6 @@ async fn claim(
         workflow_id: WorkflowId(row.workflow_id),
         fence: Fence(row.fence),
         host_lost: row.host_lost,
-        ordered: row.ordered,
     });
     Ok(Claims { seen, runs: runs.collect() })
 }

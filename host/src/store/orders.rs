@@ -1,14 +1,21 @@
 //! What people want of runs: kept until whoever drives the run has carried it out.
 
+use std::time::Duration;
+
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::order::{Order, What};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::connections::despite_deadlocks;
 use super::runs::parse_status;
 use super::{Error, HostId, Store, count, instant};
+
+/// Between attempts while Postgres can't work.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of an order that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +23,11 @@ pub struct Ordered {
     /// Whether it will be carried out, unless the run ends or changes before; false if the run's status is none for it.
     pub taken: bool,
     pub status: Status,
-    /// Who drives the run and is to be told.
-    pub owner: Option<HostId>,
 }
 
 impl Store {
-    /// Takes an order for a run of `tenant`: durable, and if nobody drives the run it is to be claimed at once. The order's
-    /// id makes a repetition of it harmless.
+    /// Takes an order for a run of `tenant`: durable, and if nobody drives the run it is to be claimed at once. If the answer is
+    /// lost it is asked again: the order's id makes that harmless.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such run.
@@ -42,30 +47,34 @@ impl Store {
             }
         };
         let statuses: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
-        let row = self
-            .connection()
-            .await?
-            .ask(|connection| {
-                sqlx::query!(
-                    r#"select taken as "taken!", current_status as "current_status!", current_owner
-                    from order_run($1, $2, $3, $4, $5, $6, $7)"#,
-                    tenant.as_str(),
-                    workflow_id.0,
-                    order_id,
-                    order.content(),
-                    release,
-                    instant(now),
-                    &statuses as &[&str],
-                )
-                .fetch_optional(connection)
-            })
-            .await?
-            .ok_or_else(|| Error::not_found(format!("run {workflow_id}")))?;
-        Ok(Ordered {
-            taken: row.taken,
-            status: parse_status(&row.current_status)?,
-            owner: row.current_owner.map(HostId),
-        })
+        let content = order.content();
+        let give_up = Instant::now() + self.connections.patience.outage;
+        let row = loop {
+            let taken = self
+                .connection()
+                .await?
+                .ask(|connection| {
+                    sqlx::query!(
+                        r#"select taken as "taken!", current_status as "current_status!"
+                        from order_run($1, $2, $3, $4, $5, $6, $7)"#,
+                        tenant.as_str(),
+                        workflow_id.0,
+                        order_id,
+                        content,
+                        release,
+                        instant(now),
+                        &statuses as &[&str],
+                    )
+                    .fetch_optional(connection)
+                })
+                .await;
+            match taken {
+                Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
+                taken => break taken?,
+            }
+        };
+        let row = row.ok_or_else(|| Error::not_found(format!("run {workflow_id}")))?;
+        Ok(Ordered { taken: row.taken, status: parse_status(&row.current_status)? })
     }
 
     /// The orders for a run that are still there, the oldest first. Some may have been carried out: the log tells.
@@ -81,14 +90,18 @@ impl Store {
                 .fetch_all(connection)
             })
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut order = Order::parse(&row.content)
-                    .map_err(|error| Error::corrupt(format!("an order for run {workflow_id}: {error}")))?;
+        let orders = rows.into_iter().filter_map(|row| match Order::parse(&row.content) {
+            Ok(mut order) => {
                 order.author.order_id = Some(row.order_id);
-                Ok(order)
-            })
-            .collect()
+                Some(order)
+            }
+            // Of a newer host: that one, or this one's successor, will carry it out.
+            Err(error) => {
+                tracing::error!(run.id = %workflow_id, order.id = %row.order_id, %error, "an order can't be read");
+                None
+            }
+        });
+        Ok(orders.collect())
     }
 
     /// Forgets an order that was carried out, or can't be.
@@ -145,10 +158,13 @@ impl Store {
         Ok(ids.into_iter().map(WorkflowId).collect())
     }
 
-    /// Looks after orders that came just when their run ended: one that waits for an operator is woken, for any other one
-    /// nothing is left to do.
+    /// Looks after orders that came just when their run was given back: it is woken, unless it is over and nothing is left to
+    /// do.
     pub async fn settle_stray_orders(&self, now: Timestamp) -> Result<u64, Error> {
-        self.connection().await?.ask(|connection| settle_strays(connection, now)).await
+        despite_deadlocks(|| async {
+            self.connection().await?.ask(|connection| settle_strays(connection, now)).await
+        })
+        .await
     }
 }
 
@@ -158,8 +174,8 @@ async fn settle_strays(connection: &mut PgConnection, now: Timestamp) -> Result<
         set wake_at = $1
         where r.workflow_id in (select o.workflow_id from workflow_order o)
             and r.owner is null
-            and r.wake_at is null
-            and r.status = 'COMPENSATION_FAILED'",
+            and (r.wake_at is null or r.wake_at > $1)
+            and r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')",
         instant(now),
     )
     .execute(&mut *connection)

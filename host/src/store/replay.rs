@@ -1,6 +1,6 @@
 //! Reading runs to go on with them: what was accepted, and the whole log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aster_core::event::Event;
@@ -24,6 +24,8 @@ pub struct Replay {
     pub accepted: Accepted,
     /// From the first to the last that the run's row knows of.
     pub events: Vec<Event>,
+    /// Whether people want something of it. Read after all else, so that who has claimed the run misses nothing.
+    pub ordered: bool,
 }
 
 impl Store {
@@ -40,6 +42,7 @@ impl Store {
             .map(|run| run.workflow_id.0)
             .collect();
         let mut logs = self.load_short_logs(&short).await?;
+        let ordered = self.ordered(ids).await?;
         let mut replays = Vec::with_capacity(runs.len());
         for run in runs {
             let id = run.workflow_id;
@@ -47,9 +50,26 @@ impl Store {
                 0..=SHORT_LOG => logs.remove(&id).unwrap_or_default(),
                 _ => self.load_long_log(id).await?,
             };
-            replays.push((id, replay(run, &events)));
+            replays.push((id, replay(run, &events, ordered.contains(&id))));
         }
         Ok(replays)
+    }
+
+    /// Those of `ids` for which there are orders.
+    async fn ordered(&self, ids: &[WorkflowId]) -> Result<HashSet<WorkflowId>, Error> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "select distinct workflow_id from workflow_order where workflow_id = any ($1)",
+                    &ids,
+                )
+                .fetch_all(connection)
+            })
+            .await?;
+        Ok(rows.into_iter().map(WorkflowId).collect())
     }
 
     async fn load_short_logs(&self, ids: &[Uuid]) -> Result<HashMap<WorkflowId, Vec<RecordedEvent>>, Error> {
@@ -102,7 +122,7 @@ impl Store {
 }
 
 /// Events that came after the run's row was read are not its yet.
-fn replay(run: Run, events: &[RecordedEvent]) -> Result<Replay, Error> {
+fn replay(run: Run, events: &[RecordedEvent], ordered: bool) -> Result<Replay, Error> {
     let id = run.workflow_id;
     let last = events.partition_point(|event| event.sequence <= run.last_sequence);
     let events = &events[..last];
@@ -124,5 +144,6 @@ fn replay(run: Run, events: &[RecordedEvent]) -> Result<Replay, Error> {
             deadline: run.deadline,
         },
         events: events.iter().map(RecordedEvent::event).collect::<Result<_, _>>()?,
+        ordered,
     })
 }

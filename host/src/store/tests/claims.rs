@@ -75,7 +75,7 @@ async fn a_run_that_cannot_be_driven_now_is_handed_back_for_later(pool: PgPool) 
 
     assert_eq!(bed.store.claim(other, 10, NOW).await.unwrap(), Claims::default());
     let taken = claimed(&bed.store, other, run).await;
-    assert_eq!(taken, ClaimedRun { workflow_id: run, fence: Fence(3), host_lost: false, ordered: false });
+    assert_eq!(taken, ClaimedRun { workflow_id: run, fence: Fence(3), host_lost: false });
     bed.store.commit(other, step(run, taken.fence, 1)).await.unwrap();
 
     let none = WorkflowId(Uuid::now_v7());

@@ -7,6 +7,7 @@ mod connections;
 mod hosts;
 mod keys;
 mod lost_answers;
+mod model;
 mod proxy;
 mod registry;
 mod retention;
