@@ -31,6 +31,7 @@ To spin with name: Text, produce Json with IO. It performs io with Hostile:
 
     step turn:
       Return Hostile.spin().
+      fuel: 1000000000000.
 
     timeout: 60 seconds.
   .
