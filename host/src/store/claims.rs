@@ -93,8 +93,9 @@ impl Store {
     }
 }
 
-/// A run whose fence has moved since it was seen is someone else's and is left alone. No row is skipped or locked ahead, so
-/// that this works over shards.
+/// A run whose fence has moved since it was seen is someone else's and is left alone. One whose fence hasn't is still due, and
+/// isn't asked for by `wake_at` again: right after a takeover of very many, Postgres believes that few are due, and would walk
+/// that index for each. No row is skipped or locked ahead, so that this works over shards.
 async fn claim(
     connection: &mut PgConnection,
     host: HostId,
@@ -122,7 +123,6 @@ async fn claim(
         where r.workflow_id = due.workflow_id
             and r.fence = due.fence
             and r.owner is null
-            and r.wake_at is not null
             and exists (select from host h where h.host_id = $3 and h.retired_at is null)
         returning r.workflow_id, r.fence, r.host_lost",
         &ids,
