@@ -30,8 +30,8 @@ fn run(script: &str, folder: &Path, environment: &[(&str, &str)]) {
     );
 }
 
-#[test]
-fn every_call_of_the_api_page_succeeds() {
+/// Runs each block of a page by itself, in their order, against a fresh host.
+fn check_page(page: &str, at_least: usize) {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let components = components();
@@ -39,27 +39,21 @@ fn every_call_of_the_api_page_succeeds() {
         ("ASTER_HOST", host.client().base()),
         ("ASTER_COMPONENTS", components.to_str().expect("a path in UTF-8")),
     ];
-    let blocks = blocks("docs/API.md");
-    assert!(blocks.len() > 20, "the page has lost its examples");
+    let blocks = blocks(page);
+    assert!(blocks.len() > at_least, "the page has lost its examples");
     for block in blocks {
         run(&block, Path::new(PROJECT), &environment);
     }
 }
 
 #[test]
+fn every_call_of_the_api_page_succeeds() {
+    check_page("docs/API.md", 20);
+}
+
+#[test]
 fn every_repair_of_the_operators_page_succeeds() {
-    let database = Database::create();
-    let host = Host::start(&Options::database(&database.url()));
-    let components = components();
-    let environment = [
-        ("ASTER_HOST", host.client().base()),
-        ("ASTER_COMPONENTS", components.to_str().expect("a path in UTF-8")),
-    ];
-    let blocks = blocks("docs/OPERATING.md");
-    assert!(blocks.len() > 10, "the page has lost its examples");
-    for block in blocks {
-        run(&block, Path::new(PROJECT), &environment);
-    }
+    check_page("docs/OPERATING.md", 10);
 }
 
 /// In a folder like the project's, below it so that the same toolchain is used, on another port.
