@@ -1,8 +1,10 @@
 //! Measurements: what a call costs, and how many runs a host carries.
 
 mod recovery;
+mod report;
 mod saga;
 mod sandbox;
+mod usage;
 
 use anyhow::Result;
 

@@ -21,6 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) struct Host {
     process: Child,
+    address: String,
     api: Api,
     log: PathBuf,
 }
@@ -42,15 +43,16 @@ impl Host {
         Self::spawn(program, ["--data-dir", &data_dir], &log, address, is_wanted)
     }
 
-    /// The same on a Postgres that somebody else runs. Its lease is short.
+    /// The same on a Postgres that somebody else runs.
     pub(crate) fn start_on(
         program: &Path,
         database_url: &str,
+        lease: &str,
         log: &Path,
         address: &str,
         is_wanted: impl Fn() -> bool,
     ) -> Result<Self> {
-        let arguments = ["--database-url", database_url, "--lease", "1s"];
+        let arguments = ["--database-url", database_url, "--lease", lease];
         Self::spawn(program, arguments, log, address, is_wanted)
     }
 
@@ -74,13 +76,22 @@ impl Host {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can't run `{}`", program.display()))?;
-        let mut host = Self { process, api: Api::new(address), log: log.to_owned() };
+        let api = Api::new(address);
+        let mut host = Self { process, address: address.to_owned(), api, log: log.to_owned() };
         host.wait_until_ready(is_wanted)?;
         Ok(host)
     }
 
     pub(crate) fn api(&self) -> &Api {
         &self.api
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Ends it as a power cut would.

@@ -44,7 +44,9 @@ pub(crate) fn run(workspace: &Workspace, load: &Copies) -> Result<()> {
     let start = || {
         let address = host::free_address("127.0.0.1:0")?;
         let log = folder.path().join("aster.log");
-        Host::start_on(&workspace.release_host(), &database.url, &log, &address, || !interrupt.has_come())
+        Host::start_on(&workspace.release_host(), &database.url, "1s", &log, &address, || {
+            !interrupt.has_come()
+        })
     };
 
     let mut host = stages.doing("host starts", start)?;

@@ -1,201 +1,334 @@
-//! The five-step order through HTTP, from its submission to its end: how long one takes, how many a host carries, and
-//! how many commits each costs.
+//! Five-step workflows through HTTP, from their submission to their end: how long one takes, how many a host carries, and
+//! what each costs.
 //!
-//! Host and Postgres are as in production (release build, durable settings), on this machine together with the clients.
+//! Host and Postgres are as in production (release build, durable settings), on this machine together with the clients
+//! (`aster-load`). The floor is what the same Postgres does in the same minute with hand-written SQL and no engine: pgbench,
+//! seven commits a workflow, as somebody would write it who keeps a row of state and an event for each step.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, bail, ensure};
+use aster_postgres::{Embedded, Options, Programs};
+use serde_json::{Map, Value, json};
 
+use super::report::{self, Column, median, rounded};
+use super::usage::Usage;
 use crate::api::Api;
+use crate::build;
 use crate::demo;
 use crate::host::{self, Host};
 use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
-use crate::{build, output};
 
 /// Orders are spread over so many, so that few meet at the same row.
 const PRODUCTS: u32 = 1_000;
-const CONCURRENCY: [u32; 3] = [1, 16, 64];
 /// Sent before anything is measured: connections, caches and Postgres's plans are warm then.
-const WARM_UP: u32 = 200;
+const WARM_UP: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
-    /// saga: how many orders are sent at each concurrency
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
-    orders: u32,
+    /// saga: which workflows; all if none is named
+    #[arg(long)]
+    workload: Vec<Workload>,
+    /// saga: how many clients, each with one workflow at a time
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    concurrency: Vec<u32>,
+    /// saga: how long each measurement takes
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// saga: how often each is made; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
-/// What came of the orders at one concurrency.
-struct Measured {
-    concurrency: u32,
-    /// From the first submission to the last end.
-    all: Duration,
-    /// Of each order, from its submission to its end, sorted.
-    each: Vec<Duration>,
-    /// Of the host, meanwhile.
-    commits: u64,
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Workload {
+    /// Five steps that change nothing
+    Pure,
+    /// The order, with the key-value effects of its steps, over 1,000 products
+    Order,
+    /// The same, and one in five is declined and undone
+    Declined,
+    /// The same order, all for one product
+    Hot,
+}
+
+impl Workload {
+    const ALL: [Self; 4] = [Self::Pure, Self::Order, Self::Declined, Self::Hot];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pure => "pure steps",
+            Self::Order => "order",
+            Self::Declined => "order, 20 % declined",
+            Self::Hot => "order, one product",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Pure => "/api/definitions/bench.pure.fiveSteps/runs",
+            _ => "/api/definitions/io.aster.ecommerce.order_fulfillment.fulfillOrder/runs",
+        }
+    }
+
+    fn products(self) -> u32 {
+        if self == Self::Hot { 1 } else { PRODUCTS }
+    }
+
+    fn declined_percent(self) -> u32 {
+        if self == Self::Declined { 20 } else { 0 }
+    }
+}
+
+const ORDER: &str = r#"{"orderId":"ORD-{n}","customerId":"CUST-{n}","items":[{"productId":"PROD-{product}","quantity":1,"price":9.99}],"metadata":{"channel":"web"},"paymentMethod":"{payment}","shipTo":"12 Main St"}"#;
+
+const PURE: &str = include_str!("workflows/pure.aster");
+
+const COLUMNS: [Column; 12] = [
+    ("name", "workflow"),
+    ("concurrency", "clients"),
+    ("per_second", "runs/s"),
+    ("p50_ms", "p50 ms"),
+    ("p99_ms", "p99 ms"),
+    ("p999_ms", "p99.9 ms"),
+    ("host_cpu_us", "host us"),
+    ("postgres_cpu_us", "Postgres us"),
+    ("client_cpu_us", "clients us"),
+    ("commits_per_run", "commits/run"),
+    ("floor_per_second", "plain SQL/s"),
+    ("ratio", "ratio"),
+];
+
+/// What came of one round.
+#[derive(Clone, Copy)]
+struct Round {
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    /// Of one run.
+    host_cpu_us: f64,
+    postgres_cpu_us: f64,
+    client_cpu_us: f64,
+    commits_per_run: f64,
+}
+
+/// Where everything runs.
+struct Bench<'a> {
+    workspace: &'a Workspace,
+    postgres: &'a Embedded,
+    programs: Programs,
+    host: &'a Host,
+    interrupt: &'a Interrupt,
+    /// The number of the next order.
+    next: u64,
 }
 
 pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     let mut stages = Stages::new();
     build::components(workspace, &mut stages)?;
     build::release_host(workspace, &mut stages)?;
+    let clients = ["build", "--release", "--package", "aster-tests", "--bin", "aster-load"];
+    stages.run("clients", workspace.cargo(clients))?;
     // On the disk that holds the build, since a temporary folder may be memory.
     let folder = tempfile::Builder::new()
         .prefix("bench-")
         .tempdir_in(workspace.target())
         .context("can't make a folder for the database")?;
-    let address = host::free_address("127.0.0.1:0")?;
     let interrupt = Interrupt::install()?;
+    let postgres = stages.doing("Postgres", || {
+        let options = Options::new(folder.path().join("postgres"));
+        Ok(Embedded::start(Options { max_connections: 400, ..options })?)
+    })?;
+    let address = host::free_address("127.0.0.1:0")?;
+    let log = folder.path().join("aster.log");
+    let program = workspace.release_host();
     let host = stages.doing("host starts", || {
-        Host::start(&workspace.release_host(), folder.path(), &address, || !interrupt.has_come())
+        Host::start_on(&program, postgres.url(), "5s", &log, &address, || !interrupt.has_come())
     })?;
     stages.doing("components and workflows", || {
         demo::deploy(workspace, host.api())?;
-        (0..PRODUCTS).try_for_each(|n| host.api().put_value("inventory", "stock", &product(n), "1000000"))
+        host.api().deploy(PURE)?;
+        seed_stock(host.api())
     })?;
-    let next = AtomicU32::new(0);
-    stages.doing("warm-up", || measure(host.api(), &next, WARM_UP, 4, &interrupt))?;
+    let programs = Programs::find()?;
+    let mut bench =
+        Bench { workspace, postgres: &postgres, programs, host: &host, interrupt: &interrupt, next: 0 };
+    let mut floors = BTreeMap::new();
+    for &concurrency in &load.concurrency {
+        let what = format!("plain SQL, {concurrency} at a time");
+        floors.insert(concurrency, stages.doing(&what, || bench.floor(concurrency, load))?);
+    }
     let mut rows = Vec::new();
-    for concurrency in CONCURRENCY {
-        let what = format!("{} orders, {concurrency} at a time", load.orders);
-        rows.push(stages.doing(&what, || measure(host.api(), &next, load.orders, concurrency, &interrupt))?);
+    let wanted: &[Workload] = if load.workload.is_empty() { &Workload::ALL } else { &load.workload };
+    for &workload in wanted {
+        stages.doing("warm-up", || bench.round(workload, 16, WARM_UP))?;
+        for &concurrency in &load.concurrency {
+            let what = format!("{}, {concurrency} at a time", workload.name());
+            let rounds = stages.doing(&what, || {
+                (0..load.rounds)
+                    .map(|_| bench.round(workload, concurrency, load.seconds))
+                    .collect::<Result<Vec<_>>>()
+            })?;
+            rows.push(row(workload, concurrency, &rounds, floors[&concurrency]));
+        }
     }
     drop(host);
+    postgres.stop();
     stages.finish("measured");
-    report(&rows).iter().for_each(|line| output::line(line));
+    report::print("saga", &COLUMNS, &rows);
     Ok(())
 }
 
-/// Lets `concurrency` clients send `orders` orders, each waiting for the end of one before it sends the next.
-fn measure(
-    api: &Api,
-    next: &AtomicU32,
-    orders: u32,
-    concurrency: u32,
-    interrupt: &Interrupt,
-) -> Result<Measured> {
-    let last = next.load(Ordering::Relaxed) + orders;
-    let commits_before = api.commits()?;
-    let start = Instant::now();
-    let client = || -> Result<Vec<Duration>> {
-        let mut each = Vec::new();
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n >= last {
-                return Ok(each);
-            }
-            ensure!(!interrupt.has_come(), "interrupted");
-            let sent = Instant::now();
-            let state = api.run_to_end("fulfillOrder", &order(n))?;
-            ensure!(state["status"] == "COMPLETED", "an order was not completed: {state}");
-            each.push(sent.elapsed());
-        }
-    };
-    let each = thread::scope(|scope| -> Result<Vec<Duration>> {
-        let clients: Vec<_> = (0..concurrency).map(|_| scope.spawn(client)).collect();
-        let mut each = Vec::new();
-        for client in clients {
-            each.extend(client.join().expect("a client returns its errors")?);
-        }
-        Ok(each)
-    });
-    let all = start.elapsed();
-    next.store(last, Ordering::Relaxed);
-    let mut each = each?;
-    each.sort_unstable();
-    Ok(Measured { concurrency, all, each, commits: api.commits()? - commits_before })
+fn seed_stock(api: &Api) -> Result<()> {
+    (0..PRODUCTS).try_for_each(|n| api.put_value("inventory", "stock", &format!("PROD-{n}"), "1000000000"))
 }
 
-impl Measured {
-    fn runs(&self) -> f64 {
-        f64::from(u32::try_from(self.each.len()).unwrap_or(u32::MAX))
+fn row(workload: Workload, concurrency: u32, rounds: &[Round], floor: Option<f64>) -> Value {
+    let of = |figure: fn(&Round) -> f64| rounded(median(rounds.iter().map(figure).collect()));
+    let mut row = Map::from_iter([
+        ("name".to_owned(), json!(workload.name())),
+        ("concurrency".to_owned(), json!(concurrency)),
+        ("p50_ms".to_owned(), json!(of(|round| round.p50_ms))),
+        ("p99_ms".to_owned(), json!(of(|round| round.p99_ms))),
+        ("p999_ms".to_owned(), json!(of(|round| round.p999_ms))),
+        ("host_cpu_us".to_owned(), json!(of(|round| round.host_cpu_us).round())),
+        ("postgres_cpu_us".to_owned(), json!(of(|round| round.postgres_cpu_us).round())),
+        ("client_cpu_us".to_owned(), json!(of(|round| round.client_cpu_us).round())),
+        ("commits_per_run".to_owned(), json!(of(|round| round.commits_per_run))),
+    ]);
+    let per_second = of(|round| round.per_second);
+    match floor {
+        Some(floor) => report::with_floor(row, per_second, floor),
+        None => {
+            row.insert("per_second".into(), json!(per_second.round()));
+            Value::Object(row)
+        }
     }
+}
 
-    fn percentile_ms(&self, percent: usize) -> f64 {
-        let index = (self.each.len() * percent / 100).min(self.each.len() - 1);
-        rounded(self.each[index].as_secs_f64() * 1_000.0)
-    }
-
-    fn commits_per_run(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let commits = self.commits as f64;
-        rounded(commits / self.runs())
-    }
-
-    fn row(&self) -> Value {
-        json!({
-            "name": "order",
-            "concurrency": self.concurrency,
-            "per_second": (self.runs() / self.all.as_secs_f64()).round(),
-            "p50_ms": self.percentile_ms(50),
-            "p99_ms": self.percentile_ms(99),
-            "commits_per_run": self.commits_per_run(),
+impl Bench<'_> {
+    /// Lets so many clients send one workflow after the other.
+    fn round(&mut self, workload: Workload, concurrency: u32, seconds: f64) -> Result<Round> {
+        ensure!(!self.interrupt.has_come(), "interrupted");
+        let commits_before = self.host.api().commits()?;
+        let host_before = Usage::of_process(self.host.pid())?;
+        let postgres_before = self.postgres_usage()?;
+        let clients_before = Usage::of_ended_children()?;
+        let output = Command::new(self.workspace.release("aster-load"))
+            .args(["--address", self.host.address(), "--path", workload.path(), "--body", ORDER])
+            .args(["--products", &workload.products().to_string()])
+            .args(["--declined", &workload.declined_percent().to_string()])
+            .args(["--first", &self.next.to_string(), "--concurrency", &concurrency.to_string()])
+            .args(["--seconds", &seconds.to_string()])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("can't run `aster-load`")?;
+        ensure!(output.status.success(), "`aster-load` failed ({})", output.status);
+        let seen: Value = serde_json::from_slice(&output.stdout).context("`aster-load` printed no JSON")?;
+        let figure =
+            |name: &str| seen[name].as_f64().with_context(|| format!("`aster-load` printed no `{name}`"));
+        let runs = figure("runs")?;
+        for (status, n) in seen["statuses"].as_object().into_iter().flatten() {
+            let is_wanted =
+                status == "COMPLETED" || (status == "COMPENSATED" && workload.declined_percent() > 0);
+            ensure!(is_wanted, "{n} runs ended {status}");
+        }
+        // Numbers that no other round uses: an order that is known already would be no work.
+        self.next += 100 * u64::from(concurrency) + (100.0 * runs).ceil() as u64;
+        let of_one = |usage: Duration| usage.as_secs_f64() * 1e6 / runs;
+        Ok(Round {
+            per_second: runs / figure("seconds")?,
+            p50_ms: figure("p50_ms")?,
+            p99_ms: figure("p99_ms")?,
+            p999_ms: figure("p999_ms")?,
+            host_cpu_us: of_one(Usage::of_process(self.host.pid())?.since(host_before)),
+            postgres_cpu_us: of_one(self.postgres_usage()?.since(postgres_before)),
+            client_cpu_us: of_one(Usage::of_ended_children()?.since(clients_before)),
+            commits_per_run: (self.host.api().commits()? - commits_before) as f64 / runs,
         })
     }
-}
 
-/// A table for people, and as its last line the same for programs.
-fn report(rows: &[Measured]) -> Vec<String> {
-    let rows: Vec<Value> = rows.iter().map(Measured::row).collect();
-    let mut lines = vec![format!(
-        "{:<8} {:>11} {:>8} {:>8} {:>8} {:>12}",
-        "workflow", "concurrency", "runs/s", "p50 ms", "p99 ms", "commits/run"
-    )];
-    for row in &rows {
-        lines.push(format!(
-            "{:<8} {:>11} {:>8} {:>8} {:>8} {:>12}",
-            row["name"].as_str().unwrap_or_default(),
-            row["concurrency"].to_string(),
-            row["per_second"].to_string(),
-            row["p50_ms"].to_string(),
-            row["p99_ms"].to_string(),
-            row["commits_per_run"].to_string(),
-        ));
+    fn postgres_usage(&self) -> Result<Usage> {
+        Usage::of_children_of(self.postgres.pid().context("Postgres is gone")?)
     }
-    lines.push(json!({ "bench": "saga", "rows": rows }).to_string());
-    lines
+
+    /// Workflows a second by hand-written SQL; none if there is no pgbench on this machine.
+    fn floor(&self, concurrency: u32, load: &Load) -> Result<Option<f64>> {
+        self.execute(FLOOR_SCHEMA)?;
+        let script = tempfile::Builder::new().suffix(".sql").tempfile()?;
+        fs::write(&script, floor_script())?;
+        self.programs.hand_over(script.path())?;
+        let mut rounds = Vec::new();
+        for round in 0..load.rounds {
+            ensure!(!self.interrupt.has_come(), "interrupted");
+            // Numbers that no earlier round used.
+            let first = format!("n={}", u64::from(round) * 10_000_000);
+            let output = self
+                .programs
+                .command("pgbench")
+                .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1", "--define", &first])
+                .args([
+                    "--client",
+                    &concurrency.to_string(),
+                    "--time",
+                    &load.seconds.ceil().to_string(),
+                    "--file",
+                ])
+                .arg(script.path())
+                .arg(self.postgres.url())
+                .output();
+            let Ok(output) = output else { return Ok(None) };
+            let text = String::from_utf8_lossy(&output.stdout);
+            let tps =
+                text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+            let Some(tps) = tps else { bail!("pgbench failed: {}", String::from_utf8_lossy(&output.stderr)) };
+            rounds.push(tps);
+        }
+        self.execute("drop table floor_event; drop table floor_run")?;
+        Ok(Some(median(rounds)))
+    }
+
+    fn execute(&self, sql: &str) -> Result<()> {
+        let mut psql = self.programs.command("psql");
+        psql.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", self.postgres.url()]);
+        for statement in sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            psql.args(["--command", statement]);
+        }
+        let output = psql.output().context("can't run psql")?;
+        ensure!(output.status.success(), "psql failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
 }
 
-fn rounded(number: f64) -> f64 {
-    (number * 100.0).round() / 100.0
-}
+const FLOOR_SCHEMA: &str = "
+    create table floor_run (id bigint primary key, status text not null, input json not null, result json, updated_at timestamptz not null) with (fillfactor = 80);
+    create table floor_event (id bigint not null, sequence bigint not null, event_type text not null, payload json not null, occurred_at timestamptz not null, primary key (id, sequence))";
 
-fn order(n: u32) -> Value {
-    json!({
-        "orderId": format!("ORD-{n}"),
-        "customerId": format!("CUST-{n}"),
-        "items": [{"productId": product(n), "quantity": 1, "price": 9.99}],
-        "paymentMethod": "card",
-        "shipTo": "12 Main St",
-    })
-}
-
-fn product(n: u32) -> String {
-    format!("PROD-{}", n % PRODUCTS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_report_is_a_table_and_ends_with_the_same_as_json() {
-        let each = (1..=100).map(Duration::from_millis).collect();
-        let measured = Measured { concurrency: 4, all: Duration::from_secs(2), each, commits: 600 };
-        let report = report(&[measured]);
-        assert_eq!(report.len(), 3);
-        let last: Value = serde_json::from_str(&report[2]).expect("the last line is JSON");
-        assert_eq!(
-            last,
-            json!({"bench": "saga", "rows": [{"name": "order", "concurrency": 4, "per_second": 50.0,
-                "p50_ms": 51.0, "p99_ms": 100.0, "commits_per_run": 6.0}]})
+/// One workflow: accepted, five steps, ended. Each is an autocommit statement with its events, 12 in all.
+fn floor_script() -> String {
+    let payload = r#"'{"v":1,"step":"reserve_inventory","attempt":1,"value":{"orderId":"ORD-1","state":"reserved"},"fuelUsed":21000,"durationMicros":120,"component":"inventory","function":"reserve"}'"#;
+    let mut script = format!(
+        "\\set n :n + 1\n\\set id :client_id * 1000000000 + :n\n\
+        with run as (insert into floor_run values (:id, 'RUNNING', {payload}, null, now())) \
+        insert into floor_event values (:id, 1, 'WORKFLOW_STARTED', {payload}, now());\n"
+    );
+    for step in 1..=5 {
+        script += &format!(
+            "with run as (update floor_run set updated_at = now() where id = :id) \
+            insert into floor_event values (:id, {}, 'STEP_STARTED', {payload}, now()), (:id, {}, 'STEP_COMPLETED', {payload}, now());\n",
+            2 * step,
+            2 * step + 1,
         );
     }
+    script += &format!(
+        "with run as (update floor_run set status = 'COMPLETED', result = {payload}, updated_at = now() where id = :id) \
+        insert into floor_event values (:id, 12, 'WORKFLOW_COMPLETED', {payload}, now());\n"
+    );
+    script
 }
