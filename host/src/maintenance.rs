@@ -33,6 +33,7 @@ pub async fn keep(store: Store, retention: Option<Duration>) {
 async fn round(store: &Store, retention: Option<Duration>) -> Result<(), Error> {
     let now = store.clock().await?;
     let made = make_partitions(store, now).await;
+    store.fold_counts().await?;
     // Also if none could be made: the default partition takes what comes, and is what may be in the way.
     if let Some(retention) = retention {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);

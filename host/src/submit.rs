@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::registry::{self, Registry, Resolved};
-use crate::runner::{Admitted, Candidate, Refusal, Runner};
+use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
 use crate::store::{self, Acceptance};
 
 /// Longest key, in bytes of UTF-8.
@@ -33,9 +33,11 @@ pub struct Submission {
     pub input: Value,
     /// From the header `Idempotency-Key`.
     pub key: Option<String>,
+    /// Whether who submits will wait for the run's end.
+    pub watch: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Submitted {
     pub workflow_id: WorkflowId,
     /// Full name.
@@ -51,6 +53,11 @@ pub struct Submitted {
     pub created: bool,
     /// The run that had the key before and failed.
     pub previous: Option<WorkflowId>,
+    /// As the workflow sees it, and when its timeout passes; of a new run.
+    pub(crate) input: Arc<Value>,
+    pub(crate) deadline: Timestamp,
+    /// To wait for its end, if that was wanted and this host drives it.
+    pub(crate) watch: Option<Waiter>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +88,7 @@ impl Submitter {
 
     /// Durable when it returns.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
-        let Submission { tenant, definition, input, key } = submission;
+        let Submission { tenant, definition, input, key, watch } = submission;
         let input_digest = digest(&input);
         let mut resolved = self.registry.resolve(&tenant, &definition).await?;
         let mut tries = 1;
@@ -101,12 +108,13 @@ impl Submitter {
             let candidate = Candidate {
                 tenant: tenant.clone(),
                 resolved: Arc::clone(&resolved),
-                input: normal,
+                input: Arc::clone(&normal),
                 input_digest,
                 key: used_key.clone(),
+                watch,
             };
             match self.runner.admit(candidate).await {
-                Ok(admitted) => return outcome(&resolved, used_key, admitted),
+                Ok(admitted) => return outcome(&resolved, used_key, normal, admitted),
                 Err(Refusal::Store(store::Error::RegistryMoved { .. })) if tries < RESOLVED_AT_MOST => {
                     tries += 1;
                     resolved = self.registry.resolve_anew(&tenant, &definition).await?;
@@ -117,13 +125,23 @@ impl Submitter {
         }
     }
 
-    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
-    pub async fn wait_until_over(&self, workflow_id: WorkflowId, limit: Duration) -> Result<bool, Error> {
-        Ok(self.runner.wait_until_over(workflow_id, limit).await?)
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed.
+    pub(crate) async fn wait_until_over(
+        &self,
+        workflow_id: WorkflowId,
+        watch: Option<Waiter>,
+        limit: Duration,
+    ) -> Result<Waited, Error> {
+        Ok(self.runner.wait_until_over(workflow_id, watch, limit).await?)
     }
 }
 
-fn outcome(resolved: &Resolved, key: Option<String>, admitted: Admitted) -> Result<Submitted, Error> {
+fn outcome(
+    resolved: &Resolved,
+    key: Option<String>,
+    input: Arc<Value>,
+    admitted: Admitted,
+) -> Result<Submitted, Error> {
     let (workflow_id, accepted_at, status, created, previous) = match admitted.acceptance {
         Acceptance::New { previous } => {
             (admitted.workflow_id, admitted.accepted_at, admitted.status, true, previous)
@@ -145,6 +163,9 @@ fn outcome(resolved: &Resolved, key: Option<String>, admitted: Admitted) -> Resu
         status,
         created,
         previous,
+        input,
+        deadline: admitted.deadline,
+        watch: admitted.watch,
     })
 }
 

@@ -17,7 +17,8 @@ pub struct Key {
     pub key: Arc<str>,
 }
 
-/// Grows with every change of an entry, also with its deletion, and never repeats for one key.
+/// Grows with every change of an entry, also with its deletion, and never repeats for one key. A negative one stands for a change
+/// that is on its way: only the store that gave it knows which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub i64);
 

@@ -20,6 +20,8 @@ pub struct Transition {
     pub last_sequence: u64,
     /// When it happened, by the database's clock: the `occurred_at` of all its events.
     pub at: Timestamp,
+    /// The run's status before this transition: runs are counted by their status.
+    pub was: Status,
     /// Empty only where a run is handed back without anything having happened.
     pub events: Vec<Event>,
     pub effects: Effects,

@@ -104,7 +104,7 @@ pub(crate) async fn read(
     Query(NoQuery): Query<NoQuery>,
 ) -> Result<Response> {
     let key = key(&context, &tenant, place).await?;
-    let entry = context.app.store.read_entry(&key).await?;
+    let entry = context.app.store.load_entry(&key).await?;
     let value = entry.value.ok_or_else(|| Problem::not_found("key", &key.key))?;
     let etag = format!("\"{}\"", entry.version.0);
     // Whatever a component has stored, a browser must not take it for a page of this host.

@@ -21,6 +21,7 @@ use super::page::{Page, Paging};
 use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
 use super::problem::{Problem, ProblemBody, Result};
 use super::tenant::{Tenant, single};
+use crate::runner::{End, Waited};
 use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
@@ -217,24 +218,33 @@ pub(crate) async fn start(
 ) -> Result<Response> {
     let wait = preferred_wait(&headers)?;
     let key = single(&headers, "Idempotency-Key")?.map(str::to_owned);
-    let submitted = context.app.submitter.submit(Submission { tenant, definition, input, key }).await?;
+    let submission = Submission { tenant, definition, input, key, watch: wait.is_some() };
+    let mut submitted = context.app.submitter.submit(submission).await?;
     let location = [(header::LOCATION, format!("/api/workflows/{}", submitted.workflow_id))];
     if let Some(limit) = wait
-        && let Some(run) = over_within(&context, submitted.workflow_id, limit).await
+        && let Some(run) = over_within(&context, &mut submitted, limit).await
     {
         let applied = HeaderValue::from_str(&format!("wait={}", limit.as_secs()));
         let applied = applied.map_err(Problem::internal)?;
         let applied = [(HeaderName::from_static("preference-applied"), applied)];
-        return Ok((location, applied, Json(RunState::from(run))).into_response());
+        return Ok((location, applied, Json(run)).into_response());
     }
     Ok((StatusCode::ACCEPTED, location, Json(Started::from(submitted))).into_response())
 }
 
 /// The run, if it ends in time. It is accepted by now: a fault in waiting for it is no fault of the request.
-async fn over_within(context: &Context, workflow_id: WorkflowId, limit: Duration) -> Option<Run> {
-    let over = match context.app.submitter.wait_until_over(workflow_id, limit).await {
-        Ok(true) => context.app.store.load_run(workflow_id).await.map_err(anyhow::Error::from),
-        Ok(false) => Ok(None),
+async fn over_within(context: &Context, submitted: &mut Submitted, limit: Duration) -> Option<RunState> {
+    let workflow_id = submitted.workflow_id;
+    let watch = submitted.watch.take();
+    let over = match context.app.submitter.wait_until_over(workflow_id, watch, limit).await {
+        Ok(Waited::Over(Some(end))) => {
+            RunState::ended(submitted, &end).map(Some).map_err(anyhow::Error::from)
+        }
+        Ok(Waited::Over(None)) => {
+            let run = context.app.store.load_run(workflow_id).await;
+            run.map(|run| run.map(RunState::from)).map_err(anyhow::Error::from)
+        }
+        Ok(Waited::NotOver) => Ok(None),
         Err(error) => Err(error.into()),
     };
     over.unwrap_or_else(|error| {
@@ -399,6 +409,26 @@ impl From<Run> for RunState {
             updated_at: run.updated_at,
             deadline: run.deadline,
         }
+    }
+}
+
+impl RunState {
+    /// Of a run that was accepted and driven to its end by this host: what a look into the database would give.
+    fn ended(submitted: &Submitted, end: &End) -> Result<Self, serde_json::Error> {
+        let Submitted { workflow_id, definition, key, accepted_at, input, deadline, .. } = submitted;
+        Ok(Self {
+            workflow_id: *workflow_id,
+            definition: definition.clone(),
+            key: key.clone(),
+            status: end.run.status,
+            cause: end.run.cause,
+            input: JsonText::new(input)?.with_safe_integers(),
+            result: end.run.result.as_ref().map(JsonText::new).transpose()?.map(JsonText::with_safe_integers),
+            error: end.run.error.as_ref().map(JsonText::new).transpose()?.map(JsonText::with_safe_integers),
+            created_at: *accepted_at,
+            updated_at: end.at,
+            deadline: *deadline,
+        })
     }
 }
 

@@ -169,8 +169,13 @@ async fn start(
     Query::<NoQuery>::from_request_parts(&mut parts, context).await?;
     let key = single(&parts.headers, "Idempotency-Key")?.map(str::to_owned);
     let Input(input) = Input::from_request(Request::from_parts(parts, body), context).await?;
-    let submission =
-        Submission { tenant: tenant.clone(), definition: name.clone(), input: input.clone(), key };
+    let submission = Submission {
+        tenant: tenant.clone(),
+        definition: name.clone(),
+        input: input.clone(),
+        key,
+        watch: false,
+    };
     match context.app.submitter.submit(submission).await {
         Ok(submitted) => Ok(("SCHEDULED", scheduled(&submitted))),
         Err(SubmitError::Registry(RegistryError::NotReady(reason))) => {

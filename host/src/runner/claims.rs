@@ -144,8 +144,11 @@ pub(super) fn spawn(
     replay: Option<Replay>,
 ) {
     let ordered = Arc::<Notify>::default();
-    let going_on = go_on(Arc::clone(shared), claimed, permit, Arc::clone(&ordered), replay);
-    shared.spawn(claimed.host, claimed.workflow_id, claimed.fence, ordered, going_on);
+    let seat = shared.seat(claimed.host, claimed.workflow_id, claimed.fence, &ordered);
+    if let Some(seat) = seat {
+        let going_on = go_on(Arc::clone(shared), claimed, permit, ordered, replay);
+        tokio::spawn(seat.drive(going_on));
+    }
 }
 
 /// Folds the log of a run that this host owns, and drives it from there.

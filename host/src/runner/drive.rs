@@ -1,7 +1,6 @@
 //! One task per run that is under way: keeps the attempts in flight that the core asks for, and commits what becomes of
 //! them, one transition at a time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +12,15 @@ use aster_core::state::RunState;
 use aster_core::transition::Transition;
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, error, warn};
 
 use super::attempt::{self, Landed};
+use super::flights::Flights;
 use super::turns::Turn;
 use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
 use crate::registry::Release;
 use crate::store::{self, HostId};
-
-/// After so many reruns for stale reads a step waits for its turn at the keys.
-const RERUNS_BEFORE_TURN: u32 = 2;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
@@ -55,22 +51,18 @@ enum Flow {
     Lost,
 }
 
-/// The reads of an attempt that were stale, and what it touched.
-#[derive(Clone, Debug, Default)]
-struct Conflicts {
-    count: u32,
-    keys: Vec<Key>,
-}
+/// What an attempt touched whose reads were stale: it waits for its turn at these keys before it runs again.
+pub(super) type Touched = Vec<Key>;
 
 /// An attempt that is back, with its turn at its keys if it had to queue for them.
-type Flown = (Attempt, Landed, Option<Turn>);
+pub(super) type Flown = (Attempt, Landed, Option<Turn>);
 
 impl Drive {
     /// Drives the run until it is over, waits, or is lost.
     pub(super) async fn run(mut self, first: Option<Signal>) {
         let mut flights = Flights::default();
         let mut flow = match first {
-            Some(signal) => self.advance(signal, Effects::default(), &mut flights).await,
+            Some(signal) => self.advance(signal, Effects::default(), None, &mut flights).await,
             None => Flow::Go,
         };
         while flow == Flow::Go {
@@ -87,7 +79,7 @@ impl Drive {
         let now = self.shared.clock.now();
         let commands = saga::decide(&self.release.plan, &self.state, now);
         if commands.iter().any(|command| matches!(command, Command::Record(_))) {
-            return self.advance(Signal::Tick, Effects::default(), flights).await;
+            return self.advance(Signal::Tick, Effects::default(), None, flights).await;
         }
         self.reconcile(&commands, flights);
         let alarm = saga::earliest_wait(&commands).map(|at| at.since(now));
@@ -96,7 +88,7 @@ impl Drive {
             biased;
             () = self.ordered.notified() => self.obey(flights).await,
             flown = flights.next() => self.land(flown, flights).await,
-            () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), flights).await,
+            () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), None, flights).await,
             // It was claimed for an order that changed nothing.
             () = std::future::ready(()), if nothing_to_do => self.rest().await,
         }
@@ -114,7 +106,7 @@ impl Drive {
         };
         for order in orders {
             let order_id = order.author.order_id;
-            let flow = self.advance(Signal::Ordered(order), Effects::default(), flights).await;
+            let flow = self.advance(Signal::Ordered(order), Effects::default(), None, flights).await;
             if flow == Flow::Lost {
                 return flow;
             }
@@ -140,14 +132,15 @@ impl Drive {
             fence: self.fence,
             last_sequence: self.state.sequence,
             at: now,
+            was: self.state.status,
             events: Vec::new(),
             effects: Effects::default(),
             run: saga::record(&self.release.plan, &self.state, now),
         };
-        let driver = transition.run.driver;
-        match self.shared.journal.commit(self.host, transition).await {
+        let run = transition.run.clone();
+        match self.shared.journal.commit(self.host, transition, None).await {
             Ok(_) => {
-                self.shared.pass_on(self.id(), driver);
+                self.shared.pass_on(self.id(), now, &run);
                 Flow::Rest
             }
             Err(store::Error::NotCommitted { fence }) => {
@@ -172,20 +165,20 @@ impl Drive {
             .collect();
         flights.keep_only(&wanted);
         for attempt in wanted {
-            if flights.handles.contains_key(attempt) {
-                continue;
+            if !flights.has(attempt) {
+                let touched = flights.touched.get(attempt).cloned();
+                flights.begin(
+                    fly(
+                        Arc::clone(&self.shared),
+                        self.tenant.clone(),
+                        Arc::clone(&self.release),
+                        Arc::clone(&self.state),
+                        attempt.clone(),
+                        touched,
+                    ),
+                    attempt,
+                );
             }
-            let conflicts = flights.conflicts.get(attempt).cloned().unwrap_or_default();
-            let flight = fly(
-                Arc::clone(&self.shared),
-                self.tenant.clone(),
-                Arc::clone(&self.release),
-                Arc::clone(&self.state),
-                attempt.clone(),
-                conflicts,
-            );
-            let handle = flights.tasks.spawn(flight);
-            flights.handles.insert(attempt.clone(), handle);
         }
     }
 
@@ -197,15 +190,17 @@ impl Drive {
             Err(_) => landed.effects.without_writes(),
         };
         let ending = Ending { result: landed.result, cost: landed.cost };
-        let flow = self.advance(Signal::Ended(attempt, ending), effects, flights).await;
-        drop(turn);
-        flow
+        self.advance(Signal::Ended(attempt, ending), effects, turn, flights).await
     }
 
     /// Makes of `signal` a transition and sees it committed, whatever that takes.
-    async fn advance(&mut self, signal: Signal, effects: Effects, flights: &mut Flights) -> Flow {
-        let mut signal = signal;
-        let mut effects = effects;
+    async fn advance(
+        &mut self,
+        mut signal: Signal,
+        mut effects: Effects,
+        mut turn: Option<Turn>,
+        flights: &mut Flights,
+    ) -> Flow {
         loop {
             let now = self.shared.clock.now();
             let reaction = match saga::react(&self.release.plan, &self.state, signal.clone(), now) {
@@ -223,13 +218,14 @@ impl Drive {
                 fence: self.fence,
                 last_sequence: self.state.sequence,
                 at: now,
+                was: self.state.status,
                 events: reaction.events,
                 effects: effects.clone(),
                 run: saga::record(&self.release.plan, &reaction.state, now),
             };
-            let driver = transition.run.driver;
+            let run = transition.run.clone();
             crash::point("before-commit");
-            match self.shared.journal.commit(self.host, transition).await {
+            match self.shared.journal.commit(self.host, transition, turn.take()).await {
                 Ok(committed) => {
                     self.fence = committed.fence;
                     crash::point("after-commit");
@@ -264,7 +260,7 @@ impl Drive {
                 },
             }
             self.state = Arc::new(reaction.state);
-            return if self.shared.pass_on(self.id(), driver) { Flow::Go } else { Flow::Rest };
+            return if self.shared.pass_on(self.id(), now, &run) { Flow::Go } else { Flow::Rest };
         }
     }
 
@@ -273,82 +269,31 @@ impl Drive {
     }
 }
 
-/// The attempts in flight. Dropping it interrupts them all.
-#[derive(Debug, Default)]
-struct Flights {
-    tasks: JoinSet<Flown>,
-    handles: BTreeMap<Attempt, AbortHandle>,
-    conflicts: BTreeMap<Attempt, Conflicts>,
-}
-
-impl Flights {
-    fn is_empty(&self) -> bool {
-        self.handles.is_empty()
-    }
-
-    /// The next attempt that comes back; waits forever if none is in flight.
-    async fn next(&mut self) -> Flown {
-        loop {
-            match self.tasks.join_next().await {
-                // An interrupted attempt may have come back just before.
-                Some(Ok(flown)) if self.handles.contains_key(&flown.0) => return flown,
-                Some(Ok(_)) => {}
-                Some(Err(failed)) => {
-                    let whose = self.handles.iter().find(|(_, handle)| handle.id() == failed.id());
-                    if let Some((attempt, _)) = whose
-                        && failed.is_panic()
-                    {
-                        error!(step.name = %attempt.step, error = %failed, "the host panicked while it ran a step");
-                        return (attempt.clone(), Landed::panicked(), None);
-                    }
-                }
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn keep_only(&mut self, wanted: &[&Attempt]) {
-        self.handles.retain(|attempt, handle| {
-            let is_wanted = wanted.contains(&attempt);
-            if !is_wanted {
-                handle.abort();
-            }
-            is_wanted
-        });
-        self.conflicts.retain(|attempt, _| wanted.contains(&attempt));
-    }
-
-    fn rerun(&mut self, attempt: &Attempt, stale: Vec<Key>, effects: &Effects) {
-        self.handles.remove(attempt);
-        let conflicts = self.conflicts.entry(attempt.clone()).or_default();
-        conflicts.count += 1;
-        conflicts.keys = stale;
-        conflicts.keys.extend(effects.keys().cloned());
-    }
-}
-
-/// One attempt, from its turn at the keys to its landing.
+/// One attempt, from its turn at the keys to its landing. It queues for what it has `touched` in vain, and for what others queue
+/// for: then it runs again when its turn has come, since it would be overtaken otherwise.
 async fn fly(
     shared: Arc<Shared>,
     tenant: TenantId,
     release: Arc<Release>,
     state: Arc<RunState>,
     attempt: Attempt,
-    conflicts: Conflicts,
+    touched: Option<Touched>,
 ) -> Flown {
-    let mut turn = None;
-    if conflicts.count >= RERUNS_BEFORE_TURN {
-        turn = Some(shared.turns.take(conflicts.keys).await);
-    }
-    let landed = match repair_release(&state, &attempt) {
-        None => attempt::execute(&shared, &tenant, &release, &state, &attempt).await,
+    let release = match repair_release(&state, &attempt) {
+        None => release,
         Some(id) => match attempt::other_release(&shared, id).await {
-            Ok(release) => attempt::execute(&shared, &tenant, &release, &state, &attempt).await,
-            Err(failure) => Landed::failed(failure),
+            Ok(release) => release,
+            Err(failure) => return (attempt, Landed::failed(failure), None),
         },
     };
+    let mut turn = match touched {
+        Some(keys) => Some(shared.turns.take(keys).await),
+        None => None,
+    };
+    let mut landed = attempt::execute(&shared, &tenant, &release, &state, &attempt).await;
     if turn.is_none() && shared.turns.contended(landed.effects.keys()) {
         turn = Some(shared.turns.take(landed.effects.keys().cloned().collect()).await);
+        landed = attempt::execute(&shared, &tenant, &release, &state, &attempt).await;
     }
     (attempt, landed, turn)
 }

@@ -6,11 +6,14 @@
 //! database only. Here are no SQL and no HTTP, and time is tokio's only: so all of this runs in a simulation, too (`ports`).
 //! Clients that wait for a run's end are in `waiters`.
 
+mod admit;
 mod attempt;
 mod backlog;
 mod claims;
 mod clock;
 mod drive;
+mod drivers;
+mod flights;
 mod lease;
 mod measures;
 mod orders;
@@ -19,32 +22,30 @@ mod sweep;
 mod turns;
 mod waiters;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use aster_core::id::{Fence, TenantId, WorkflowId};
-use aster_core::saga::{self, Signal};
-use aster_core::state::{Accepted, RunState, Status};
+use aster_core::id::{Fence, WorkflowId};
 use aster_core::time::Timestamp;
-use aster_core::transition::Driver;
-use serde_json::Value;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::AbortHandle;
+use aster_core::transition::{Driver, RunRecord};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+pub(crate) use self::admit::{Admitted, Candidate};
 use self::backlog::Backlog;
 pub(crate) use self::backlog::Refusal;
 use self::clock::Clock;
-use self::drive::Drive;
+use self::drivers::Drivers;
 pub use self::measures::{Distribution, Measured, Measures, Outcome};
 use self::ports::{Guests, Journal, Sandboxed};
 use self::turns::Turns;
 use self::waiters::Waiters;
+pub(crate) use self::waiters::{End, Waited, Waiter};
 use crate::config::Limits;
-use crate::registry::{Registry, Release, Resolved};
+use crate::registry::Registry;
 use crate::sandbox::Sandbox;
-use crate::store::{self, Acceptance, HostId, NewRun, ReleaseId, Start, Store};
+use crate::store::{self, HostId, Store};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,7 +85,7 @@ struct Shared {
     backlog: Backlog,
     turns: Arc<Turns>,
     /// The tasks that drive runs, so that a lost lease stops them.
-    driving: Mutex<BTreeMap<WorkflowId, Driving>>,
+    driving: Mutex<Drivers>,
     /// Runs whose acceptance is on its way: it may be done already, and who sent it will drive the run.
     accepting: Mutex<BTreeSet<WorkflowId>>,
     /// Tells whether what a claim gave has a driver by now.
@@ -98,36 +99,6 @@ struct Shared {
     /// The earliest instant at which this host knows that a run is due.
     next_due: Mutex<Option<Timestamp>>,
     shutdown: watch::Sender<bool>,
-}
-
-/// A task that drives a run.
-#[derive(Debug)]
-struct Driving {
-    /// Under which it began.
-    fence: Fence,
-    task: AbortHandle,
-    /// Tells it that there are orders for its run.
-    ordered: Arc<Notify>,
-}
-
-/// What a submission has come to, before there is a run of it.
-#[derive(Debug)]
-pub(crate) struct Candidate {
-    pub(crate) tenant: TenantId,
-    pub(crate) resolved: Arc<Resolved>,
-    pub(crate) input: Arc<Value>,
-    pub(crate) input_digest: [u8; 32],
-    pub(crate) key: Option<String>,
-}
-
-/// A run that was just taken in.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) workflow_id: WorkflowId,
-    pub(crate) accepted_at: Timestamp,
-    /// Of a new run.
-    pub(crate) status: Status,
-    pub(crate) acceptance: Acceptance,
 }
 
 impl Runner {
@@ -182,113 +153,25 @@ impl Runner {
         Ok(Self { shared })
     }
 
-    /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
-    ///
-    /// # Errors
-    /// [`Refusal::Overloaded`] for a new run without a free slot, if too many wait for one already. Nothing is recorded then.
-    ///
-    /// # Cancel safety
-    /// A client that goes away cancels nothing: what was accepted is driven.
-    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
-        let runner = self.clone();
-        let admission = tokio::spawn(async move { runner.accept_and_start(candidate).await });
-        admission.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
-    }
-
-    async fn accept_and_start(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
-        let shared = &self.shared;
-        let Candidate { tenant, resolved, input, input_digest, key } = candidate;
-        let release = &resolved.release;
-        let now = shared.clock.now();
-        let default_timeout = shared.options.limits.workflow_timeout;
-        let timeout_ms = release.plan.timeout_ms.unwrap_or_else(|| millis(default_timeout));
-        let state = RunState::new(Accepted {
-            workflow_id: shared.journal.new_workflow_id(now),
-            definition: resolved.name.clone(),
-            definition_digest: resolved.digest,
-            release: release.id,
-            input: Arc::clone(&input),
-            deadline: now.plus_millis(timeout_ms),
-        });
-        let slot = self.slot();
-        if slot.is_none() && !self.may_wait(now).await {
-            let acceptance = match &key {
-                // What is known already is no new work.
-                Some(key) => shared.journal.known(&tenant, &resolved.name, key, &input_digest).await?,
-                None => None,
-            };
-            let acceptance = acceptance.ok_or(Refusal::Overloaded)?;
-            let workflow_id = state.accepted.workflow_id;
-            return Ok(Admitted { workflow_id, accepted_at: now, status: Status::Ready, acceptance });
-        }
-        let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
-        let run = NewRun {
-            workflow_id: state.accepted.workflow_id,
-            tenant: tenant.clone(),
-            definition: resolved.name.clone(),
-            release: ReleaseId(release.id),
-            generation: resolved.generation,
-            key,
-            input: input.to_string(),
-            input_digest,
-            accepted_at: now,
-            deadline: state.accepted.deadline,
-            start: first.as_ref().map(|(_, start)| start.clone()),
-        };
-        let status = first.as_ref().map_or(Status::Ready, |(state, _)| state.status);
-        let _accepting = shared.accepting(run.workflow_id);
-        crate::crash::point("before-accept");
-        let acceptance = shared.journal.accept(&run).await?;
-        let is_new = matches!(acceptance, Acceptance::New { .. });
-        if is_new {
-            crate::crash::point("after-accept");
-        }
-        let workflow_id = state.accepted.workflow_id;
-        match (first, slot) {
-            _ if !is_new => {}
-            (Some((state, start)), Some((host, permit))) => {
-                let ordered = Arc::<Notify>::default();
-                let drive = Drive {
-                    shared: Arc::clone(shared),
-                    host,
-                    fence: NewRun::FIRST_FENCE,
-                    tenant: tenant.clone(),
-                    release: Arc::clone(release),
-                    state: Arc::new(state),
-                    ordered: Arc::clone(&ordered),
-                    permit,
-                };
-                // A run without a step that is wanted is over already.
-                if shared.pass_on(workflow_id, start.run.driver) {
-                    shared.spawn(host, workflow_id, drive.fence, ordered, drive.run(None));
-                }
-            }
-            _ => shared.wake_claims_at(now),
-        }
-        Ok(Admitted { workflow_id, accepted_at: now, status, acceptance })
-    }
-
-    /// Whether one more run may wait for a slot of any host.
-    async fn may_wait(&self, now: Timestamp) -> bool {
-        let Shared { backlog, journal, .. } = &*self.shared;
-        backlog.has_room(|limit| journal.count_due(now, limit)).await
-    }
-
-    /// Waits until the run is over, or `limit` or a waiter's time to live has passed; true if it is over.
+    /// Waits until the run is over, or `limit` or a waiter's time to live has passed. `watch` is its place if it was taken before the
+    /// run began.
     ///
     /// # Errors
     /// The database is unreachable, or there is no such run.
     pub(crate) async fn wait_until_over(
         &self,
         workflow_id: WorkflowId,
+        watch: Option<Waiter>,
         limit: Duration,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<Waited, store::Error> {
         let is_over = async || {
             let status = self.shared.journal.status(workflow_id).await?;
             let status = status.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
             Ok(status.is_over())
         };
-        self.shared.waiters.wait(workflow_id, limit, is_over).await
+        let driven = watch.is_some();
+        let waiter = watch.unwrap_or_else(|| self.shared.waiters.enter(workflow_id));
+        waiter.wait(limit, driven, is_over).await
     }
 
     /// What it has counted since its start.
@@ -331,74 +214,11 @@ impl Runner {
     pub(crate) fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
-
-    /// A place for one more run, and the id under which to own it; none if the host is full, stopping or without a lease.
-    fn slot(&self) -> Option<(HostId, OwnedSemaphorePermit)> {
-        if *self.shared.shutdown.borrow() {
-            return None;
-        }
-        let host = self.shared.host()?;
-        let permit = Arc::clone(&self.shared.slots).try_acquire_owned().ok()?;
-        Some((host, permit))
-    }
-}
-
-/// What begins a run: its state after the first transition, and that.
-fn first_transition(host: HostId, release: &Release, state: &RunState, now: Timestamp) -> (RunState, Start) {
-    let reaction = saga::react(&release.plan, state, Signal::Tick, now)
-        .expect("only endings and cancels can be refused");
-    let run = saga::record(&release.plan, &reaction.state, now);
-    (reaction.state, Start { host, events: reaction.events, run })
 }
 
 impl Shared {
     fn host(&self) -> Option<HostId> {
         *self.host.read().expect(UNPOISONED)
-    }
-
-    fn driving(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkflowId, Driving>> {
-        self.driving.lock().expect(UNPOISONED)
-    }
-
-    /// Until this is dropped, nobody else of this host begins to drive the run.
-    fn accepting(self: &Arc<Self>, workflow_id: WorkflowId) -> Accepting {
-        self.accepting.lock().expect(UNPOISONED).insert(workflow_id);
-        Accepting { shared: Arc::clone(self), workflow_id }
-    }
-
-    /// Lets `driving` go on as the task that drives the run, until a lost lease or a shutdown stops it.
-    fn spawn(
-        self: &Arc<Self>,
-        host: HostId,
-        id: WorkflowId,
-        fence: Fence,
-        ordered: Arc<Notify>,
-        driving: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let shared = Arc::clone(self);
-        // Locked until the handle is in: the task may end at once.
-        let mut tasks = self.driving();
-        if self.host() != Some(host) {
-            // The lease ended meanwhile: the run is another host's to drive.
-            return;
-        }
-        let known = tasks.get(&id).filter(|known| !known.task.is_finished());
-        if known.is_some_and(|known| known.fence > fence) {
-            // The answer that leads here came late: the run was adopted meanwhile.
-            return;
-        }
-        let task = tokio::spawn(async move {
-            driving.await;
-            let mut tasks = shared.driving();
-            // A run that was handed back may have been claimed again meanwhile: then the entry is another task's.
-            if tasks.get(&id).is_some_and(|known| known.task.id() == tokio::task::id()) {
-                tasks.remove(&id);
-            }
-        });
-        let driving = Driving { fence, task: task.abort_handle(), ordered };
-        if let Some(replaced) = tasks.insert(id, driving) {
-            replaced.task.abort();
-        }
     }
 
     /// Gives up a run that can't go on here, to be claimed after `millis`. If that fails too, the sweep finds it.
@@ -407,13 +227,6 @@ impl Shared {
         if let Err(error) = self.journal.hand_back(host, workflow_id, fence, at).await {
             tracing::warn!(run.id = %workflow_id, %error, "could not hand a run back");
         }
-    }
-
-    /// Interrupts every guest and forgets every run; from here on nothing is begun. Nothing is told to the database.
-    fn stop_driving(&self) {
-        let mut driving = self.driving();
-        *self.host.write().expect(UNPOISONED) = None;
-        std::mem::take(&mut *driving).into_values().for_each(|driving| driving.task.abort());
     }
 
     /// The database didn't answer for a while before `now`.
@@ -428,21 +241,11 @@ impl Shared {
         since.is_none_or(|since| since.elapsed() >= self.options.lease + self.options.takeover_margin)
     }
 
-    /// Whether this host drives the run; then its driver looks at the orders.
-    fn tell_ordered(&self, workflow_id: WorkflowId) -> bool {
-        let driving = self.driving();
-        let driver = driving.get(&workflow_id);
-        if let Some(driver) = driver {
-            driver.ordered.notify_one();
-        }
-        driver.is_some()
-    }
-
     /// Tells who should know that a run isn't this host's to drive any more; true if it still is.
-    fn pass_on(&self, workflow_id: WorkflowId, driver: Driver) -> bool {
-        match driver {
+    fn pass_on(&self, workflow_id: WorkflowId, at: Timestamp, run: &RunRecord) -> bool {
+        match run.driver {
             Driver::Owner => return true,
-            Driver::Nobody => self.waiters.tell_over(workflow_id),
+            Driver::Nobody => self.waiters.tell_over(workflow_id, at, run),
             Driver::ClaimableAt(at) => self.wake_claims_at(at),
         }
         false
@@ -455,18 +258,6 @@ impl Shared {
             *next_due = Some(at);
             self.due.notify_one();
         }
-    }
-}
-
-/// An acceptance on its way.
-struct Accepting {
-    shared: Arc<Shared>,
-    workflow_id: WorkflowId,
-}
-
-impl Drop for Accepting {
-    fn drop(&mut self) {
-        self.shared.accepting.lock().expect(UNPOISONED).remove(&self.workflow_id);
     }
 }
 

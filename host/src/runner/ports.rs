@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub(crate) use super::turns::Turn;
 use crate::registry::{self, Registry, Release};
 use crate::sandbox::{self, Call, CallReport, Context, Limits, Sandbox, Session};
 use crate::store::{self, Acceptance, Claims, Committed, Error, HostId, NewRun, Replay, Store};
@@ -38,7 +39,7 @@ pub(crate) trait Journal: Debug + Send + Sync {
         limit: usize,
     ) -> Result<u64, Error>;
 
-    async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error>;
+    async fn accept(&self, run: NewRun) -> Result<Acceptance, Error>;
     async fn known(
         &self,
         tenant: &TenantId,
@@ -47,7 +48,14 @@ pub(crate) trait Journal: Debug + Send + Sync {
         input_digest: &[u8; 32],
     ) -> Result<Option<Acceptance>, Error>;
     async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error>;
-    async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error>;
+    /// `turn` is given up as soon as the transition has its place in line: who comes next depends on it, and is committed with it or
+    /// after it.
+    async fn commit(
+        &self,
+        host: HostId,
+        transition: Transition,
+        turn: Option<Turn>,
+    ) -> Result<Committed, Error>;
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error>;
     async fn hand_back(
         &self,
@@ -136,7 +144,7 @@ impl Journal for Store {
         Store::fence_off_dead_hosts(self, now, margin, limit).await
     }
 
-    async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
+    async fn accept(&self, run: NewRun) -> Result<Acceptance, Error> {
         Store::accept(self, run).await
     }
 
@@ -154,8 +162,13 @@ impl Journal for Store {
         Store::count_due(self, now, limit).await
     }
 
-    async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
-        Store::commit(self, host, transition).await
+    async fn commit(
+        &self,
+        host: HostId,
+        transition: Transition,
+        turn: Option<Turn>,
+    ) -> Result<Committed, Error> {
+        Store::commit_in_line(self, host, transition, || drop(turn)).await
     }
 
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {
@@ -185,7 +198,7 @@ impl Journal for Store {
     }
 
     async fn status(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error> {
-        Ok(self.load_run(workflow_id).await?.map(|run| run.status))
+        self.status_of(workflow_id).await
     }
 
     async fn orders(&self, workflow_id: WorkflowId) -> Result<Vec<Order>, Error> {

@@ -74,15 +74,14 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
     let strays: Vec<_> = {
         let accepting = shared.accepting.lock().expect(UNPOISONED).clone();
         let driving = shared.driving();
-        let task_of =
-            |workflow_id: WorkflowId| driving.get(&workflow_id).map(|driver| driver.task.is_finished());
         let undriven = owned.into_iter().filter(|(workflow_id, _)| !accepting.contains(workflow_id));
-        let with_task = undriven.map(|(workflow_id, fence)| (workflow_id, fence, task_of(workflow_id)));
-        with_task.filter(|(_, _, task)| *task != Some(false)).collect()
+        let with_driver =
+            undriven.map(|(workflow_id, fence)| (workflow_id, fence, driving.is_dead(workflow_id)));
+        with_driver.filter(|(_, _, is_dead)| *is_dead != Some(false)).collect()
     };
     let mut seen = Seen { strays: Vec::new(), claims: shared.claims.begun() };
     let is_known = shared.claims.have_ended(before.claims);
-    for (workflow_id, fence, task) in strays {
+    for (workflow_id, fence, dead_driver) in strays {
         if !is_known || !before.strays.contains(&(workflow_id, fence)) {
             seen.strays.push((workflow_id, fence));
             continue;
@@ -96,7 +95,7 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
         match shared.journal.adopt(host, workflow_id, fence).await {
             Ok(fence) => {
                 info!(run.id = %workflow_id, "goes on with a run that nobody drove");
-                let claimed = Claimed { host, workflow_id, fence, host_lost: task.is_some() };
+                let claimed = Claimed { host, workflow_id, fence, host_lost: dead_driver.is_some() };
                 claims::spawn(shared, claimed, permit, None);
             }
             Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use aster_core::id::WorkflowId;
+use aster_core::time::Timestamp;
+use aster_core::transition::RunRecord;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
@@ -42,16 +44,31 @@ struct Place {
 }
 
 /// Why a wait ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Word {
-    Over,
+    Over(Arc<End>),
     Expired,
+}
+
+/// How a run that this host has driven has ended: what its row says since.
+#[derive(Debug, PartialEq)]
+pub(crate) struct End {
+    pub(crate) at: Timestamp,
+    pub(crate) run: RunRecord,
+}
+
+/// What a wait has come to.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Waited {
+    /// The run is over; how, where this host has driven it to its end.
+    Over(Option<Arc<End>>),
+    NotOver,
 }
 
 /// One who waits. Dropping it gives up its place.
 #[derive(Debug)]
-struct Waiter<'a> {
-    waiters: &'a Waiters,
+pub(crate) struct Waiter {
+    waiters: Arc<Waiters>,
     workflow_id: WorkflowId,
     number: u64,
     told: oneshot::Receiver<Word>,
@@ -62,50 +79,24 @@ impl Waiters {
         Self { time_to_live, table: Mutex::default(), measures }
     }
 
-    /// Waits until the run is over, as its driver tells or `is_over` finds, or until `limit` or the time to live has passed;
-    /// true if it is over.
-    ///
-    /// # Errors
-    /// Those of `is_over`.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the wait, and nothing of it stays.
-    pub(super) async fn wait<E, Answer>(
-        &self,
-        workflow_id: WorkflowId,
-        limit: Duration,
-        is_over: impl Fn() -> Answer,
-    ) -> Result<bool, E>
-    where
-        Answer: Future<Output = Result<bool, E>>,
-    {
-        // None is later than any clock goes.
-        let give_up = Instant::now().checked_add(limit);
-        // Before the first look: what ends after that look is told.
-        let mut waiter = self.enter(workflow_id);
-        loop {
-            if is_over().await? {
-                return Ok(true);
-            }
-            let next_look = Instant::now() + LOOK_AGAIN;
-            let wake_up = give_up.map_or(next_look, |give_up| give_up.min(next_look));
-            tokio::select! {
-                biased;
-                word = &mut waiter.told => return Ok(word == Ok(Word::Over)),
-                () = sleep_until(wake_up) => {}
-            }
-            if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
-                return Ok(false);
-            }
-        }
+    /// A place for one who will wait for the run's end: from now on it is told.
+    pub(super) fn enter(self: &Arc<Self>, workflow_id: WorkflowId) -> Waiter {
+        let (tell, told) = oneshot::channel();
+        let mut table = self.table();
+        table.last_number += 1;
+        let number = table.last_number;
+        let place = Place { number, expires_at: Instant::now() + self.time_to_live, tell };
+        table.places.entry(workflow_id).or_default().push(place);
+        Waiter { waiters: Arc::clone(self), workflow_id, number, told }
     }
 
     /// Ends the waits for a run.
-    pub(super) fn tell_over(&self, workflow_id: WorkflowId) {
-        let places = self.table().places.remove(&workflow_id).unwrap_or_default();
+    pub(super) fn tell_over(&self, workflow_id: WorkflowId, at: Timestamp, run: &RunRecord) {
+        let Some(places) = self.table().places.remove(&workflow_id) else { return };
+        let end = Arc::new(End { at, run: run.clone() });
         for place in places {
             // Who is gone needn't be told.
-            let _ = place.tell.send(Word::Over);
+            let _ = place.tell.send(Word::Over(Arc::clone(&end)));
         }
     }
 
@@ -124,22 +115,55 @@ impl Waiters {
         count
     }
 
-    fn enter(&self, workflow_id: WorkflowId) -> Waiter<'_> {
-        let (tell, told) = oneshot::channel();
-        let mut table = self.table();
-        table.last_number += 1;
-        let number = table.last_number;
-        let place = Place { number, expires_at: Instant::now() + self.time_to_live, tell };
-        table.places.entry(workflow_id).or_default().push(place);
-        Waiter { waiters: self, workflow_id, number, told }
-    }
-
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect(UNPOISONED)
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Waiter {
+    /// Waits until the run is over, as its driver tells or `is_over` finds, or until `limit` or the time to live has passed. It is
+    /// `driven` if the run was driven by this host when this place was entered: then there is no need to look at once.
+    ///
+    /// # Errors
+    /// Those of `is_over`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait, and nothing of it stays.
+    pub(crate) async fn wait<E, Answer>(
+        mut self,
+        limit: Duration,
+        driven: bool,
+        is_over: impl Fn() -> Answer,
+    ) -> Result<Waited, E>
+    where
+        Answer: Future<Output = Result<bool, E>>,
+    {
+        // None is later than any clock goes.
+        let give_up = Instant::now().checked_add(limit);
+        let mut looks = !driven;
+        loop {
+            if looks && is_over().await? {
+                return Ok(Waited::Over(None));
+            }
+            looks = true;
+            let next_look = Instant::now() + LOOK_AGAIN;
+            let wake_up = give_up.map_or(next_look, |give_up| give_up.min(next_look));
+            tokio::select! {
+                biased;
+                word = &mut self.told => return Ok(match word {
+                    Ok(Word::Over(end)) => Waited::Over(Some(end)),
+                    Ok(Word::Expired) | Err(_) => Waited::NotOver,
+                }),
+                () = sleep_until(wake_up) => {}
+            }
+            if give_up.is_some_and(|give_up| Instant::now() >= give_up) {
+                return Ok(Waited::NotOver);
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
     fn drop(&mut self) {
         let mut table = self.waiters.table();
         // Not there if it was told.
@@ -171,6 +195,7 @@ mod tests {
     use std::future::ready;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use aster_core::state::Status;
     use tokio::task::JoinHandle;
     use uuid::Uuid;
 
@@ -184,6 +209,11 @@ mod tests {
         Arc::new(Waiters::new(time_to_live, Arc::default()))
     }
 
+    fn ended() -> RunRecord {
+        let driver = aster_core::transition::Driver::Nobody;
+        RunRecord { status: Status::Completed, cause: None, result: None, error: None, driver }
+    }
+
     fn answer(is_over: bool) -> impl Future<Output = Result<bool, Infallible>> {
         ready(Ok(is_over))
     }
@@ -194,8 +224,8 @@ mod tests {
         let task = tokio::spawn({
             let waiters = Arc::clone(waiters);
             async move {
-                let Ok(over) = waiters.wait(run, limit, || answer(false)).await;
-                over
+                let Ok(waited) = waiters.enter(run).wait(limit, false, || answer(false)).await;
+                waited != Waited::NotOver
             }
         });
         while waiting(waiters) == before {
@@ -214,7 +244,7 @@ mod tests {
         let (one, two) = (begin(&waiters, RUN, HOUR).await, begin(&waiters, RUN, HOUR).await);
         let other = begin(&waiters, OTHER, HOUR).await;
         let began = Instant::now();
-        waiters.tell_over(RUN);
+        waiters.tell_over(RUN, Timestamp::from_millis(0), &ended());
         assert!(one.await.unwrap() && two.await.unwrap());
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert_eq!(waiting(&waiters), 1);
@@ -226,17 +256,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_is_over_is_not_waited_for_and_anothers_is_looked_at() {
         let waiters = waiters(24 * HOUR);
-        assert_eq!(waiters.wait(RUN, HOUR, || answer(true)).await, Ok(true));
+        assert_eq!(waiters.enter(RUN).wait(HOUR, false, || answer(true)).await, Ok(Waited::Over(None)));
 
         let is_over = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
             let (waiters, is_over) = (Arc::clone(&waiters), Arc::clone(&is_over));
-            async move { waiters.wait(RUN, HOUR, || answer(is_over.load(Ordering::Relaxed))).await }
+            let waiter = waiters.enter(RUN);
+            async move { waiter.wait(HOUR, true, || answer(is_over.load(Ordering::Relaxed))).await }
         });
         sleep(HOUR / 2).await;
         is_over.store(true, Ordering::Relaxed);
         let began = Instant::now();
-        assert_eq!(task.await.unwrap(), Ok(true));
+        assert_eq!(task.await.unwrap(), Ok(Waited::Over(None)));
         assert!(began.elapsed() <= LOOK_AGAIN, "{:?}", began.elapsed());
         assert!(waiters.table().places.is_empty());
     }
@@ -253,7 +284,7 @@ mod tests {
         assert!(waiters.table().places.is_empty());
         assert_eq!(waiters.measures.expired_waiters(), 0);
 
-        let failed = waiters.wait(RUN, HOUR, || ready(Err::<bool, _>("no database"))).await;
+        let failed = waiters.enter(RUN).wait(HOUR, false, || ready(Err::<bool, _>("no database"))).await;
         assert_eq!(failed, Err("no database"));
         assert!(waiters.table().places.is_empty());
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::bugs;
 use super::tables::{Row, Tables};
 use super::world::{Lost, Machine, World};
-use crate::runner::ports::Journal;
+use crate::runner::ports::{Journal, Turn};
 use crate::store::{Acceptance, Claims, Committed, Error, HostId, NewRun, Replay};
 
 /// As long as the store waits for an answer, in the shorter time of simulations.
@@ -38,6 +38,21 @@ impl Line {
     }
 
     /// As the store settles a commit whose answer was lost: until it is known.
+    async fn commit_and_settle(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
+        let bug = self.world.tables().bug;
+        let transition = bugs::spoil(bug, transition);
+        let what = format!("commit {} {}", transition.workflow_id, transition.last_sequence);
+        let sent = transition.clone();
+        match self.ask(what, move |tables, _| tables.commit(host, &sent)).await {
+            Ok(answer) => answer,
+            Err(_) if bug == Some(super::Bug::LostAnswersAreSentAgain) => {
+                let again = move |tables: &mut Tables, _| tables.commit_again(host, transition);
+                self.ask("commit again".into(), again).await?
+            }
+            Err(_) => self.settle(host, &transition).await,
+        }
+    }
+
     async fn settle(&self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
         let (id, held) = (transition.workflow_id, transition.fence);
         loop {
@@ -89,7 +104,7 @@ impl Journal for Line {
         self.ask("fence off".into(), move |tables, _| tables.fence_off(silent_before, now, limit)).await
     }
 
-    async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
+    async fn accept(&self, run: NewRun) -> Result<Acceptance, Error> {
         let mut tries = 0;
         loop {
             let new = run.clone();
@@ -119,19 +134,17 @@ impl Journal for Line {
             .await
     }
 
-    async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
-        let bug = self.world.tables().bug;
-        let transition = bugs::spoil(bug, transition);
-        let what = format!("commit {} {}", transition.workflow_id, transition.last_sequence);
-        let sent = transition.clone();
-        match self.ask(what, move |tables, _| tables.commit(host, &sent)).await {
-            Ok(answer) => answer,
-            Err(_) if bug == Some(super::Bug::LostAnswersAreSentAgain) => {
-                let again = move |tables: &mut Tables, _| tables.commit_again(host, transition);
-                self.ask("commit again".into(), again).await?
-            }
-            Err(_) => self.settle(host, &transition).await,
-        }
+    async fn commit(
+        &self,
+        host: HostId,
+        transition: Transition,
+        turn: Option<Turn>,
+    ) -> Result<Committed, Error> {
+        // Nothing that isn't committed is read here: so whose turn is next may come now or after the answer.
+        let turn = turn.filter(|_| self.world.random().per_mille(500));
+        let answer = self.commit_and_settle(host, transition).await;
+        drop(turn);
+        answer
     }
 
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {

@@ -240,6 +240,7 @@ async fn send(
             input: Arc::new(Value::from(n)),
             input_digest: [u8::try_from(n).unwrap_or(0); 32],
             key: key.clone(),
+            watch: false,
         };
         tries += 1;
         match tokio::time::timeout(Duration::from_secs(15), runner.admit(candidate)).await {

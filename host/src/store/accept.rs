@@ -1,5 +1,6 @@
 //! Taking runs in: durable before the caller hears of it, and one for each key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::Event;
@@ -7,7 +8,9 @@ use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
 
@@ -61,29 +64,80 @@ pub enum Acceptance {
     KeyReused { workflow_id: WorkflowId, status: Status },
 }
 
-impl Store {
-    /// Accepts a run. If the answer of Postgres is lost it is asked again, which changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::RegistryMoved`] if another generation is current; [`Error::Refused`] for a key or an input that can't be
-    /// stored; [`Error::Unavailable`] if the outcome isn't known: sending the same `NewRun` again asks for it.
-    pub async fn accept(&self, run: &NewRun) -> Result<Acceptance, Error> {
+/// A run as it is sent: checked, and its JSON written, by the task that submits it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) run: NewRun,
+    pub(super) status: &'static str,
+    pub(super) cause: Option<&'static str>,
+    pub(super) result: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) owner: Option<Uuid>,
+    pub(super) fence: i64,
+    pub(super) wake_at: Option<DateTime<Utc>>,
+    /// Type and payload.
+    pub(super) events: Vec<(&'static str, String)>,
+}
+
+impl Prepared {
+    fn new(run: NewRun) -> Result<Self, Error> {
         if let Some(key) = &run.key {
             check_name("key", key)?;
             if key.is_empty() {
                 return Err(Error::refused("the key is empty"));
             }
         }
+        let start = run.start.as_ref();
+        let record = start.map(|start| &start.run);
+        let (owner, fence, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
+            None => (None, 0, Some(run.accepted_at)),
+            Some((host, Driver::Owner)) => (Some(host.0), NewRun::FIRST_FENCE.0, None),
+            Some((_, Driver::ClaimableAt(at))) => (None, NewRun::FIRST_FENCE.0, Some(at)),
+            Some((_, Driver::Nobody)) => (None, NewRun::FIRST_FENCE.0, None),
+        };
+        let result = record.and_then(|record| record.result.as_ref());
+        let error = record.and_then(|record| record.error.as_ref());
+        let events = start.map_or(&[][..], |start| &start.events);
+        Ok(Self {
+            status: record.map_or(Status::Ready, |record| record.status).as_str(),
+            cause: record.and_then(|record| record.cause).map(|cause| cause.as_str()),
+            result: result.map(|result| to_json("the result", result)).transpose()?,
+            error: error.map(|error| to_json("the error", error)).transpose()?,
+            owner,
+            fence,
+            wake_at: wake_at.map(instant),
+            events: events.iter().map(|event| (event.event_type(), event.payload())).collect(),
+            run,
+        })
+    }
+}
+
+impl Store {
+    /// Accepts a run. Those that wait at the same time share one statement. If the answer of Postgres is lost it is asked again,
+    /// which changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::RegistryMoved`] if another generation is current; [`Error::Refused`] for a key or an input that can't be
+    /// stored; [`Error::Unavailable`] if the outcome isn't known: sending the same `NewRun` again asks for it.
+    pub async fn accept(&self, run: NewRun) -> Result<Acceptance, Error> {
+        let prepared = Arc::new(Prepared::new(run)?);
+        let acceptance = match self.acceptor.accept(Arc::clone(&prepared)).await {
+            true => Acceptance::New { previous: None },
+            false => self.accept_alone(&prepared).await?,
+        };
+        if matches!(acceptance, Acceptance::New { .. }) {
+            self.counters.add_acceptance();
+        }
+        Ok(acceptance)
+    }
+
+    /// Accepts a run by itself, or says why it is no new one.
+    async fn accept_alone(&self, run: &Prepared) -> Result<Acceptance, Error> {
         let give_up = Instant::now() + self.connections.patience.outage;
         loop {
             match self.accept_once(run).await {
                 Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
-                answer => {
-                    if matches!(answer, Ok(Acceptance::New { .. })) {
-                        self.counters.add_acceptance();
-                    }
-                    return answer;
-                }
+                answer => return answer,
             }
         }
     }
@@ -128,23 +182,10 @@ impl Store {
         })
     }
 
-    async fn accept_once(&self, run: &NewRun) -> Result<Acceptance, Error> {
-        let start = run.start.as_ref();
-        let record = start.map(|start| &start.run);
-        let (owner, fence, wake_at) = match start.map(|start| (start.host, start.run.driver)) {
-            None => (None, 0, Some(run.accepted_at)),
-            Some((host, Driver::Owner)) => (Some(host.0), NewRun::FIRST_FENCE.0, None),
-            Some((_, Driver::ClaimableAt(at))) => (None, NewRun::FIRST_FENCE.0, Some(at)),
-            Some((_, Driver::Nobody)) => (None, NewRun::FIRST_FENCE.0, None),
-        };
-        let result = record.and_then(|record| record.result.as_ref());
-        let error = record.and_then(|record| record.error.as_ref());
-        let events = start.map_or(&[][..], |start| &start.events);
-        let event_types: Vec<&str> = events.iter().map(Event::event_type).collect();
-        let payloads: Vec<String> = events.iter().map(Event::payload).collect();
-
-        let result = result.map(|result| to_json("the result", result)).transpose()?;
-        let error = error.map(|error| to_json("the error", error)).transpose()?;
+    async fn accept_once(&self, prepared: &Prepared) -> Result<Acceptance, Error> {
+        let Prepared { run, .. } = prepared;
+        let event_types: Vec<&str> = prepared.events.iter().map(|(event_type, _)| *event_type).collect();
+        let payloads: Vec<&str> = prepared.events.iter().map(|(_, payload)| payload.as_str()).collect();
         let row = self
             .connection()
             .await?
@@ -164,15 +205,15 @@ impl Store {
                     &run.input_digest[..],
                     instant(run.accepted_at),
                     instant(run.deadline),
-                    record.map_or(Status::Ready, |record| record.status).as_str(),
-                    record.and_then(|record| record.cause).map(|cause| cause.as_str()),
-                    result.as_deref(),
-                    error.as_deref(),
-                    owner,
-                    fence,
-                    wake_at.map(instant),
+                    prepared.status,
+                    prepared.cause,
+                    prepared.result,
+                    prepared.error,
+                    prepared.owner,
+                    prepared.fence,
+                    prepared.wake_at,
                     &event_types as &[&str],
-                    &payloads,
+                    &payloads as &[&str],
                 )
                 .fetch_one(connection)
             })

@@ -1,12 +1,12 @@
-//! One transition as it is sent, a batch of them as one statement, and how a lost answer is settled.
+//! One transition as it is sent, and how a lost answer is settled.
 
 use aster_core::id::{Fence, WorkflowId};
 use aster_core::keyvalue::{Key, Version};
 use aster_core::transition::{Driver, Transition};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
+use super::entries::Value;
 use super::{Error, HostId, Store, check_name, instant, signed, to_json, unsigned};
 
 /// A transition that is durable.
@@ -46,7 +46,18 @@ impl Store {
     /// # Cancel safety
     /// Once it was polled the transition may be committed, also if the future is dropped.
     pub async fn commit(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
-        self.writer.commit(Prepared::new(host, transition)?).await
+        self.commit_in_line(host, transition, || ()).await
+    }
+
+    /// The same; calls `in_line` as soon as the transition's place among the host's commits is fixed. From then on others read what
+    /// it writes and depend on it, and are committed with it or after it, or not at all.
+    pub async fn commit_in_line(
+        &self,
+        host: HostId,
+        transition: Transition,
+        in_line: impl FnOnce(),
+    ) -> Result<Committed, Error> {
+        self.writer.commit(Prepared::new(host, transition)?, in_line).await
     }
 }
 
@@ -56,18 +67,19 @@ pub(super) struct Prepared {
     pub(super) host: HostId,
     pub(super) workflow_id: WorkflowId,
     pub(super) fence: Fence,
-    last_sequence: i64,
-    new_sequence: i64,
-    at: DateTime<Utc>,
-    status: &'static str,
-    cause: Option<&'static str>,
-    result: Option<String>,
-    error: Option<String>,
+    pub(super) last_sequence: i64,
+    pub(super) new_sequence: i64,
+    pub(super) at: DateTime<Utc>,
+    pub(super) old_status: &'static str,
+    pub(super) status: &'static str,
+    pub(super) cause: Option<&'static str>,
+    pub(super) result: Option<String>,
+    pub(super) error: Option<String>,
     /// Whether the host keeps the run.
-    stays: bool,
-    wake_at: Option<DateTime<Utc>>,
+    pub(super) stays: bool,
+    pub(super) wake_at: Option<DateTime<Utc>>,
     /// Type and payload.
-    events: Vec<(&'static str, String)>,
+    pub(super) events: Vec<(&'static str, String)>,
     /// Each key once.
     pub(super) keys: Vec<KeyUse>,
     /// About what it adds to the statement.
@@ -79,26 +91,22 @@ pub(super) struct Prepared {
 pub(super) struct KeyUse {
     pub(super) key: Key,
     /// None: it is overwritten whatever is there.
-    read: Option<Version>,
+    pub(super) read: Option<Version>,
     /// None: it was only read.
-    write: Option<Option<Vec<u8>>>,
-}
-
-impl KeyUse {
-    pub(super) fn is_written(&self) -> bool {
-        self.write.is_some()
-    }
+    pub(super) write: Option<Value>,
+    /// Which version the key has with this commit, as far as the batch knows that carries it.
+    pub(super) written: Option<Version>,
 }
 
 impl Prepared {
     pub(super) fn new(host: HostId, transition: Transition) -> Result<Self, Error> {
-        let Transition { workflow_id, fence, last_sequence, at, events, effects, run } = transition;
+        let Transition { workflow_id, fence, last_sequence, at, was, events, effects, run } = transition;
         let events: Vec<_> = events.iter().map(|event| (event.event_type(), event.payload())).collect();
         let keys = merge(effects)?;
         let result = run.result.as_ref().map(|result| to_json("the result", result)).transpose()?;
         let error = run.error.as_ref().map(|error| to_json("the error", error)).transpose()?;
         let size_bytes = events.iter().map(|(_, payload)| payload.len()).sum::<usize>()
-            + keys.iter().flat_map(|key| &key.write).flatten().map(Vec::len).sum::<usize>()
+            + keys.iter().flat_map(|key| &key.write).flatten().map(|value| value.len()).sum::<usize>()
             + result.as_ref().map_or(0, String::len);
         let (stays, wake_at) = match run.driver {
             Driver::Owner => (true, None),
@@ -113,6 +121,7 @@ impl Prepared {
             last_sequence,
             new_sequence: last_sequence.saturating_add(signed(events.len() as u64)),
             at: instant(at),
+            old_status: was.as_str(),
             status: run.status.as_str(),
             cause: run.cause.map(|cause| cause.as_str()),
             result,
@@ -153,12 +162,12 @@ fn merge(effects: aster_core::keyvalue::Effects) -> Result<Vec<KeyUse>, Error> {
         keys.insert(read.key, (Some(read.version), None));
     }
     for write in effects.writes {
-        keys.entry(write.key).or_insert((None, None)).1 = Some(write.value);
+        keys.entry(write.key).or_insert((None, None)).1 = Some(write.value.map(Into::into));
     }
     for key in keys.keys() {
         check_key(key)?;
     }
-    Ok(keys.into_iter().map(|(key, (read, write))| KeyUse { key, read, write }).collect())
+    Ok(keys.into_iter().map(|(key, (read, write))| KeyUse { key, read, write, written: None }).collect())
 }
 
 pub(super) fn check_key(key: &Key) -> Result<(), Error> {
@@ -167,114 +176,9 @@ pub(super) fn check_key(key: &Key) -> Result<(), Error> {
     check_name("key", &key.key)
 }
 
-/// Why one transition of a batch stands in the way of it.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    /// Its place in the batch.
-    pub(super) transition: usize,
-    pub(super) error: Error,
-}
-
-/// Sends a batch, in which no two transitions are of one run, and none writes a key that another one uses.
-///
-/// Everything is committed, unless there are refusals: then nothing is.
-pub(super) async fn send(
-    connection: &mut PgConnection,
-    batch: &[&Prepared],
-) -> Result<Vec<Refusal>, sqlx::Error> {
-    fn column<'a, T>(batch: &[&'a Prepared], of: impl Fn(&'a Prepared) -> T) -> Vec<T> {
-        batch.iter().copied().map(of).collect()
-    }
-    /// Ordinals are from 1 in SQL.
-    fn ordinal(i: usize) -> i32 {
-        i32::try_from(i + 1).unwrap_or(i32::MAX)
-    }
-
-    let mut events = Columns::default();
-    let mut keys: Vec<(usize, &KeyUse)> = Vec::new();
-    for (i, &transition) in batch.iter().enumerate() {
-        for (sequence, (event_type, payload)) in (transition.last_sequence + 1..).zip(&transition.events) {
-            events.runs.push(ordinal(i));
-            events.sequences.push(sequence);
-            events.types.push(event_type);
-            events.payloads.push(payload);
-        }
-        keys.extend(transition.keys.iter().map(|key| (i, key)));
-    }
-    keys.sort_unstable_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-    fn key_column<'a, T>(keys: &[(usize, &'a KeyUse)], of: impl Fn(&'a KeyUse) -> T) -> Vec<T> {
-        keys.iter().map(|(_, key)| of(key)).collect()
-    }
-
-    let rows = sqlx::query!(
-        r#"select refused_run, refused_key, current_fence, current_sequence
-        from commit_transitions(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-            $13, $14, $15, $16,
-            $17, $18, $19, $20, $21, $22, $23, $24
-        )"#,
-        &column(batch, |t| t.workflow_id.0) as &[Uuid],
-        &column(batch, |t| t.host.0) as &[Uuid],
-        &column(batch, |t| t.fence.0) as &[i64],
-        &column(batch, |t| t.last_sequence) as &[i64],
-        &column(batch, |t| t.new_sequence) as &[i64],
-        &column(batch, |t| t.at) as &[DateTime<Utc>],
-        &column(batch, |t| t.status) as &[&str],
-        &column(batch, |t| t.cause) as &[Option<&str>],
-        &column(batch, |t| t.result.as_deref()) as &[Option<&str>],
-        &column(batch, |t| t.error.as_deref()) as &[Option<&str>],
-        &column(batch, |t| t.stays) as &[bool],
-        &column(batch, |t| t.wake_at) as &[Option<DateTime<Utc>>],
-        &events.runs as &[i32],
-        &events.sequences as &[i64],
-        &events.types as &[&str],
-        &events.payloads as &[&str],
-        &keys.iter().map(|&(i, _)| ordinal(i)).collect::<Vec<_>>() as &[i32],
-        &key_column(&keys, |key| key.key.tenant.as_str()) as &[&str],
-        &key_column(&keys, |key| &*key.key.component) as &[&str],
-        &key_column(&keys, |key| &*key.key.bucket) as &[&str],
-        &key_column(&keys, |key| &*key.key.key) as &[&str],
-        &key_column(&keys, |key| key.read.map(|version| version.0)) as &[Option<i64>],
-        &key_column(&keys, KeyUse::is_written) as &[bool],
-        &key_column(&keys, |key| key.write.as_ref().and_then(Option::as_deref)) as &[Option<&[u8]>],
-    )
-    .fetch_all(connection)
-    .await?;
-
-    let mut refusals: Vec<Refusal> = Vec::new();
-    for row in rows {
-        let place = |ordinal: Option<i32>| usize::try_from(ordinal.unwrap_or(0)).unwrap_or(0).checked_sub(1);
-        let Some((transition, held)) = place(row.refused_run).and_then(|i| Some((i, batch.get(i)?.fence)))
-        else {
-            return Err(sqlx::Error::Protocol("a refusal names no transition of the batch".into()));
-        };
-        let stale = place(row.refused_key).and_then(|i| keys.get(i)).map(|(_, key)| key.key.clone());
-        let known = refusals.iter_mut().find(|refusal| refusal.transition == transition);
-        match (known, stale) {
-            (Some(Refusal { error: Error::Conflict { keys }, .. }), Some(key)) => keys.push(key),
-            // The run itself was refused: its keys don't matter.
-            (Some(_), _) => {}
-            (None, Some(key)) => {
-                refusals.push(Refusal { transition, error: Error::Conflict { keys: vec![key] } });
-            }
-            (None, None) => {
-                let error = refused_run(batch[transition], held, row.current_fence, row.current_sequence);
-                refusals.push(Refusal { transition, error });
-            }
-        }
-    }
-    Ok(refusals)
-}
-
-#[derive(Default)]
-struct Columns<'a> {
-    runs: Vec<i32>,
-    sequences: Vec<i64>,
-    types: Vec<&'a str>,
-    payloads: Vec<&'a str>,
-}
-
-fn refused_run(transition: &Prepared, held: Fence, fence: Option<i64>, sequence: Option<i64>) -> Error {
+/// Why a batch was refused for a run of it: what Postgres has of that run now.
+pub(super) fn refused_run(transition: &Prepared, fence: Option<i64>, sequence: Option<i64>) -> Error {
+    let held = transition.fence;
     let Some(current) = fence.map(Fence) else {
         return Error::not_found(format!("run {}", transition.workflow_id));
     };

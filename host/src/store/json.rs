@@ -18,6 +18,14 @@ impl JsonText {
         Ok(Self(text))
     }
 
+    /// A value's text.
+    ///
+    /// # Errors
+    /// It has no JSON.
+    pub fn new(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(Self)
+    }
+
     pub fn as_str(&self) -> &str {
         self.0.get()
     }

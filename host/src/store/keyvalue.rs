@@ -17,27 +17,24 @@ pub struct ListedEntry {
 }
 
 impl Store {
-    /// What a key holds; version 0 and no value if it was never written.
+    /// What a key holds for a step that reads it; version 0 and no value if it was never written. A negative version is that of a
+    /// write that is on its way to the database, and as good as any other: a commit that depends on it is made with it or not at all.
     pub async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
         check_key(key)?;
-        let row = self
-            .connection()
-            .await?
-            .ask(|connection| {
-                sqlx::query!(
-                    "select value, version from keyvalue_entry where tenant = $1 and component = $2 and bucket = $3 and key = $4",
-                    key.tenant.as_str(),
-                    &*key.component,
-                    &*key.bucket,
-                    &*key.key,
-                )
-                .fetch_optional(connection)
-            })
-            .await?;
-        Ok(match row {
-            Some(row) => Entry { version: Version(row.version), value: row.value },
-            None => Entry { version: Version::ABSENT, value: None },
-        })
+        if let Some(entry) = self.writer.known(key) {
+            return Ok(entry);
+        }
+        let entry = self.reads.read(key.clone()).await?;
+        self.writer.learn(key, &entry);
+        Ok(entry)
+    }
+
+    /// What a key holds in the database.
+    pub async fn load_entry(&self, key: &Key) -> Result<Entry, Error> {
+        check_key(key)?;
+        let entry = self.reads.read(key.clone()).await?;
+        self.writer.learn(key, &entry);
+        Ok(entry)
     }
 
     /// The live keys of a bucket after `after`, in the order of their bytes.
@@ -133,6 +130,7 @@ impl Store {
                 .fetch_one(connection)
             })
             .await?;
+        self.writer.forget(key);
         Ok(Version(version))
     }
 
@@ -156,6 +154,7 @@ impl Store {
                 .execute(connection)
             })
             .await?;
+        self.writer.forget(key);
         Ok(deleted.rows_affected() > 0)
     }
 }

@@ -10,17 +10,21 @@
 //! arguments; the one clock is [`Store::clock`], Postgres's own.
 
 mod accept;
+mod acceptor;
+mod batch;
 mod claims;
 mod commit;
 mod components;
 mod connections;
 mod counters;
 mod definitions;
+mod entries;
 mod error;
 mod hosts;
 mod json;
 mod keyvalue;
 mod orders;
+mod reads;
 mod releases;
 mod replay;
 mod retention;
@@ -56,14 +60,17 @@ pub use self::replay::Replay;
 pub use self::retention::{Partition, Week};
 pub use self::runs::{RecordedEvent, Run, RunFilter};
 
+use self::acceptor::Acceptor;
 use self::connections::{Connections, Line, Taken};
+use self::reads::Reads;
 use self::writer::Writer;
 
 /// How to reach Postgres, and for how long to hope for it.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub connect: PgConnectOptions,
-    /// For reads, acceptances and the registry. A host has two more, for its commits and for its lease.
+    /// For lists, the registry and what is rare. A host has four more: for acceptances, for commits, for the reads of steps, and
+    /// for its lease.
     pub max_connections: u32,
     pub patience: Patience,
 }
@@ -93,7 +100,9 @@ impl Default for Patience {
 #[derive(Clone, Debug)]
 pub struct Store {
     connections: Connections,
+    acceptor: Acceptor,
     writer: Writer,
+    reads: Reads,
     /// For [`Store::renew_lease`], which must not wait for a busy pool.
     lease_line: Arc<Mutex<Line>>,
     counters: Arc<Counters>,
@@ -117,8 +126,10 @@ impl Store {
     fn new(connections: Connections) -> Self {
         let counters = Arc::<Counters>::default();
         let writer = Writer::start(connections.clone(), Arc::clone(&counters));
+        let acceptor = Acceptor::start(&connections);
+        let reads = Reads::start(&connections);
         let lease_line = Arc::new(Mutex::new(Line::new(&connections.pool)));
-        Self { connections, writer, lease_line, counters }
+        Self { connections, acceptor, writer, reads, lease_line, counters }
     }
 
     /// Brings the schema up to date. Several hosts may do so at once: all but one wait.

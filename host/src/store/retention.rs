@@ -361,7 +361,15 @@ async fn forget(
             delete from workflow_run r
             using old
             where r.workflow_id = old.workflow_id
-            returning r.workflow_id, r.tenant, r.definition, r.key
+            returning r.workflow_id, r.tenant, r.definition, r.key, r.status
+        ),
+        counted as (
+            insert into run_count as c (host_id, tenant, definition, status, n)
+            select '00000000-0000-0000-0000-000000000000', gone.tenant, gone.definition, gone.status, -count(*)
+            from gone
+            group by gone.tenant, gone.definition, gone.status
+            order by gone.tenant, gone.definition, gone.status
+            on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n
         ),
         gone_orders as (
             delete from workflow_order o using gone where o.workflow_id = gone.workflow_id

@@ -4,13 +4,9 @@ use aster_core::event::{Cause, Event};
 use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{Error, HostId, JsonText, ReleaseId, Store, count, digest, signed, unsigned};
-
-/// How long runs are counted at most, in milliseconds.
-const COUNTED_FOR_MS: &str = "10000";
 
 /// A run as it stands: what was accepted, and what its events made of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +85,19 @@ impl Store {
             })
             .await?;
         row.map(Run::try_from).transpose()
+    }
+
+    /// None: there is no such run.
+    pub async fn status_of(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error> {
+        let status = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!("select status from workflow_run where workflow_id = $1", workflow_id.0)
+                    .fetch_optional(connection)
+            })
+            .await?;
+        status.as_deref().map(parse_status).transpose()
     }
 
     /// Those of `ids` that there are, in no certain order.
@@ -205,11 +214,51 @@ impl Store {
 
     /// All seven statuses with their counts, in the order of [`Status::ALL`]; of one tenant, or of all.
     pub async fn count_by_status(&self, tenant: Option<&TenantId>) -> Result<[(Status, u64); 7], Error> {
-        let rows = self.connection().await?.ask(|connection| count_by_status(connection, tenant)).await?;
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select status, sum(n)::bigint as "n!" from run_count where $1::text is null or tenant = $1 group by status"#,
+                    tenant.map(TenantId::as_str),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
         Ok(Status::ALL.map(|status| {
-            let row = rows.iter().find(|(name, _)| name == status.as_str());
-            (status, row.map_or(0, |(_, n)| unsigned(*n)))
+            let row = rows.iter().find(|row| row.status == status.as_str());
+            (status, row.map_or(0, |row| unsigned(row.n)))
         }))
+    }
+
+    /// Adds what hosts have counted that are gone to what nobody counts any more; how many rows went.
+    pub async fn fold_counts(&self) -> Result<u64, Error> {
+        let folded = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"with gone as (
+                        delete from run_count c
+                        using host h
+                        where h.host_id = c.host_id
+                            and h.retired_at is not null
+                        returning c.tenant, c.definition, c.status, c.n
+                    ),
+                    folded as (
+                        insert into run_count as c (host_id, tenant, definition, status, n)
+                        select '00000000-0000-0000-0000-000000000000', gone.tenant, gone.definition, gone.status, sum(gone.n)
+                        from gone
+                        group by gone.tenant, gone.definition, gone.status
+                        order by gone.tenant, gone.definition, gone.status
+                        on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n
+                    )
+                    select count(*) as "n!" from gone"#,
+                )
+                .fetch_one(connection)
+            })
+            .await?;
+        Ok(unsigned(folded))
     }
 
     /// The newest run of a key.
@@ -242,37 +291,6 @@ impl Store {
             .await?;
         row.map(Run::try_from).transpose()
     }
-}
-
-/// Two queries, so that each has the plan that suits it.
-async fn count_by_status(
-    connection: &mut PgConnection,
-    tenant: Option<&TenantId>,
-) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    let mut view = connection.begin().await?;
-    // Postgres would count to the end also for someone who is gone, beside who asks next.
-    sqlx::query!("select set_config('statement_timeout', $1, true)", COUNTED_FOR_MS)
-        .fetch_one(&mut *view)
-        .await?;
-    let counts = match tenant {
-        Some(tenant) => {
-            let rows = sqlx::query!(
-                r#"select status, count(*) as "n!" from workflow_run where tenant = $1 group by status"#,
-                tenant.as_str(),
-            )
-            .fetch_all(&mut *view)
-            .await?;
-            rows.into_iter().map(|row| (row.status, row.n)).collect()
-        }
-        None => {
-            let rows = sqlx::query!(r#"select status, count(*) as "n!" from workflow_run group by status"#)
-                .fetch_all(&mut *view)
-                .await?;
-            rows.into_iter().map(|row| (row.status, row.n)).collect()
-        }
-    };
-    view.commit().await?;
-    Ok(counts)
 }
 
 /// The view of that name, whose columns stand here in their order.

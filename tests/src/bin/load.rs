@@ -102,7 +102,10 @@ async fn send(arguments: Arguments, client: u64, until: Instant) -> Result<Seen,
             .body
             .replace("{n}", &n.to_string())
             .replace("{product}", &(n % arguments.products).to_string())
-            .replace("{payment}", if n % 100 < arguments.declined { "pm_insufficient_funds" } else { "card" });
+            .replace(
+                "{payment}",
+                if n % 100 < arguments.declined { "pm_insufficient_funds" } else { "card" },
+            );
         let request = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nPrefer: wait=60\r\nContent-Length: {}\r\n\r\n{body}",
             arguments.path,

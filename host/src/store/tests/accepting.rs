@@ -16,7 +16,7 @@ async fn ten_clients_of_two_hosts_with_one_key_get_one_run(_: PgPoolOptions, opt
     let runs: Vec<NewRun> = (0..10).map(|_| keyed(here.new_run(), 1)).collect();
     let answers = join_all(runs.iter().enumerate().map(|(i, run)| {
         let store = if i % 2 == 0 { &here.store } else { &there };
-        store.accept(run)
+        store.accept(run.clone())
     }))
     .await;
     let mut named = Vec::new();
@@ -55,14 +55,14 @@ async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
             }),
             ..bed.new_run()
         };
-        assert_eq!(bed.store.accept(&first).await.unwrap(), Acceptance::New { previous: None });
+        assert_eq!(bed.store.accept(first.clone()).await.unwrap(), Acceptance::New { previous: None });
 
         let same = NewRun { key: Some(name.clone()), ..bed.new_run() };
         let existing = Acceptance::Existing { workflow_id: first.workflow_id, status, accepted_at: NOW };
-        assert_eq!(bed.store.accept(&same).await.unwrap(), existing);
+        assert_eq!(bed.store.accept(same.clone()).await.unwrap(), existing);
 
         let other = NewRun { key: Some(name.clone()), input_digest: [8; 32], ..bed.new_run() };
-        let answer = bed.store.accept(&other).await.unwrap();
+        let answer = bed.store.accept(other.clone()).await.unwrap();
         if matches!(status, Status::Failed | Status::Compensated) {
             assert_eq!(answer, Acceptance::New { previous: Some(first.workflow_id) });
             let newest = bed.store.run_by_key(&tenant(), DEFINITION, &name).await.unwrap().unwrap();
@@ -91,9 +91,9 @@ async fn many_takeovers_at_once_give_one_run(_: PgPoolOptions, options: PgConnec
         }),
         ..keyed(bed.new_run(), 1)
     };
-    bed.store.accept(&failed).await.unwrap();
+    bed.store.accept(failed.clone()).await.unwrap();
     let runs: Vec<NewRun> = (0..10).map(|_| keyed(bed.new_run(), 2)).collect();
-    let answers = join_all(runs.iter().map(|run| bed.store.accept(run))).await;
+    let answers = join_all(runs.iter().map(|run| bed.store.accept(run.clone()))).await;
     let new = Acceptance::New { previous: Some(failed.workflow_id) };
     assert_eq!(answers.iter().filter(|answer| answer.as_ref().unwrap() == &new).count(), 1, "{answers:?}");
     let existing = |answer: &Acceptance| matches!(answer, Acceptance::Existing { .. });
@@ -104,14 +104,14 @@ async fn many_takeovers_at_once_give_one_run(_: PgPoolOptions, options: PgConnec
 async fn a_moved_registry_is_noticed_and_uses_up_no_key(pool: PgPool) {
     let bed = Bed::new(pool).await;
     let stale = NewRun { generation: bed.generation - 1, ..keyed(bed.new_run(), 1) };
-    let answer = bed.store.accept(&stale).await;
+    let answer = bed.store.accept(stale.clone()).await;
     assert!(
         matches!(answer, Err(Error::RegistryMoved { current }) if current == bed.generation),
         "{answer:?}"
     );
     assert_eq!(bed.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap(), None);
     let again = keyed(bed.new_run(), 2);
-    assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+    assert_eq!(bed.store.accept(again.clone()).await.unwrap(), Acceptance::New { previous: None });
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -119,7 +119,7 @@ async fn the_same_acceptance_again_is_the_same_run_also_after_the_registry_moved
     let bed = Bed::new(pool).await;
     let runs = [bed.new_run(), keyed(bed.new_run(), 1)];
     for run in &runs {
-        assert_eq!(bed.store.accept(run).await.unwrap(), Acceptance::New { previous: None });
+        assert_eq!(bed.store.accept(run.clone()).await.unwrap(), Acceptance::New { previous: None });
     }
     let exports = aster_core::wit::Exports::default();
     let upload = Upload {
@@ -135,7 +135,7 @@ async fn the_same_acceptance_again_is_the_same_run_also_after_the_registry_moved
     for generation in [bed.generation, moved.generation] {
         for run in &runs {
             let again = NewRun { generation, ..run.clone() };
-            assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+            assert_eq!(bed.store.accept(again.clone()).await.unwrap(), Acceptance::New { previous: None });
         }
     }
     assert_eq!(bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().len(), 2);
@@ -146,11 +146,11 @@ async fn keys_and_inputs_that_cannot_be_kept_are_refused(pool: PgPool) {
     let bed = Bed::new(pool).await;
     for name in [String::new(), "a\0".into(), "x".repeat(513)] {
         let run = NewRun { key: Some(name), ..bed.new_run() };
-        let answer = bed.store.accept(&run).await;
+        let answer = bed.store.accept(run.clone()).await;
         assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
     }
     let run = NewRun { input: "{".into(), ..bed.new_run() };
-    let answer = bed.store.accept(&run).await;
+    let answer = bed.store.accept(run.clone()).await;
     assert!(matches!(answer, Err(Error::Refused { .. })), "{answer:?}");
 }
 
@@ -184,7 +184,7 @@ async fn runs_are_counted_for_one_tenant_and_for_all(pool: PgPool) {
     let bed = Bed::new(pool).await;
     bed.started().await;
     let other = NewRun { tenant: "other".parse().unwrap(), generation: 0, ..bed.new_run() };
-    bed.store.accept(&other).await.unwrap();
+    bed.store.accept(other.clone()).await.unwrap();
     let count = async |tenant: Option<&TenantId>| {
         let counts = bed.store.count_by_status(tenant).await.unwrap();
         assert_eq!(counts.map(|(status, _)| status), Status::ALL);
@@ -200,7 +200,7 @@ async fn a_value_that_is_nested_too_deep_to_be_read_spoils_no_list(pool: PgPool)
     let bed = Bed::new(pool.clone()).await;
     let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
     let run = NewRun { input: deep.clone(), ..bed.new_run() };
-    bed.store.accept(&run).await.unwrap();
+    bed.store.accept(run.clone()).await.unwrap();
     let other = bed.started().await;
     let listed = bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap();
     assert_eq!(listed.iter().map(|run| run.workflow_id).collect::<Vec<_>>(), [other, run.workflow_id]);
@@ -226,16 +226,19 @@ async fn what_a_key_is_answered_is_told_without_a_new_run(pool: PgPool) {
         bed.store.known(&tenant(), DEFINITION, key, &digest).await.unwrap()
     };
     assert_eq!(known("o-1", [7; 32]).await, None);
-    bed.store.accept(&run).await.unwrap();
+    bed.store.accept(run.clone()).await.unwrap();
     let again = NewRun { workflow_id: WorkflowId(Uuid::now_v7()), ..run.clone() };
-    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(&again).await.unwrap()));
+    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(again.clone()).await.unwrap()));
     let other = NewRun { input_digest: [8; 32], ..again.clone() };
-    assert_eq!(known("o-1", [8; 32]).await, Some(bed.store.accept(&other).await.unwrap()));
+    assert_eq!(known("o-1", [8; 32]).await, Some(bed.store.accept(other.clone()).await.unwrap()));
     assert_eq!(known("o-2", [7; 32]).await, None);
 
     let claimed = taken(bed.store.claim(bed.host, 10, NOW).await.unwrap());
     bed.commit(ending(run.workflow_id, claimed[0].1, 0, Status::Failed)).await.unwrap();
-    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(&again).await.unwrap()));
+    assert_eq!(known("o-1", [7; 32]).await, Some(bed.store.accept(again.clone()).await.unwrap()));
     assert_eq!(known("o-1", [8; 32]).await, None);
-    assert_eq!(bed.store.accept(&other).await.unwrap(), Acceptance::New { previous: Some(run.workflow_id) });
+    assert_eq!(
+        bed.store.accept(other.clone()).await.unwrap(),
+        Acceptance::New { previous: Some(run.workflow_id) }
+    );
 }

@@ -37,7 +37,7 @@ async fn a_run_knows_that_its_host_died_until_its_next_commit(pool: PgPool) {
 async fn neither_a_new_run_nor_one_that_waited_has_lost_a_host(pool: PgPool) {
     let bed = Bed::new(pool).await;
     let ready = bed.new_run();
-    bed.store.accept(&ready).await.unwrap();
+    bed.store.accept(ready.clone()).await.unwrap();
     let taken = claimed(&bed.store, bed.host, ready.workflow_id).await;
     assert!(!taken.host_lost);
     let run = bed.started().await;
@@ -102,7 +102,7 @@ async fn runs_that_wait_for_a_host_are_counted_up_to_a_limit(pool: PgPool) {
     let bed = Bed::new(pool).await;
     bed.started().await;
     for at in [NOW, NOW, NOW.plus_millis(1), NOW.plus_millis(100)] {
-        bed.store.accept(&NewRun { accepted_at: at, ..bed.new_run() }).await.unwrap();
+        bed.store.accept(NewRun { accepted_at: at, ..bed.new_run() }).await.unwrap();
     }
     assert_eq!(bed.store.count_due(NOW, 10).await.unwrap(), 2);
     assert_eq!(bed.store.count_due(NOW.plus_millis(1), 10).await.unwrap(), 3);

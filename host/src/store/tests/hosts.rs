@@ -12,7 +12,7 @@ async fn two_hosts_that_claim_at_once_never_get_one_run(_: PgPoolOptions, option
     let mut ready = HashSet::new();
     for _ in 0..60 {
         let run = bed.new_run();
-        bed.store.accept(&run).await.unwrap();
+        bed.store.accept(run.clone()).await.unwrap();
         ready.insert(run.workflow_id);
     }
     let mut claimed = HashSet::new();

@@ -137,14 +137,14 @@ async fn what_was_compared_is_locked_until_it_is_written(_: PgPoolOptions, optio
     bed.store.put_entry(&key("written"), b"1").await.unwrap();
     let mut watcher = PgConnection::connect_with(&options).await.unwrap();
     let mut other = PgConnection::connect_with(&options).await.unwrap();
-    // Stops the commit between its comparison and its writes.
+    // Stops the commit when it has compared the keys and goes on to its run.
     sqlx::raw_sql(
         "create function pause() returns trigger language plpgsql as $$
         begin
             perform pg_advisory_xact_lock_shared(1);
             return null;
         end $$;
-        create trigger pause before update on keyvalue_entry for each statement execute function pause();
+        create trigger pause after update on keyvalue_entry for each statement execute function pause();
         select pg_advisory_lock(1);",
     )
     .execute(&mut watcher)

@@ -125,7 +125,7 @@ async fn an_acceptance_is_asked_for_again_and_gives_one_run(_: PgPoolOptions, op
             ..bed.new_run()
         };
         proxy.next(fault);
-        assert_eq!(bed.store.accept(&run).await.unwrap(), Acceptance::New { previous: None });
+        assert_eq!(bed.store.accept(run.clone()).await.unwrap(), Acceptance::New { previous: None });
         if fault == Fault::HoldRequest {
             proxy.deliver().await;
         }
@@ -190,7 +190,7 @@ async fn while_postgres_is_away_commits_wait_and_acceptances_are_unavailable(
         .acquire_timeout(Duration::from_millis(50))
         .connect_lazy_with(proxy.options.clone());
     let away = Store::from_pool(pool, Patience { answer: MINUTE, outage: Duration::from_millis(100) });
-    let answer = away.accept(&bed.new_run()).await;
+    let answer = away.accept(bed.new_run()).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
 
     let committing = away.commit(bed.host, first_step(run));

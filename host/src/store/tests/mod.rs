@@ -97,7 +97,7 @@ impl Bed {
             }),
             ..self.new_run()
         };
-        assert_eq!(self.store.accept(&run).await.unwrap(), Acceptance::New { previous: None });
+        assert_eq!(self.store.accept(run.clone()).await.unwrap(), Acceptance::New { previous: None });
         run.workflow_id
     }
 
@@ -189,6 +189,7 @@ fn step(workflow_id: WorkflowId, fence: Fence, last_sequence: u64) -> Transition
         fence,
         last_sequence,
         at: NOW,
+        was: Status::Running,
         events: vec![completed("a_step")],
         effects: Effects::default(),
         run: record(Status::Running, Driver::Owner),

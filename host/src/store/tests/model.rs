@@ -138,7 +138,7 @@ impl Pair {
                 ..self.bed.new_run()
             }
         };
-        let real = self.bed.store.accept(&run).await;
+        let real = self.bed.store.accept(run.clone()).await;
         let model = self.model.accept(&run);
         assert_eq!(told(real), told(Ok(model)), "{run:?}");
         if self.model.runs.contains_key(&run.workflow_id) && !again {
@@ -167,7 +167,9 @@ impl Pair {
         }
         let events = vec![self.bed.started_event(); self.random.index(3)];
         let run = record(status, driver);
-        let transition = Transition { workflow_id, fence, last_sequence, at: self.now, events, effects, run };
+        let was = self.model.runs[&workflow_id].status;
+        let transition =
+            Transition { workflow_id, fence, last_sequence, at: self.now, was, events, effects, run };
         let real = self.bed.store.commit(host, transition.clone()).await;
         let model = self.model.commit(host, &transition);
         assert_eq!(told(real), told(model), "{transition:?}");
@@ -257,6 +259,10 @@ impl Pair {
             let real = (run.status, run.owner, run.fence, run.last_sequence, run.wake_at);
             assert_eq!(real, (row.status, row.owner, row.fence, row.last_sequence, row.wake_at), "{id}");
             assert_eq!(self.bed.log_length(*id).await, row.events.len() as u64);
+        }
+        for (status, n) in self.bed.store.count_by_status(None).await.unwrap() {
+            let model = self.model.runs.values().filter(|row| row.status == status).count() as u64;
+            assert_eq!(n, model, "{status}");
         }
         for name in KEYS {
             let real = self.bed.store.read_entry(&key(name)).await.unwrap();

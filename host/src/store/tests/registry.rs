@@ -90,7 +90,7 @@ async fn a_version_that_is_active_or_pinned_is_not_deleted(pool: PgPool) {
             }),
             ..bed.new_run()
         };
-        bed.store.accept(&run).await.unwrap();
+        bed.store.accept(run.clone()).await.unwrap();
         let answer = delete("v1").await;
         if may_go {
             assert_eq!(answer.unwrap().generation, generation + 1);
@@ -202,7 +202,7 @@ async fn acceptance_waits_for_an_activation_and_then_sees_it(_: PgPoolOptions, o
     let mut connection = bed.store.connections.pool.acquire().await.unwrap();
     let mut change = change_registry(&mut connection, &tenant(), None).await.unwrap();
     let run = bed.new_run();
-    let accepting = bed.store.accept(&run);
+    let accepting = bed.store.accept(run.clone());
     let (answer, ()) = tokio::join!(accepting, async {
         let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database()))";
         while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *change).await.unwrap() {

@@ -35,7 +35,7 @@ impl Bed {
             }),
             ..self.new_run()
         };
-        assert!(matches!(self.store.accept(&run).await.unwrap(), Acceptance::New { .. }));
+        assert!(matches!(self.store.accept(run.clone()).await.unwrap(), Acceptance::New { .. }));
         run.workflow_id
     }
 
@@ -150,7 +150,7 @@ async fn old_weeks_go_whole_with_their_runs_and_keys(pool: PgPool) {
 
     // The key is as if it had never been used, also with other input.
     let again = NewRun { key: Some("o-1".into()), input_digest: [9; 32], ..bed.new_run() };
-    assert_eq!(bed.store.accept(&again).await.unwrap(), Acceptance::New { previous: None });
+    assert_eq!(bed.store.accept(again.clone()).await.unwrap(), Acceptance::New { previous: None });
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -164,7 +164,7 @@ async fn one_run_that_is_not_settled_or_ended_late_holds_its_whole_week(pool: Pg
     let unfinished = bed.accepted(NOW, 4, None).await;
     bed.ended(NOW, 5, None, Status::CompensationFailed).await;
     let ready = NewRun { workflow_id: id_at(NOW, 6), ..bed.new_run() };
-    bed.store.accept(&ready).await.unwrap();
+    bed.store.accept(ready.clone()).await.unwrap();
 
     let check = async |holding: u64, cutoff: Timestamp| {
         assert_eq!(bed.forget(cutoff).await, Forgotten { held: 1, holding, ..Forgotten::default() });
@@ -231,7 +231,7 @@ async fn a_key_that_a_newer_run_took_stays_with_it(pool: PgPool) {
         input_digest: [8; 32],
         ..bed.new_run()
     };
-    assert_eq!(bed.store.accept(&newer).await.unwrap(), Acceptance::New { previous: Some(old) });
+    assert_eq!(bed.store.accept(newer.clone()).await.unwrap(), Acceptance::New { previous: Some(old) });
     assert_eq!(bed.forget(days_later(10)).await.runs, 1);
     assert!(!bed.is_there(old).await);
     assert_eq!(bed.run_of_key("o-1").await, Some(newer.workflow_id));

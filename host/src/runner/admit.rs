@@ -1,0 +1,208 @@
+//! Taking a run in, and beginning it with the same commit if there is a free slot: one task from its acceptance to its end.
+
+use std::sync::Arc;
+
+use aster_core::id::{TenantId, WorkflowId};
+use aster_core::saga::{self, Signal};
+use aster_core::state::{Accepted, RunState, Status};
+use aster_core::time::Timestamp;
+use serde_json::Value;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+use super::drive::Drive;
+use super::drivers::Seat;
+use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
+use crate::registry::{Release, Resolved};
+use crate::store::{Acceptance, HostId, NewRun, ReleaseId, Start};
+
+/// What a submission has come to, before there is a run of it.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) tenant: TenantId,
+    pub(crate) resolved: Arc<Resolved>,
+    pub(crate) input: Arc<Value>,
+    pub(crate) input_digest: [u8; 32],
+    pub(crate) key: Option<String>,
+    /// Whether somebody will wait for the run's end.
+    pub(crate) watch: bool,
+}
+
+/// A run that was just taken in, or that was there already.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) workflow_id: WorkflowId,
+    pub(crate) accepted_at: Timestamp,
+    pub(crate) deadline: Timestamp,
+    /// Of a new run.
+    pub(crate) status: Status,
+    pub(crate) acceptance: Acceptance,
+    /// Of a new run that this host drives, and that somebody wants to wait for.
+    pub(crate) watch: Option<Waiter>,
+}
+
+/// A run that was accepted and begun here.
+struct Begun {
+    seat: Seat,
+    drive: Drive,
+}
+
+impl Runner {
+    /// Takes a run in, durably, and starts it with the same commit if there is a free slot.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] for a new run without a free slot, if too many wait for one already. Nothing is recorded then.
+    ///
+    /// # Cancel safety
+    /// A client that goes away cancels nothing: what was accepted is driven.
+    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
+        let runner = self.clone();
+        let (tell, told) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            match runner.accept(candidate).await {
+                Ok((admitted, begun)) => {
+                    // Who asked may have gone.
+                    let _ = tell.send(Ok(admitted));
+                    if let Some(Begun { seat, drive }) = begun {
+                        Box::pin(seat.drive(drive.run(None))).await;
+                    }
+                }
+                Err(refusal) => _ = tell.send(Err(refusal)),
+            }
+        });
+        match told.await {
+            Ok(answer) => answer,
+            Err(_) => match task.await {
+                Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                Ok(()) => unreachable!("it tells before it ends"),
+            },
+        }
+    }
+
+    async fn accept(&self, candidate: Candidate) -> Result<(Admitted, Option<Begun>), Refusal> {
+        let shared = &self.shared;
+        let Candidate { tenant, resolved, input, input_digest, key, watch } = candidate;
+        let release = &resolved.release;
+        let now = shared.clock.now();
+        let default_timeout = shared.options.limits.workflow_timeout;
+        let timeout_ms = release.plan.timeout_ms.unwrap_or_else(|| millis(default_timeout));
+        let deadline = now.plus_millis(timeout_ms);
+        let workflow_id = shared.journal.new_workflow_id(now);
+        let state = RunState::new(Accepted {
+            workflow_id,
+            definition: resolved.name.clone(),
+            definition_digest: resolved.digest,
+            release: release.id,
+            input: Arc::clone(&input),
+            deadline,
+        });
+        let admitted = |status, acceptance, watch| Admitted {
+            workflow_id,
+            accepted_at: now,
+            deadline,
+            status,
+            acceptance,
+            watch,
+        };
+        let slot = self.slot();
+        if slot.is_none() && !self.may_wait(now).await {
+            let acceptance = match &key {
+                // What is known already is no new work.
+                Some(key) => shared.journal.known(&tenant, &resolved.name, key, &input_digest).await?,
+                None => None,
+            };
+            let acceptance = acceptance.ok_or(Refusal::Overloaded)?;
+            return Ok((admitted(Status::Ready, acceptance, None), None));
+        }
+        let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
+        let run = NewRun {
+            workflow_id,
+            tenant: tenant.clone(),
+            definition: resolved.name.clone(),
+            release: ReleaseId(release.id),
+            generation: resolved.generation,
+            key,
+            input: input.to_string(),
+            input_digest,
+            accepted_at: now,
+            deadline,
+            start: first.as_ref().map(|(_, start)| start.clone()),
+        };
+        let _accepting = shared.accepting(workflow_id);
+        crate::crash::point("before-accept");
+        let acceptance = shared.journal.accept(run).await?;
+        if !matches!(acceptance, Acceptance::New { .. }) {
+            return Ok((admitted(Status::Ready, acceptance, None), None));
+        }
+        crate::crash::point("after-accept");
+        let (Some((state, start)), Some((host, permit))) = (first, slot) else {
+            shared.wake_claims_at(now);
+            return Ok((admitted(Status::Ready, acceptance, None), None));
+        };
+        let status = state.status;
+        // A run without a step that is wanted is over already.
+        if !shared.pass_on(workflow_id, now, &start.run) {
+            return Ok((admitted(status, acceptance, None), None));
+        }
+        // Before it is driven: so its end can't be missed.
+        let watch = watch.then(|| shared.waiters.enter(workflow_id));
+        let ordered = Arc::<Notify>::default();
+        let begun = shared.seat(host, workflow_id, NewRun::FIRST_FENCE, &ordered).map(|seat| Begun {
+            seat,
+            drive: Drive {
+                shared: Arc::clone(shared),
+                host,
+                fence: NewRun::FIRST_FENCE,
+                tenant,
+                release: Arc::clone(release),
+                state: Arc::new(state),
+                ordered,
+                permit,
+            },
+        });
+        Ok((admitted(status, acceptance, watch), begun))
+    }
+
+    /// Whether one more run may wait for a slot of any host.
+    async fn may_wait(&self, now: Timestamp) -> bool {
+        let Shared { backlog, journal, .. } = &*self.shared;
+        backlog.has_room(|limit| journal.count_due(now, limit)).await
+    }
+
+    /// A place for one more run, and the id under which to own it; none if the host is full, stopping or without a lease.
+    fn slot(&self) -> Option<(HostId, OwnedSemaphorePermit)> {
+        if *self.shared.shutdown.borrow() {
+            return None;
+        }
+        let host = self.shared.host()?;
+        let permit = Arc::clone(&self.shared.slots).try_acquire_owned().ok()?;
+        Some((host, permit))
+    }
+}
+
+/// What begins a run: its state after the first transition, and that.
+fn first_transition(host: HostId, release: &Release, state: &RunState, now: Timestamp) -> (RunState, Start) {
+    let reaction = saga::react(&release.plan, state, Signal::Tick, now)
+        .expect("only endings and cancels can be refused");
+    let run = saga::record(&release.plan, &reaction.state, now);
+    (reaction.state, Start { host, events: reaction.events, run })
+}
+
+impl Shared {
+    /// Until this is dropped, nobody else of this host begins to drive the run.
+    fn accepting(self: &Arc<Self>, workflow_id: WorkflowId) -> Accepting {
+        self.accepting.lock().expect(UNPOISONED).insert(workflow_id);
+        Accepting { shared: Arc::clone(self), workflow_id }
+    }
+}
+
+/// An acceptance on its way.
+struct Accepting {
+    shared: Arc<Shared>,
+    workflow_id: WorkflowId,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.shared.accepting.lock().expect(UNPOISONED).remove(&self.workflow_id);
+    }
+}

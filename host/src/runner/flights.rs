@@ -1,0 +1,114 @@
+//! The attempts of a run that are in flight. The first one flies on the run's own task; only what flies beside it gets a task, so that
+//! the steps of a parallel section use several processors.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+
+use aster_core::keyvalue::{Effects, Key};
+use aster_core::saga::Attempt;
+use futures_util::FutureExt as _;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::error;
+
+use super::attempt::Landed;
+use super::drive::{Flown, Touched};
+
+type Own = Pin<Box<dyn Future<Output = std::thread::Result<Flown>> + Send>>;
+
+/// Dropping it interrupts them all.
+#[derive(Default)]
+pub(super) struct Flights {
+    own: Option<(Attempt, Own)>,
+    tasks: JoinSet<Flown>,
+    handles: BTreeMap<Attempt, AbortHandle>,
+    /// Of the attempts that are to run again.
+    pub(super) touched: BTreeMap<Attempt, Touched>,
+}
+
+impl Flights {
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_none() && self.handles.is_empty()
+    }
+
+    pub(super) fn has(&self, attempt: &Attempt) -> bool {
+        self.own.as_ref().is_some_and(|(own, _)| own == attempt) || self.handles.contains_key(attempt)
+    }
+
+    pub(super) fn begin(&mut self, flight: impl Future<Output = Flown> + Send + 'static, attempt: &Attempt) {
+        if self.own.is_none() {
+            let flight = AssertUnwindSafe(flight).catch_unwind();
+            self.own = Some((attempt.clone(), Box::pin(flight)));
+            return;
+        }
+        let handle = self.tasks.spawn(flight);
+        self.handles.insert(attempt.clone(), handle);
+    }
+
+    /// The next attempt that comes back; waits forever if none is in flight.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: all go on.
+    pub(super) async fn next(&mut self) -> Flown {
+        loop {
+            let Self { own, tasks, handles, .. } = self;
+            let own_flight = async {
+                match own {
+                    Some((_, flight)) => flight.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                flown = own_flight => {
+                    let attempt = self.own.take().map(|(attempt, _)| attempt);
+                    match (flown, attempt) {
+                        (Ok(flown), _) => return flown,
+                        (Err(_), Some(attempt)) => return panicked(attempt),
+                        (Err(_), None) => {}
+                    }
+                }
+                Some(joined) = tasks.join_next() => match joined {
+                    // An interrupted attempt may have come back just before.
+                    Ok(flown) if handles.remove(&flown.0).is_some() => return flown,
+                    Ok(_) => {}
+                    Err(failed) => {
+                        let whose = handles.iter().find(|(_, handle)| handle.id() == failed.id());
+                        if let Some(attempt) = whose.map(|(attempt, _)| attempt.clone())
+                            && failed.is_panic()
+                        {
+                            handles.remove(&attempt);
+                            return panicked(attempt);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Interrupts all others.
+    pub(super) fn keep_only(&mut self, wanted: &[&Attempt]) {
+        if self.own.as_ref().is_some_and(|(own, _)| !wanted.contains(&own)) {
+            self.own = None;
+        }
+        self.handles.retain(|attempt, handle| {
+            let is_wanted = wanted.contains(&attempt);
+            if !is_wanted {
+                handle.abort();
+            }
+            is_wanted
+        });
+        self.touched.retain(|attempt, _| wanted.contains(&attempt));
+    }
+
+    /// Lets an attempt that is back run again, when its turn comes at what it has touched.
+    pub(super) fn rerun(&mut self, attempt: &Attempt, stale: Vec<Key>, effects: &Effects) {
+        let touched = stale.into_iter().chain(effects.keys().cloned()).collect();
+        self.touched.insert(attempt.clone(), touched);
+    }
+}
+
+fn panicked(attempt: Attempt) -> Flown {
+    error!(step.name = %attempt.step, "the host panicked while it ran a step");
+    (attempt, Landed::panicked(), None)
+}

@@ -1,0 +1,19 @@
+-- How many runs are in each status: kept by whoever changes a run, since counting the rows of a large history takes longer than
+-- anybody waits.
+create table run_count (
+    host_id uuid not null,
+    tenant text collate "C" not null,
+    definition text collate "C" not null,
+    status text collate "C" not null,
+    n bigint not null,
+    constraint run_count_pkey primary key (tenant, definition, status, host_id)
+) with (fillfactor = 50);
+
+comment on table run_count is 'Changed once for each batch of commits, and summed by who reads. A row for each host, so that hosts don''t wait for each other''s.';
+comment on column run_count.host_id is 'Who counted. All zeros: the runs that were there before this table was, those that went by retention, and what hosts counted that are gone.';
+comment on column run_count.n is 'A run that one host accepted and another one ended is less than nothing for the latter.';
+
+insert into run_count (host_id, tenant, definition, status, n)
+select '00000000-0000-0000-0000-000000000000', tenant, definition, status, count(*)
+from workflow_run
+group by tenant, definition, status;
