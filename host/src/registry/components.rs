@@ -7,6 +7,7 @@ use aster_core::wit::{Break, Exports, fits::fits_calls};
 use bytes::Bytes;
 
 use super::{Error, Registry, component_name};
+use crate::sandbox;
 use crate::store::{self, Snapshot, Upload};
 
 /// What an upload made.
@@ -40,6 +41,7 @@ impl Registry {
     ) -> Result<Uploaded, Error> {
         let name = component_name(name)?;
         let loaded = self.shared.sandbox.compile(bytes.clone()).await?;
+        let wit = sandbox::wit_text(bytes.clone()).await?;
         let digest = loaded.digest();
         let uploaded_at = self.shared.store.clock().await?;
         let registered = loop {
@@ -52,7 +54,7 @@ impl Registry {
                 digest,
                 bytes: &bytes,
                 exports: loaded.exports(),
-                wit: loaded.wit(),
+                wit: &wit,
                 uploaded_at,
                 activate_at,
             };
@@ -72,7 +74,7 @@ impl Registry {
             size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             created: registered.is_new,
             exports: loaded.exports().clone(),
-            wit: loaded.wit().to_owned(),
+            wit,
             warnings: loaded.warnings().to_vec(),
         })
     }
