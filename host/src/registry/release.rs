@@ -71,7 +71,7 @@ impl Registry {
     /// # Errors
     /// It doesn't exist, or the database is unreachable.
     pub async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
-        let known = self.shared.releases.lock().expect(UNPOISONED).get(&id).cloned();
+        let known = self.shared.releases.lock().expect(UNPOISONED).get(&id);
         if let Some(release) = known {
             return Ok(release);
         }
@@ -88,7 +88,7 @@ impl Registry {
             components.insert(name, self.loaded(digest).await?);
         }
         let release = Arc::new(Release::new(id, version.plan, &components)?);
-        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release));
+        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
         Ok(release)
     }
 
