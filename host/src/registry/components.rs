@@ -1,5 +1,7 @@
 //! Uploads, activations and deletions of components.
 
+use std::sync::Arc;
+
 use aster_core::id::{Digest, TenantId};
 use aster_core::name;
 use aster_core::time::Timestamp;
@@ -63,6 +65,7 @@ impl Registry {
                 done => break done?,
             }
         };
+        self.share_if_missing(Arc::clone(&loaded));
         let stored = self.shared.store.get_component(tenant, &name).await?;
         let version =
             stored.iter().flat_map(|component| &component.versions).find(|version| version.digest == digest);

@@ -4,10 +4,13 @@
 //! old: whatever was decided on it names its generation, and is refused if that has moved. What was compiled or resolved
 //! is kept by digest and by release, which never change.
 
+mod code;
 mod components;
 mod definitions;
 mod release;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +40,8 @@ struct Shared {
     /// Only an answer on a view that is current counts; an old one costs a repetition.
     views: Mutex<Recent<TenantId, View>>,
     releases: Mutex<Recent<i64, Release>>,
+    /// Held by who hands compiled code on: as a copy it takes memory once more.
+    sharing: tokio::sync::Mutex<()>,
 }
 
 /// How many tenants' views, definitions of a view, and releases are kept beside those in use. What is resolved holds its release,
@@ -120,6 +125,7 @@ impl Registry {
             sandbox,
             views: Mutex::new(Recent::new(MOST_KEPT)),
             releases: Mutex::new(Recent::new(MOST_KEPT)),
+            sharing: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
