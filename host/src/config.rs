@@ -1,11 +1,14 @@
 //! What a host can be told at its start: by flags, else by the environment, else the defaults that stand here.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+
+use crate::sandbox::CodeKey;
 
 /// Where the data folder is if nothing says otherwise.
 pub const DEFAULT_DATA_DIR: &str = ".aster";
@@ -18,8 +21,27 @@ pub struct Config {
     pub database: Database,
     /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
     pub lease: Duration,
+    /// Where compiled code is kept between starts.
+    pub cache_dir: Option<PathBuf>,
+    /// By which hosts on the same database know each other's compiled code. None: each compiles for itself.
+    pub code_key: Option<CodeKey>,
     pub limits: Limits,
     pub housekeeping: Housekeeping,
+}
+
+/// Where compiled code is kept if nothing says otherwise: in the data folder, or else in the user's own cache (XDG Base
+/// Directory Specification). None if this user has no home.
+pub(crate) fn default_cache_dir(
+    database: &Database,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
+    if let Database::DataDir(folder) = database {
+        return Some(folder.join("compiled"));
+    }
+    // The specification has relative ones ignored.
+    let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(cache.join("aster"))
 }
 
 /// Which Postgres keeps the data.
@@ -168,6 +190,24 @@ mod tests {
             Housekeeping::from_arg_matches(&matches).expect("all have defaults"),
             Housekeeping::default()
         );
+    }
+
+    #[test]
+    fn compiled_code_goes_to_the_data_folder_or_to_the_users_cache() {
+        let check = |database: &Database, variables: &[(&str, &str)], expected: Option<&str>| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(default_cache_dir(database, variable), expected.map(PathBuf::from), "{variables:?}");
+        };
+        let url = Database::Url("postgres://".into());
+        check(&Database::DataDir("d".into()), &[("HOME", "/home/ada")], Some("d/compiled"));
+        check(&url, &[("HOME", "/home/ada")], Some("/home/ada/.cache/aster"));
+        check(&url, &[("HOME", "/home/ada"), ("XDG_CACHE_HOME", "/c")], Some("/c/aster"));
+        check(&url, &[("HOME", "/home/ada"), ("XDG_CACHE_HOME", "c")], Some("/home/ada/.cache/aster"));
+        check(&url, &[("HOME", "")], None);
+        check(&url, &[], None);
     }
 
     #[test]

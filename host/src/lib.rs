@@ -7,6 +7,7 @@ pub mod crash;
 pub mod http;
 pub mod maintenance;
 pub mod operate;
+mod recent;
 pub mod registry;
 pub mod runner;
 pub mod sandbox;

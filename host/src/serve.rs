@@ -54,6 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let operator = Operator::new(store.clone(), registry.clone(), runner.clone());
+    let loading = tokio::spawn(load_ahead(registry.clone()));
     let app = App { store, registry, submitter, operator, measures: runner.measures() };
     let router = http::router(app, config.limits.clone());
     info!(
@@ -81,6 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         warn!("cuts off requests that don't end");
         serving.abort();
     }
+    loading.abort();
     maintenance.abort();
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
@@ -88,6 +90,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Nobody waits for it: what isn't loaded by then is loaded when it is called.
+async fn load_ahead(registry: Registry) {
+    if let Err(error) = registry.load_ahead().await {
+        warn!("active components are loaded when they are called only: {:#}", anyhow::Error::from(error));
+    }
 }
 
 /// The database's URL, and the private Postgres behind it if there is one.
@@ -124,10 +133,8 @@ fn sandbox_options(config: &Config) -> sandbox::Options {
     sandbox::Options {
         max_component_bytes: usize::try_from(limits.component_bytes).unwrap_or(usize::MAX),
         max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
-        cache_dir: match &config.database {
-            Database::DataDir(folder) => Some(folder.join("compiled")),
-            Database::Url(_) => None,
-        },
+        cache_dir: config.cache_dir.clone(),
+        code_key: config.code_key.clone(),
         ..sandbox::Options::default()
     }
 }

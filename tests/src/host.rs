@@ -76,6 +76,8 @@ impl Host {
             .args(["serve", "--listen", &address.to_string()])
             .args(&options.arguments)
             .env_remove("DATABASE_URL")
+            // Where compiled code is kept: not in the home of who runs the tests.
+            .env("XDG_CACHE_HOME", target().join("cache"))
             .env("RUST_LOG", "info,aster_host=debug")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -1,5 +1,8 @@
 //! Uploads, versions and what runs in flight keep of them.
 
+use std::time::{Duration, Instant};
+
+use aster_tests::orders::order;
 use aster_tests::{Client, Database, Host, Options, component};
 use serde_json::{Value, json};
 
@@ -54,6 +57,39 @@ fn an_input_is_checked_against_the_definition_that_is_current_on_every_host() {
         assert_eq!(start(host, json!(1)), 202, "what this host knew was old");
         assert_eq!(start(host, json!("a")), 400);
     }
+}
+
+#[test]
+fn a_host_runs_what_another_one_has_compiled() {
+    let database = Database::create();
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = |name: &str| {
+        let options = Options::database(&database.url())
+            .environment("ASTER_CODE_KEY", &"0f".repeat(32))
+            .argument("--cache-dir")
+            .argument(&folder.path().join(name).display().to_string());
+        Host::start(&options)
+    };
+    let mut first = start("first");
+    first.push("orders");
+    first.deploy(
+        "This module is test.shared.\n\nTo validate with order: Json, produce Json with IO. It performs io with Orders:\n\n  \
+         workflow:\n\n    step only:\n      Return Orders.validate(order).\n\n    timeout: 60 seconds.\n  .\n",
+    );
+    // It is handed on after the answer.
+    let began = Instant::now();
+    while database.query("select count(*)::text from compiled_code") != ["1"] {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing was handed on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    first.stop();
+    assert_eq!(database.query("update component_bytes set bytes = '' returning 'gone'"), ["gone"]);
+    let second = start("second");
+    let headers = [("Content-Type", "application/json"), ("Prefer", "wait=20")];
+    let order = serde_json::to_vec(&order("o-1")).expect("it is JSON");
+    let run = second.client().request("POST", "/api/definitions/validate/runs", &headers, &order);
+    let run = run.expect("the host answers").json();
+    assert_eq!(run["status"], "COMPLETED", "{run}");
 }
 
 #[test]

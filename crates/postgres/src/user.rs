@@ -1,5 +1,6 @@
 //! Which user the server runs as.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -86,8 +87,11 @@ pub(crate) fn command(program: &Path, account: Option<&Account>) -> Command {
         // The standard library clears the other groups when it drops root.
         command.uid(account.uid).gid(account.gid);
     }
-    // What the user set for a client of theirs (PGDATA, PGPORT, PGOPTIONS) isn't meant for this server.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+    // What the user set for a client of theirs (PGDATA, PGPORT, PGOPTIONS) isn't meant for this server, nor are the host's own
+    // settings, with a secret among them.
+    let is_others =
+        |name: &OsStr| [b"PG".as_slice(), b"ASTER_"].iter().any(|it| name.as_encoded_bytes().starts_with(it));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_others(name)) {
         command.env_remove(name);
     }
     // English messages; and macOS starts threads in a server without a locale, which it then refuses to run with.

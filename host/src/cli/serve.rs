@@ -1,6 +1,7 @@
 //! `aster serve`
 
 use std::env;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,11 @@ pub(super) struct Serve {
     #[arg(long, env = "ASTER_LEASE", value_name = "DURATION", default_value = "5s", value_parser = config::duration)]
     lease: Duration,
 
+    /// Keep compiled code in this folder, which only this user may enter (mode 0700) [default: `compiled` in the data folder,
+    /// else `aster` in $XDG_CACHE_HOME or ~/.cache].
+    #[arg(long, env = "ASTER_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+
     #[command(flatten)]
     limits: Limits,
 
@@ -40,6 +46,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let config = self.config(|name| env::var_os(name))?;
         let filter = EnvFilter::try_from_env("ASTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -48,28 +55,38 @@ impl Serve {
             .init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context("can't start the threads of the host")?;
-        runtime.block_on(Box::pin(crate::serve::run(self.config(env::var("DATABASE_URL").ok()))))?;
+        runtime.block_on(Box::pin(crate::serve::run(config)))?;
         Ok(Outcome::Fine)
     }
 
-    fn config(self, database_url_of_env: Option<String>) -> Config {
+    /// `variable` looks into the environment. A variable that is empty counts as none.
+    fn config(self, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Config> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let database = match (self.database_url, self.data_dir) {
             (Some(url), _) => Database::Url(url),
             (None, Some(dir)) => Database::DataDir(dir),
-            (None, None) => match database_url_of_env.filter(|url| !url.is_empty()) {
+            (None, None) => match variable("DATABASE_URL").and_then(|url| url.into_string().ok()) {
                 Some(url) => Database::Url(url),
                 None => Database::DataDir(DEFAULT_DATA_DIR.into()),
             },
         };
-        Config {
+        // No flag: other users of the machine can read the arguments of a process.
+        let code_key = variable(CODE_KEY).map(|key| key.to_string_lossy().parse()).transpose();
+        let cache_dir = self.cache_dir.or_else(|| config::default_cache_dir(&database, variable));
+        Ok(Config {
             listen: self.listen,
             database,
             lease: self.lease,
+            cache_dir,
+            code_key: code_key.context(CODE_KEY)?,
             limits: self.limits,
             housekeeping: self.housekeeping,
-        }
+        })
     }
 }
+
+/// The variable with the secret by which hosts know each other's compiled code.
+const CODE_KEY: &str = "ASTER_CODE_KEY";
 
 #[cfg(test)]
 mod tests {
@@ -82,11 +99,19 @@ mod tests {
         serve: Serve,
     }
 
+    fn config(line: &str, environment: &[(&str, &str)]) -> anyhow::Result<Config> {
+        let line = Line::try_parse_from(line.split(' ')).expect("these are flags");
+        line.serve.config(|name| {
+            let found = environment.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
     #[test]
     fn flags_go_before_the_environment_and_that_before_the_default() {
-        let check = |line: &str, env: Option<&str>, expected: Database| {
-            let line = Line::try_parse_from(line.split(' ')).expect("these are flags");
-            assert_eq!(line.serve.config(env.map(str::to_owned)).database, expected);
+        let check = |line: &str, url: Option<&str>, expected: Database| {
+            let environment: Vec<_> = url.map(|url| ("DATABASE_URL", url)).into_iter().collect();
+            assert_eq!(config(line, &environment).expect("it fits").database, expected);
         };
         let url = |url: &str| Database::Url(url.into());
         let dir = |dir: &str| Database::DataDir(dir.into());
@@ -95,5 +120,18 @@ mod tests {
         check("serve --listen 0.0.0.0:1", Some("b"), url("b"));
         check("serve --listen 0.0.0.0:1", Some(""), dir(".aster"));
         check("serve --listen 0.0.0.0:1", None, dir(".aster"));
+        let own = config("serve --data-dir d --cache-dir c", &[]).expect("it fits");
+        assert_eq!(own.cache_dir, Some("c".into()));
+    }
+
+    #[test]
+    fn a_key_for_compiled_code_is_a_key_or_refused_and_never_told() {
+        let key = "5ecre7".repeat(11);
+        let given = config("serve --data-dir d", &[(CODE_KEY, &key.replace('r', "0"))]).expect("it is a key");
+        assert!(given.code_key.is_some());
+        assert!(!format!("{given:?}").contains("5ec"), "{given:?}");
+        let error = config("serve --data-dir d", &[(CODE_KEY, &key)]).expect_err("`r` is no digit");
+        assert!(!format!("{error:#}").contains("5ec"), "{error:#}");
+        assert!(format!("{error:#}").starts_with("ASTER_CODE_KEY: expected at least 64"), "{error:#}");
     }
 }

@@ -1,5 +1,7 @@
 //! Uploads, activations and deletions of components.
 
+use std::sync::Arc;
+
 use aster_core::id::{Digest, TenantId};
 use aster_core::name;
 use aster_core::time::Timestamp;
@@ -7,6 +9,7 @@ use aster_core::wit::{Break, Exports, fits::fits_calls};
 use bytes::Bytes;
 
 use super::{Error, Registry, component_name};
+use crate::sandbox;
 use crate::store::{self, Snapshot, Upload};
 
 /// What an upload made.
@@ -40,6 +43,7 @@ impl Registry {
     ) -> Result<Uploaded, Error> {
         let name = component_name(name)?;
         let loaded = self.shared.sandbox.compile(bytes.clone()).await?;
+        let wit = sandbox::wit_text(bytes.clone()).await?;
         let digest = loaded.digest();
         let uploaded_at = self.shared.store.clock().await?;
         let registered = loop {
@@ -52,7 +56,7 @@ impl Registry {
                 digest,
                 bytes: &bytes,
                 exports: loaded.exports(),
-                wit: loaded.wit(),
+                wit: &wit,
                 uploaded_at,
                 activate_at,
             };
@@ -61,6 +65,7 @@ impl Registry {
                 done => break done?,
             }
         };
+        self.share_if_missing(Arc::clone(&loaded));
         let stored = self.shared.store.get_component(tenant, &name).await?;
         let version =
             stored.iter().flat_map(|component| &component.versions).find(|version| version.digest == digest);
@@ -72,7 +77,7 @@ impl Registry {
             size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             created: registered.is_new,
             exports: loaded.exports().clone(),
-            wit: loaded.wit().to_owned(),
+            wit,
             warnings: loaded.warnings().to_vec(),
         })
     }

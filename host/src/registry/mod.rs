@@ -4,18 +4,21 @@
 //! old: whatever was decided on it names its generation, and is refused if that has moved. What was compiled or resolved
 //! is kept by digest and by release, which never change.
 
+mod code;
 mod components;
 mod definitions;
 mod release;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use aster_core::id::TenantId;
 use aster_core::name;
 use aster_dsl::Diagnostic;
 
+use crate::recent::Recent;
 use crate::sandbox::{self, Sandbox, UploadError};
 use crate::store::{self, Snapshot, Store};
 
@@ -35,16 +38,22 @@ struct Shared {
     store: Store,
     sandbox: Sandbox,
     /// Only an answer on a view that is current counts; an old one costs a repetition.
-    views: Mutex<HashMap<TenantId, Arc<View>>>,
-    releases: Mutex<HashMap<i64, Arc<Release>>>,
+    views: Mutex<Recent<TenantId, View>>,
+    releases: Mutex<Recent<i64, Release>>,
+    /// Held by who hands compiled code on: as a copy it takes memory once more.
+    sharing: tokio::sync::Mutex<()>,
 }
+
+/// How many tenants' views, definitions of a view, and releases are kept beside those in use. What is resolved holds its release,
+/// and a release its components' code.
+const MOST_KEPT: u64 = 1_000;
 
 /// A tenant's registry at one generation, and what was resolved in it.
 #[derive(Debug)]
 struct View {
     snapshot: Snapshot,
     /// By full name.
-    resolved: Mutex<HashMap<String, Arc<Resolved>>>,
+    resolved: Mutex<Recent<String, Resolved>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,13 +120,19 @@ impl From<UploadError> for Error {
 
 impl Registry {
     pub fn new(store: Store, sandbox: Sandbox) -> Self {
-        let shared = Shared { store, sandbox, views: Mutex::default(), releases: Mutex::default() };
+        let shared = Shared {
+            store,
+            sandbox,
+            views: Mutex::new(Recent::new(MOST_KEPT)),
+            releases: Mutex::new(Recent::new(MOST_KEPT)),
+            sharing: tokio::sync::Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// The tenant's registry as it was when it was last read.
     async fn view(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
-        let known = self.shared.views.lock().expect(UNPOISONED).get(tenant).cloned();
+        let known = self.shared.views.lock().expect(UNPOISONED).get(tenant);
         match known {
             Some(view) => Ok(view),
             None => self.view_anew(tenant).await,
@@ -127,7 +142,7 @@ impl Registry {
     /// The tenant's registry as it is now.
     async fn view_anew(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let snapshot = self.shared.store.registry_snapshot(tenant).await?;
-        let view = Arc::new(View { snapshot, resolved: Mutex::default() });
+        let view = Arc::new(View { snapshot, resolved: Mutex::new(Recent::new(MOST_KEPT)) });
         // Nothing was ever done in it: anybody can make up the name of a tenant.
         if view.snapshot.generation == 0 {
             return Ok(view);
@@ -135,10 +150,10 @@ impl Registry {
         let mut views = self.shared.views.lock().expect(UNPOISONED);
         // A slower reading must not replace a newer one.
         let newer = views.get(tenant).filter(|known| known.snapshot.generation >= view.snapshot.generation);
-        if let Some(newer) = newer.cloned() {
+        if let Some(newer) = newer {
             return Ok(newer);
         }
-        views.insert(tenant.clone(), Arc::clone(&view));
+        views.insert(tenant.clone(), Arc::clone(&view), 1);
         Ok(view)
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use aster_core::id::Digest;
 use aster_core::name;
 use aster_core::plan::{Call, Plan};
 
@@ -71,7 +70,7 @@ impl Registry {
     /// # Errors
     /// It doesn't exist, or the database is unreachable.
     pub async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
-        let known = self.shared.releases.lock().expect(UNPOISONED).get(&id).cloned();
+        let known = self.shared.releases.lock().expect(UNPOISONED).get(&id);
         if let Some(release) = known {
             return Ok(release);
         }
@@ -83,26 +82,13 @@ impl Registry {
             .load_definition_version(&stored.tenant, &stored.definition, stored.definition_digest)
             .await?
             .ok_or_else(|| missing("definition", &stored.definition))?;
-        let mut components = BTreeMap::new();
-        for (name, digest) in stored.components {
-            components.insert(name, self.loaded(digest).await?);
-        }
+        let components = self.loaded_by_name(stored.components).await?;
         let release = Arc::new(Release::new(id, version.plan, &components)?);
-        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release));
+        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
         Ok(release)
-    }
-
-    /// A component by its digest, compiled.
-    async fn loaded(&self, digest: Digest) -> Result<Arc<Loaded>, Error> {
-        if let Some(loaded) = self.shared.sandbox.loaded(&digest) {
-            return Ok(loaded);
-        }
-        let bytes = self.shared.store.load_component_bytes(digest).await?;
-        let bytes = bytes.ok_or_else(|| missing("component", &digest.to_string()))?;
-        Ok(self.shared.sandbox.compile(bytes.into()).await?)
     }
 }
 
-fn missing(kind: &str, name: &str) -> Error {
+pub(super) fn missing(kind: &str, name: &str) -> Error {
     Error::Store(store::Error::NotFound { what: format!("{kind} `{name}`") })
 }

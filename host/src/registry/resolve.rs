@@ -119,7 +119,7 @@ impl Registry {
 
     async fn resolve_in(&self, view: &View, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let full_name = full_name(view, name)?;
-        let known = view.resolved.lock().expect(UNPOISONED).get(full_name).cloned();
+        let known = view.resolved.lock().expect(UNPOISONED).get(full_name);
         if let Some(resolved) = known {
             return Ok(resolved);
         }
@@ -151,7 +151,9 @@ impl Registry {
             release: self.release(id.0).await?,
             parameters,
         });
-        view.resolved.lock().expect(UNPOISONED).insert(full_name.to_owned(), Arc::clone(&resolved));
+        let mut all = view.resolved.lock().expect(UNPOISONED);
+        all.insert(full_name.to_owned(), Arc::clone(&resolved), 1);
+        drop(all);
         Ok(resolved)
     }
 }

@@ -1,12 +1,11 @@
 //! From uploaded bytes to a component that can be called.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aster_core::id::{Digest, TenantId, WorkflowId};
 use aster_core::wit::{Exports, Function, LookupError};
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
@@ -23,7 +22,6 @@ const START_LIMITS: (u64, Duration) = (1_000_000_000, Duration::from_secs(10));
 pub struct Loaded {
     digest: Digest,
     exports: Exports,
-    wit: String,
     warnings: Vec<String>,
     pub(super) pre: InstancePre<State>,
     /// For each of `exports.functions`, in that order.
@@ -51,11 +49,6 @@ impl Loaded {
         &self.exports
     }
 
-    /// The component's world as WIT text.
-    pub fn wit(&self) -> &str {
-        &self.wit
-    }
-
     /// What whoever uploads should know, one sentence each: functions that can't be called.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -80,6 +73,17 @@ impl Loaded {
     /// If the handle is of another component.
     pub fn function(&self, handle: FunctionHandle) -> &Function {
         &self.exports.functions[handle.0]
+    }
+
+    /// As it is kept and handed on; none where there is no memory for it.
+    pub(super) fn serialize(&self) -> Option<Vec<u8>> {
+        self.pre.component().serialize().ok()
+    }
+
+    /// What its compiled code takes.
+    pub(super) fn code_bytes(&self) -> u64 {
+        let image = self.pre.component().image_range();
+        (image.end.addr() - image.start.addr()) as u64
     }
 
     pub(super) fn index(&self, handle: FunctionHandle) -> &ComponentExportIndex {
@@ -128,83 +132,26 @@ pub enum UploadError {
 }
 
 impl Sandbox {
-    /// Checks, compiles and links an upload, starts it once, and keeps it; at once if it was loaded before.
-    ///
-    /// Compiling runs on a thread for blocking work, one component at a time.
-    ///
-    /// # Errors
-    /// What is wrong with the upload; [`UploadError::Host`] if it is the host.
-    ///
-    /// # Cancel safety
-    /// A compilation that has begun goes on, and is thrown away.
-    pub async fn compile(&self, bytes: Bytes) -> Result<Arc<Loaded>, UploadError> {
-        let limit = self.inner.options.max_component_bytes;
-        if bytes.len() > limit {
-            return Err(UploadError::TooLarge { size: bytes.len(), limit });
-        }
-        let digest = Digest(Sha256::digest(&bytes).into());
-        if let Some(loaded) = self.loaded(&digest) {
-            return Ok(loaded);
-        }
-        let _one_at_a_time = self.inner.compiling.lock().await;
-        if let Some(loaded) = self.loaded(&digest) {
-            return Ok(loaded);
-        }
-        let sandbox = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || sandbox.prepare(&bytes, digest))
-            .await
-            .map_err(|error| UploadError::Host(error.to_string()))?;
-        let (loaded, component) = prepared?;
-        let loaded = Arc::new(loaded);
-        if let Some(component) = component {
-            self.try_start(&loaded).await?;
-            let sandbox = self.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Some(cache) = &sandbox.inner.cache {
-                    cache.store(&component, &digest);
-                }
-            });
-        }
-        let mut all = self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(digest, Arc::clone(&loaded));
-        Ok(loaded)
-    }
-
-    /// The component version, if it is loaded.
-    pub fn loaded(&self, digest: &Digest) -> Option<Arc<Loaded>> {
-        let all = self.inner.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(digest).cloned()
-    }
-
-    /// Compiles and links; with the component itself if it didn't come from the cache, and so was never started.
-    fn prepare(&self, bytes: &[u8], digest: Digest) -> Result<(Loaded, Option<Component>), UploadError> {
-        check_header(bytes)?;
+    /// Whatever its code came from.
+    pub(super) fn link(&self, digest: Digest, component: Component) -> Result<Loaded, UploadError> {
         let engine = &self.inner.engine;
-        let cached = self.inner.cache.as_ref().and_then(|cache| cache.load(engine, &digest));
-        let fresh = cached.is_none();
-        let component = match cached {
-            Some(component) => component,
-            None => Component::from_binary(engine, bytes).map_err(|e| not_compiled(&e, bytes.len()))?,
-        };
         let pre = self.inner.linker.instantiate_pre(&component).map_err(|error| {
-            match missing_imports(&self.inner.engine, &component) {
+            match missing_imports(engine, &component) {
                 missing if missing.is_empty() => UploadError::Invalid(first_line(&error)),
                 missing => UploadError::UnknownImports { missing },
             }
         })?;
         let (exports, indices) = exports::read(engine, &component)
             .map_err(|exports::TooComplex| UploadError::TooBig("its types have too many parts".into()))?;
-        let wit = exports::wit_text(bytes).map_err(UploadError::Invalid)?;
         let warnings = exports.functions.iter().filter_map(warning).collect();
         let slots = component.resources_required().map_or(MAX_MEMORIES_PER_COMPONENT, |needed| {
             needed.num_memories.max(needed.num_tables.div_ceil(2)).clamp(1, MAX_MEMORIES_PER_COMPONENT)
         });
-        let loaded = Loaded { digest, exports, wit, warnings, pre, indices, slots };
-        Ok((loaded, fresh.then_some(component)))
+        Ok(Loaded { digest, exports, warnings, pre, indices, slots })
     }
 
     /// One instance that nothing is called on: a start function that traps, or memory beyond any limit, shows now.
-    async fn try_start(&self, loaded: &Loaded) -> Result<(), UploadError> {
+    pub(super) async fn try_start(&self, loaded: &Loaded) -> Result<(), UploadError> {
         let (fuel, time) = START_LIMITS;
         let limits = Limits {
             fuel,
@@ -239,8 +186,17 @@ impl Sandbox {
     }
 }
 
+/// A component's world as WIT text: for people, so it isn't made where a component is only to be called.
+///
+/// # Errors
+/// The bytes are no component.
+pub async fn wit_text(bytes: Bytes) -> Result<String, UploadError> {
+    let text = tokio::task::spawn_blocking(move || exports::wit_text(&bytes)).await;
+    text.map_err(|error| UploadError::Host(error.to_string()))?.map_err(UploadError::Invalid)
+}
+
 /// The first eight bytes say what it is: `\0asm`, a version, and the layer.
-fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
+pub(super) fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
     const MAGIC: &[u8] = b"\0asm";
     let start = &bytes[..bytes.len().min(4)];
     if bytes.is_empty() {
@@ -263,7 +219,7 @@ fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
     }
 }
 
-fn not_compiled(error: &wasmtime::Error, size: usize) -> UploadError {
+pub(super) fn not_compiled(error: &wasmtime::Error, size: usize) -> UploadError {
     let text = format!("{error:#}");
     if text.contains("unexpected end") || text.contains("out of bounds") || text.contains("unexpected-eof") {
         UploadError::Truncated(size)

@@ -1,6 +1,7 @@
 //! Runs functions of WebAssembly components on behalf of steps, each call in a fresh instance.
 //!
-//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, once per digest.
+//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `code`
+//!   keeps what was compiled, and hands it on to other hosts.
 //! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
 //! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a
 //!   [`KeyValueReader`]; the effects go to whoever commits.
@@ -12,9 +13,9 @@
 //!
 //! Nothing here knows SQL or HTTP, and nothing is retried.
 
-mod cache;
 mod call;
 mod capability;
+mod code;
 mod engine;
 mod exports;
 mod failure;
@@ -26,13 +27,13 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use aster_core::id::Digest;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -43,12 +44,14 @@ pub(crate) use capability::session::Error as SessionError;
 pub use capability::session::{
     InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
 };
+pub use code::{CodeKey, Compatibility, InvalidKey};
 pub use engine::Allocation;
-pub use load::{FindError, FunctionHandle, Loaded, UploadError};
+pub use load::{FindError, FunctionHandle, Loaded, UploadError, wit_text};
 pub use output::Output;
 
-use cache::Cache;
+use crate::recent::Recent;
 use capability::State;
+use code::{Folder, Turns};
 
 /// How the sandbox is set up; all of it holds for its lifetime.
 #[derive(Clone, Debug)]
@@ -68,8 +71,14 @@ pub struct Options {
     pub max_output_bytes: usize,
     /// How often a guest that computes lets others run, and how soon one that is dropped stops. Default 5 ms.
     pub tick: Duration,
+    /// How much compiled code is kept in memory; what is in use stays beyond that. Default 512 MiB, for components of 130 MiB or so.
+    pub loaded_bytes: u64,
     /// Where compiled code is kept between starts: a folder for this user alone. Default: nowhere.
     pub cache_dir: Option<PathBuf>,
+    /// How much of it. Default 1 GiB.
+    pub cache_bytes: u64,
+    /// By which compiled code of other hosts is known. Default: none, and nothing is shared.
+    pub code_key: Option<CodeKey>,
 }
 
 impl Default for Options {
@@ -82,7 +91,10 @@ impl Default for Options {
             max_value_bytes: 1 << 20,
             max_output_bytes: 8 << 10,
             tick: Duration::from_millis(5),
+            loaded_bytes: 512 << 20,
             cache_dir: None,
+            cache_bytes: 1 << 30,
+            code_key: None,
         }
     }
 }
@@ -98,13 +110,20 @@ struct Inner {
     allocation: Allocation,
     engine: Engine,
     linker: Linker<State>,
-    cache: Option<Cache>,
-    loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
-    /// Held while a component is compiled: Cranelift takes all processors for one.
-    compiling: Mutex<()>,
+    compatibility: Compatibility,
+    folder: Option<Folder>,
+    loaded: Mutex<Recent<Digest, Loaded>>,
+    /// For those that are being loaded.
+    turns: Turns,
+    /// A permit for each component that is compiled at the same time.
+    compiling: Arc<Semaphore>,
     /// One permit for each slot of the pool.
     slots: Semaphore,
 }
+
+/// Cranelift takes all processors for a component, and leaves some idle at its beginning and end. More at a time would only
+/// take memory, several times the size of their bytes.
+const MAX_COMPILATIONS: usize = 4;
 
 /// Trouble of the host's own. Nothing is known about the step: its attempt is to be repeated.
 #[derive(Debug, thiserror::Error)]
@@ -138,23 +157,31 @@ impl Sandbox {
         let (engine, allocation) =
             engine::start(options.allocation, options.max_instances, options.tick).map_err(failed)?;
         let linker = capability::linker(&engine).map_err(failed)?;
-        let cache = options.cache_dir.as_deref().and_then(|dir| match Cache::open(dir, &engine) {
-            Ok(cache) => Some(cache),
-            Err(error) => {
-                tracing::warn!(cache.dir = %dir.display(), %error, "compiled code isn't kept between starts");
-                None
+        let compatibility = Compatibility::of(&engine);
+        let folder = options.cache_dir.as_deref().and_then(|dir| {
+            let opened = Folder::open(dir, &compatibility, options.cache_bytes);
+            match &opened {
+                Ok(_) => tracing::info!(cache.dir = %dir.display(), "compiled code is kept between starts"),
+                Err(error) => {
+                    tracing::warn!(cache.dir = %dir.display(), %error, "compiled code isn't kept between starts");
+                }
             }
+            opened.ok()
         });
+        let compilations = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_COMPILATIONS));
         let slots = Semaphore::new(options.max_instances as usize);
         tracing::info!(allocation = ?allocation, max_instances = options.max_instances, "sandbox is ready");
+        let loaded = Mutex::new(Recent::new(options.loaded_bytes));
         let inner = Inner {
             options,
             allocation,
             engine,
             linker,
-            cache,
-            loaded: RwLock::default(),
-            compiling: Mutex::default(),
+            compatibility,
+            folder,
+            loaded,
+            turns: Turns::default(),
+            compiling: Arc::new(Semaphore::new(compilations)),
             slots,
         };
         Ok(Self { inner: Arc::new(inner) })

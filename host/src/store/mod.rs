@@ -2,7 +2,7 @@
 //!
 //! - [`Store::accept`] takes a run in, [`Store::commit`] is the only way in which it changes afterwards, and
 //!   [`Store::claim`] gives one that nobody drives to a host.
-//! - The registry: components, definitions, and the releases that runs pin.
+//! - The registry: components with their compiled code, definitions, and the releases that runs pin.
 //! - Key-value data, which steps change with their transitions only.
 //! - Retention: partitions for events, and runs that go when their time is over.
 //!
@@ -13,6 +13,7 @@ mod accept;
 mod acceptor;
 mod batch;
 mod claims;
+mod code;
 mod commit;
 mod components;
 mod connections;
@@ -46,6 +47,7 @@ use uuid::{NoContext, Uuid};
 
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::claims::{ClaimedRun, Claims};
+pub use self::code::CompiledCode;
 pub use self::commit::Committed;
 pub use self::components::{Component, ComponentVersion, Registered, Upload};
 pub use self::counters::Counters;

@@ -1,5 +1,6 @@
 //! The sandbox with real guests, built by `cargo xtask build`.
 
+mod code;
 mod echo;
 mod hostile;
 mod keyvalue;

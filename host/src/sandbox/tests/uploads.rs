@@ -1,4 +1,4 @@
-//! Bad uploads are told what they are; good ones are compiled once.
+//! Bad uploads are told what they are; good ones can be compared.
 
 use super::*;
 
@@ -52,46 +52,6 @@ async fn a_component_that_needs_too_much_memory_to_start_is_refused() {
             .expect("a sandbox");
     let error = sandbox.compile(component("echo")).await.expect_err("more than a page");
     assert!(matches!(error, UploadError::TooBig(_)), "{error}");
-}
-
-#[tokio::test]
-async fn the_same_bytes_are_loaded_once() {
-    let (a, b) = tokio::join!(SANDBOX.compile(component("counter")), SANDBOX.compile(component("counter")));
-    let (a, b) = (a.expect("it loads"), b.expect("it loads"));
-    assert!(Arc::ptr_eq(&a, &b));
-    assert!(Arc::ptr_eq(&a, &SANDBOX.loaded(&a.digest()).expect("it is loaded")));
-}
-
-#[tokio::test]
-async fn compiled_code_is_kept_and_loads_in_another_sandbox() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let options =
-        || Options { cache_dir: Some(dir.path().join("code")), max_instances: 2, ..Options::default() };
-    let first = Sandbox::new(options()).expect("a sandbox");
-    let digest = first.compile(component("greeter-v1")).await.expect("it compiles").digest();
-    let second = Sandbox::new(options()).expect("a sandbox");
-    let cache = second.inner.cache.as_ref().expect("a cache");
-    // It is written after the answer.
-    let began = Instant::now();
-    while cache.load(&second.inner.engine, &digest).is_none() {
-        assert!(began.elapsed() < Duration::from_secs(30), "nothing was kept");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let loaded = second.compile(component("greeter-v1")).await.expect("it loads");
-    assert_eq!(loaded.digest(), digest);
-    let slower = Sandbox::new(Options { allocation: Allocation::OnDemand, ..options() }).expect("a sandbox");
-    let cache = slower.inner.cache.as_ref().expect("a cache");
-    assert!(cache.load(&slower.inner.engine, &digest).is_none(), "it is code for another configuration");
-}
-
-#[tokio::test]
-async fn a_cache_that_others_can_write_is_not_used() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let dir = tempfile::tempdir().expect("a folder");
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
-    let options = Options { cache_dir: Some(dir.path().into()), max_instances: 2, ..Options::default() };
-    let sandbox = Sandbox::new(options).expect("a sandbox");
-    assert!(sandbox.inner.cache.is_none());
 }
 
 #[tokio::test]

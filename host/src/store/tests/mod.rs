@@ -2,6 +2,7 @@
 
 mod accepting;
 mod claims;
+mod code;
 mod commits;
 mod connections;
 mod hosts;

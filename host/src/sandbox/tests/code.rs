@@ -1,0 +1,130 @@
+//! A component is compiled once: by who asks first, on this machine.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::future::join_all;
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+
+fn sandbox(options: Options) -> Sandbox {
+    Sandbox::new(Options { max_instances: 8, ..options }).expect("a sandbox")
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// A sandbox whose folder has the code of `name`, as another one left it.
+async fn with_kept(dir: &std::path::Path, name: &str) -> Sandbox {
+    let sandbox = sandbox(Options { cache_dir: Some(dir.join("code")), ..Options::default() });
+    let loaded = SANDBOX.compile(component(name)).await.expect(name);
+    let code = loaded.serialize().expect("there is memory");
+    sandbox.inner.folder.as_ref().expect("a folder").keep(&loaded.digest(), &code);
+    sandbox
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_loaded_once() {
+    let (a, b) = tokio::join!(SANDBOX.compile(component("counter")), SANDBOX.compile(component("counter")));
+    let (a, b) = (a.expect("it loads"), b.expect("it loads"));
+    assert!(Arc::ptr_eq(&a, &b));
+    assert!(Arc::ptr_eq(&a, &SANDBOX.loaded(&a.digest()).expect("it is loaded")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_that_ask_at_once_compile_once() {
+    let sandbox = sandbox(Options::default());
+    let bytes = component("greeter-v1");
+    let digest = digest(&bytes);
+    let compiled = AtomicU32::new(0);
+    let load = || {
+        sandbox.load(digest, async {
+            compiled.fetch_add(1, Ordering::Relaxed);
+            sandbox.compile_anew(digest, bytes.clone()).await
+        })
+    };
+    let all = join_all((0..100).map(|_| load())).await;
+    let first = all[0].as_ref().expect("it compiles");
+    assert!(all.iter().all(|loaded| Arc::ptr_eq(first, loaded.as_ref().expect("it is the same"))));
+    assert_eq!(compiled.into_inner(), 1);
+}
+
+#[tokio::test]
+async fn who_waited_for_a_failure_tries_it_in_turn() {
+    let bytes = component("greeter-v2");
+    let digest = digest(&bytes);
+    let fails = async { Err("no bytes") };
+    let compiles = async { SANDBOX.compile_anew(digest, bytes).await.map_err(|_| "it compiles") };
+    let (failed, loaded) = tokio::join!(SANDBOX.load(digest, fails), SANDBOX.load(digest, compiles));
+    assert_eq!(failed.err(), Some("no bytes"));
+    assert_eq!(loaded.expect("it compiles").digest(), digest);
+}
+
+#[tokio::test]
+async fn bytes_of_another_digest_are_not_compiled() {
+    let error = SANDBOX.compile_anew(Digest([1; 32]), component("echo")).await.expect_err("other bytes");
+    assert!(matches!(error, UploadError::Invalid(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_kept_waits_for_no_compilation() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sandbox = with_kept(dir.path(), "greeter-v1").await;
+    let compiling = &sandbox.inner.compiling;
+    let all = u32::try_from(compiling.available_permits()).expect("a few");
+    let _busy = compiling.acquire_many(all).await.expect("it is never closed");
+    assert!(sandbox.compile(component("greeter-v1")).await.is_ok());
+}
+
+#[tokio::test]
+async fn memory_keeps_what_is_used_and_a_little_more() {
+    let sandbox = sandbox(Options { loaded_bytes: 1, ..Options::default() });
+    let a = sandbox.compile(component("greeter-v1")).await.expect("it loads").digest();
+    assert!(sandbox.loaded(&a).is_some(), "nothing came after it");
+    let b = sandbox.compile(component("greeter-v2")).await.expect("it loads");
+    assert!(sandbox.loaded(&a).is_none());
+    sandbox.compile(component("greeter-v3")).await.expect("it loads");
+    assert!(sandbox.loaded(&b.digest()).is_some(), "somebody holds it");
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_and_loads_in_another_sandbox() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = || Options { cache_dir: Some(dir.path().join("code")), ..Options::default() };
+    let digest = sandbox(options()).compile(component("greeter-v1")).await.expect("it compiles").digest();
+    let second = sandbox(options());
+    // It is written after the answer.
+    let path = second.inner.folder.as_ref().expect("a folder").path(&digest);
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing was kept");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let not_asked_for = async { Err("it isn't there") };
+    assert_eq!(second.load(digest, not_asked_for).await.expect("it is kept").digest(), digest);
+    let slower = sandbox(Options { allocation: Allocation::OnDemand, ..options() });
+    let error = slower.load(digest, async { Err("for another configuration") }).await;
+    assert_eq!(error.err(), Some("for another configuration"));
+}
+
+#[tokio::test]
+async fn kept_code_that_is_spoilt_is_compiled_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sandbox = with_kept(dir.path(), "greeter-v1").await;
+    let digest = digest(&component("greeter-v1"));
+    let folder = sandbox.inner.folder.as_ref().expect("a folder");
+    std::fs::write(folder.path(&digest), b"no code").expect("the folder is ours");
+    let error = sandbox.load(digest, async { Err("compiled anew") }).await;
+    assert_eq!(error.err(), Some("compiled anew"));
+    assert!(!folder.path(&digest).exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_others_can_write_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+    let sandbox = sandbox(Options { cache_dir: Some(dir.path().into()), ..Options::default() });
+    assert!(sandbox.inner.folder.is_none());
+}
