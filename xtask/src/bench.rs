@@ -1,5 +1,7 @@
-//! Measurements: what a call costs, and how many runs a host carries.
+//! Measurements, each beside its floor: what a call costs, how many runs a host carries, what lists take, what it holds.
 
+mod example;
+mod language;
 mod recovery;
 mod report;
 mod saga;
@@ -23,6 +25,8 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Sources that are parsed, and that are checked and lowered
+    Language,
     /// Calls of a component, without a database
     Sandbox,
     /// Orders by REST, through the host, into a durable Postgres
@@ -34,6 +38,7 @@ enum Name {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     for name in &arguments.name {
         match name {
+            Name::Language => language::run(workspace)?,
             Name::Sandbox => sandbox::run(workspace)?,
             Name::Recovery => recovery::run(workspace, &arguments.recovery)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
