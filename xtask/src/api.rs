@@ -65,9 +65,7 @@ impl Api {
 
     /// How many commits the host has made for runs since its start: acceptances and transitions.
     pub(crate) fn commits(&self) -> Result<u64> {
-        let request = Request::get(format!("{}/metrics", self.base)).body(Vec::new())?;
-        let text = self.call(request)?.context("`/metrics` isn't there")?;
-        let text = String::from_utf8(text).context("`/metrics` is no text")?;
+        let text = String::from_utf8(self.get("/metrics")?).context("`/metrics` is no text")?;
         let counts =
             text.lines().filter_map(|line| line.strip_prefix("aster_commits_total{")?.split_once("} "));
         counts.map(|(_, n)| n.parse::<u64>().context("a counter is no number")).sum()
@@ -87,6 +85,12 @@ impl Api {
             Value::Array(events) => Ok(events),
             other => bail!("the events are no array: {other}"),
         }
+    }
+
+    /// Whatever a path answers.
+    pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
+        self.call(request)?.with_context(|| format!("`{path}` isn't there"))
     }
 
     pub(crate) fn put_value(&self, component: &str, bucket: &str, key: &str, value: &str) -> Result<()> {
@@ -115,8 +119,7 @@ impl Api {
     }
 
     fn get_json(&self, path: &str) -> Result<Value> {
-        let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
-        json(&self.call(request)?.with_context(|| format!("`{path}` isn't there"))?)
+        json(&self.get(path)?)
     }
 
     fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Vec<u8>> {

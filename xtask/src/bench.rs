@@ -1,11 +1,14 @@
 //! Measurements, each beside its floor: what a call costs, how many runs a host carries, what lists take, what it holds.
 
+mod database;
 mod example;
+mod history;
 mod language;
 mod recovery;
 mod report;
 mod saga;
 mod sandbox;
+mod stand;
 mod usage;
 
 use anyhow::Result;
@@ -19,8 +22,9 @@ pub(crate) struct Arguments {
     name: Vec<Name>,
     #[command(flatten)]
     saga: saga::Load,
-    #[command(flatten)]
-    recovery: recovery::Copies,
+    /// recovery, history: how many runs there are [default: 100000 and 1000000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..))]
+    runs: Option<u32>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -33,6 +37,8 @@ enum Name {
     Saga,
     /// A host that starts with many runs in flight, and with many that wait
     Recovery,
+    /// Lists, runs and events that are read where there are many
+    History,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
@@ -40,7 +46,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         match name {
             Name::Language => language::run(workspace)?,
             Name::Sandbox => sandbox::run(workspace)?,
-            Name::Recovery => recovery::run(workspace, &arguments.recovery)?,
+            Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
+            Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
         }
     }
