@@ -7,13 +7,15 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Request, Response};
+use ureq::http::{HeaderValue, Request, Response};
 
 /// A host at an address. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Api {
     agent: Agent,
     base: String,
+    /// None: the default one.
+    tenant: Option<&'static str>,
 }
 
 impl Api {
@@ -22,7 +24,12 @@ impl Api {
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .build();
-        Self { agent: config.into(), base: format!("http://{address}") }
+        Self { agent: config.into(), base: format!("http://{address}"), tenant: None }
+    }
+
+    /// The same host, as another tenant sees it.
+    pub(crate) fn of_tenant(&self, tenant: &'static str) -> Self {
+        Self { tenant: Some(tenant), ..self.clone() }
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -87,6 +94,17 @@ impl Api {
         }
     }
 
+    /// How many runs are in a status.
+    pub(crate) fn count(&self, status: &str) -> Result<u64> {
+        self.get_json("/api/workflows/metrics")?[status]
+            .as_u64()
+            .with_context(|| format!("no count of `{status}`"))
+    }
+
+    pub(crate) fn cancel(&self, workflow_id: &str) -> Result<()> {
+        self.send("POST", &format!("/api/workflows/{workflow_id}/cancel"), "application/json", b"").map(drop)
+    }
+
     /// Whatever a path answers.
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
         let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
@@ -132,7 +150,10 @@ impl Api {
     }
 
     /// The answer's body; none for 404. What else isn't a success is an error with the host's own words.
-    fn call(&self, request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+    fn call(&self, mut request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+        if let Some(tenant) = self.tenant {
+            request.headers_mut().insert("X-Tenant-Id", HeaderValue::from_static(tenant));
+        }
         let what = format!("{} {}", request.method(), request.uri().path());
         // The client refuses a body, even an empty one, with some methods.
         let answer = if request.body().is_empty() {

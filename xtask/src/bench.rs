@@ -4,6 +4,8 @@ mod database;
 mod example;
 mod history;
 mod language;
+mod load;
+mod neighbours;
 mod recovery;
 mod report;
 mod saga;
@@ -22,6 +24,8 @@ pub(crate) struct Arguments {
     name: Vec<Name>,
     #[command(flatten)]
     saga: saga::Load,
+    #[command(flatten)]
+    neighbours: neighbours::Burners,
     /// recovery, history: how many runs there are [default: 100000 and 1000000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..))]
     runs: Option<u32>,
@@ -39,6 +43,8 @@ enum Name {
     Recovery,
     /// Lists, runs and events that are read where there are many
     History,
+    /// Small runs beside another tenant's guests that compute without end
+    Neighbours,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
@@ -48,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             Name::Sandbox => sandbox::run(workspace)?,
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
+            Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
         }
     }
