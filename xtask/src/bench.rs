@@ -5,6 +5,7 @@ mod example;
 mod history;
 mod language;
 mod load;
+mod memory;
 mod neighbours;
 mod recovery;
 mod report;
@@ -45,6 +46,8 @@ enum Name {
     History,
     /// Small runs beside another tenant's guests that compute without end
     Neighbours,
+    /// What the host holds: at rest, with runs in flight, with runs that wait
+    Memory,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
@@ -55,6 +58,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
             Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
+            Name::Memory => memory::run(workspace)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
         }
     }
