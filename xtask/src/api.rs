@@ -7,13 +7,15 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Request, Response};
+use ureq::http::{HeaderValue, Request, Response};
 
 /// A host at an address. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Api {
     agent: Agent,
     base: String,
+    /// None: the default one.
+    tenant: Option<&'static str>,
 }
 
 impl Api {
@@ -22,7 +24,12 @@ impl Api {
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .build();
-        Self { agent: config.into(), base: format!("http://{address}") }
+        Self { agent: config.into(), base: format!("http://{address}"), tenant: None }
+    }
+
+    /// The same host, as another tenant sees it.
+    pub(crate) fn of_tenant(&self, tenant: &'static str) -> Self {
+        Self { tenant: Some(tenant), ..self.clone() }
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -65,9 +72,7 @@ impl Api {
 
     /// How many commits the host has made for runs since its start: acceptances and transitions.
     pub(crate) fn commits(&self) -> Result<u64> {
-        let request = Request::get(format!("{}/metrics", self.base)).body(Vec::new())?;
-        let text = self.call(request)?.context("`/metrics` isn't there")?;
-        let text = String::from_utf8(text).context("`/metrics` is no text")?;
+        let text = String::from_utf8(self.get("/metrics")?).context("`/metrics` is no text")?;
         let counts =
             text.lines().filter_map(|line| line.strip_prefix("aster_commits_total{")?.split_once("} "));
         counts.map(|(_, n)| n.parse::<u64>().context("a counter is no number")).sum()
@@ -87,6 +92,23 @@ impl Api {
             Value::Array(events) => Ok(events),
             other => bail!("the events are no array: {other}"),
         }
+    }
+
+    /// How many runs are in a status.
+    pub(crate) fn count(&self, status: &str) -> Result<u64> {
+        self.get_json("/api/workflows/metrics")?[status]
+            .as_u64()
+            .with_context(|| format!("no count of `{status}`"))
+    }
+
+    pub(crate) fn cancel(&self, workflow_id: &str) -> Result<()> {
+        self.send("POST", &format!("/api/workflows/{workflow_id}/cancel"), "application/json", b"").map(drop)
+    }
+
+    /// Whatever a path answers.
+    pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
+        self.call(request)?.with_context(|| format!("`{path}` isn't there"))
     }
 
     pub(crate) fn put_value(&self, component: &str, bucket: &str, key: &str, value: &str) -> Result<()> {
@@ -115,8 +137,7 @@ impl Api {
     }
 
     fn get_json(&self, path: &str) -> Result<Value> {
-        let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
-        json(&self.call(request)?.with_context(|| format!("`{path}` isn't there"))?)
+        json(&self.get(path)?)
     }
 
     fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Vec<u8>> {
@@ -129,7 +150,10 @@ impl Api {
     }
 
     /// The answer's body; none for 404. What else isn't a success is an error with the host's own words.
-    fn call(&self, request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+    fn call(&self, mut request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+        if let Some(tenant) = self.tenant {
+            request.headers_mut().insert("X-Tenant-Id", HeaderValue::from_static(tenant));
+        }
         let what = format!("{} {}", request.method(), request.uri().path());
         // The client refuses a body, even an empty one, with some methods.
         let answer = if request.body().is_empty() {

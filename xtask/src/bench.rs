@@ -1,9 +1,17 @@
-//! Measurements: what a call costs, and how many runs a host carries.
+//! Measurements, each beside its floor: what a call costs, how many runs a host carries, what lists take, what it holds.
 
+mod database;
+mod example;
+mod history;
+mod language;
+mod load;
+mod memory;
+mod neighbours;
 mod recovery;
 mod report;
 mod saga;
 mod sandbox;
+mod stand;
 mod usage;
 
 use anyhow::Result;
@@ -18,24 +26,39 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     saga: saga::Load,
     #[command(flatten)]
-    recovery: recovery::Copies,
+    neighbours: neighbours::Burners,
+    /// recovery, history: how many runs there are [default: 100000 and 1000000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..))]
+    runs: Option<u32>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Sources that are parsed, and that are checked and lowered
+    Language,
     /// Calls of a component, without a database
     Sandbox,
     /// Orders by REST, through the host, into a durable Postgres
     Saga,
     /// A host that starts with many runs in flight, and with many that wait
     Recovery,
+    /// Lists, runs and events that are read where there are many
+    History,
+    /// Small runs beside another tenant's guests that compute without end
+    Neighbours,
+    /// What the host holds: at rest, with runs in flight, with runs that wait
+    Memory,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     for name in &arguments.name {
         match name {
+            Name::Language => language::run(workspace)?,
             Name::Sandbox => sandbox::run(workspace)?,
-            Name::Recovery => recovery::run(workspace, &arguments.recovery)?,
+            Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
+            Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
+            Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
+            Name::Memory => memory::run(workspace)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,
         }
     }

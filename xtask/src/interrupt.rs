@@ -1,6 +1,6 @@
 //! Ctrl-C, and the other signals that ask for an end.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,9 +10,13 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on a signal doesn't end this process, but is noted here.
+    /// From now on a signal doesn't end this process, but is noted here. All that are installed are the same one.
     pub(crate) fn install() -> Result<Self> {
-        let signal = Arc::new((Mutex::new(false), Condvar::new()));
+        static INSTALLED: OnceLock<Arc<(Mutex<bool>, Condvar)>> = OnceLock::new();
+        if let Some(signal) = INSTALLED.get() {
+            return Ok(Self { signal: Arc::clone(signal) });
+        }
+        let signal = Arc::clone(INSTALLED.get_or_init(Arc::default));
         let handlers = Arc::clone(&signal);
         ctrlc::set_handler(move || {
             *handlers.0.lock().unwrap_or_else(PoisonError::into_inner) = true;

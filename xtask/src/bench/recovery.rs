@@ -4,14 +4,14 @@
 //! One real run is made by REST, cut off in the midst of its last step, and copied in the database, each copy with an order of
 //! its own. Their owner is a host that is killed; the lease is short, so that recovery is measured and not its waiting.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use aster_postgres::{Embedded, Options, Programs};
+use aster_postgres::{Embedded, Options};
 use serde_json::{Value, json};
 
+use super::database::Database;
 use crate::demo;
 use crate::host::{self, Host};
 use crate::interrupt::Interrupt;
@@ -22,14 +22,10 @@ use crate::{build, output};
 /// More than the slowest machine needs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-#[derive(clap::Args)]
-pub(crate) struct Copies {
-    /// recovery: how many runs are in flight, and then how many wait
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-}
+/// In flight, and then as many that wait.
+pub(super) const RUNS: u32 = 100_000;
 
-pub(crate) fn run(workspace: &Workspace, load: &Copies) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     let mut stages = Stages::new();
     build::components(workspace, &mut stages)?;
     build::release_host(workspace, &mut stages)?;
@@ -40,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, load: &Copies) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let postgres =
         stages.doing("Postgres", || Ok(Embedded::start(Options::new(folder.path().join("postgres")))?))?;
-    let database = Database { programs: Programs::find()?, url: postgres.url().to_owned() };
+    let database = Database::new(postgres.url())?;
     let start = || {
         let address = host::free_address("127.0.0.1:0")?;
         let log = folder.path().join("aster.log");
@@ -52,25 +48,27 @@ pub(crate) fn run(workspace: &Workspace, load: &Copies) -> Result<()> {
     let mut host = stages.doing("host starts", start)?;
     stages.doing("components and workflows", || demo::deploy(workspace, host.api()))?;
     let template = stages.doing("one run", || template(host.api()))?;
-    stages.doing(&format!("{} copies of it in flight", load.runs), || {
-        database.execute(&copies_in_flight(&template, load.runs))
+    stages.doing(&format!("{runs} copies of it in flight"), || {
+        database.execute(&copies_in_flight(&template, runs))
     })?;
     host.kill()?;
     let killed = Instant::now();
     let host = stages.doing("host starts again", start)?;
     let ready = killed.elapsed();
     let going_on = stages.doing("all go on", || {
-        database
-            .until_none("status = 'RUNNING' and (owner is null or host_lost or last_sequence = 10)", killed)
+        until_none(
+            &database,
+            "status = 'RUNNING' and (owner is null or host_lost or last_sequence = 10)",
+            killed,
+        )
     })?;
-    let over = stages.doing("all are over", || database.until_none("status = 'RUNNING'", killed))?;
+    let over = stages.doing("all are over", || until_none(&database, "status = 'RUNNING'", killed))?;
     let completed = database.ask("select count(*) from workflow_run where status = 'COMPLETED'")?;
-    ensure!(completed == (load.runs + 1).to_string(), "{completed} runs are COMPLETED");
+    ensure!(completed == (runs + 1).to_string(), "{completed} runs are COMPLETED");
 
     let before_kib = host.resident_kib()?;
-    stages.doing(&format!("{} runs that wait", load.runs), || {
-        database.execute(&copies_that_wait(&template, load.runs))
-    })?;
+    stages
+        .doing(&format!("{runs} runs that wait"), || database.execute(&copies_that_wait(&template, runs)))?;
     // Two rounds of everything that a host does from time to time.
     thread::sleep(Duration::from_secs(5));
     let after_kib = host.resident_kib()?;
@@ -81,23 +79,22 @@ pub(crate) fn run(workspace: &Workspace, load: &Copies) -> Result<()> {
     postgres.stop();
     stages.finish("measured");
 
-    let runs = f64::from(load.runs);
-    output::line(&format!("{} runs in flight, their host killed and another started:", load.runs));
+    output::line(&format!("{runs} runs in flight, their host killed and another started:"));
     output::line(&format!("  ready after                   {:>8.2} s", ready.as_secs_f64()));
     output::line(&format!("  all taken over and going on   {:>8.2} s", going_on.as_secs_f64()));
     output::line(&format!(
         "  all over                      {:>8.2} s  ({:.0} runs/s)",
         over.as_secs_f64(),
-        runs / over.as_secs_f64()
+        f64::from(runs) / over.as_secs_f64()
     ));
-    output::line(&format!("{} runs that wait for an instant:", load.runs));
+    output::line(&format!("{runs} runs that wait for an instant:"));
     output::line(&format!(
         "  memory of the host            {before_kib} KiB before, {after_kib} KiB with them"
     ));
     output::line(&format!("  an order beside them          {:>8.2} ms", beside.as_secs_f64() * 1_000.0));
     let rows = json!([
-        {"name": "recovery", "runs": load.runs, "ready_s": rounded(ready), "going_on_s": rounded(going_on), "over_s": rounded(over)},
-        {"name": "waiting", "runs": load.runs, "resident_kib_before": before_kib, "resident_kib": after_kib},
+        {"name": "recovery", "runs": runs, "ready_s": rounded(ready), "going_on_s": rounded(going_on), "over_s": rounded(over)},
+        {"name": "waiting", "runs": runs, "resident_kib_before": before_kib, "resident_kib": after_kib},
     ]);
     output::line(&json!({"bench": "recovery", "rows": rows}).to_string());
     Ok(())
@@ -174,52 +171,14 @@ fn copies_that_wait(template: &str, runs: u32) -> String {
     )
 }
 
-/// Asked by psql, beside the host.
-struct Database {
-    programs: Programs,
-    url: String,
-}
-
-impl Database {
-    fn psql(&self, sql: &str) -> Command {
-        let mut psql = self.programs.command("psql");
-        psql.args([
-            "--no-psqlrc",
-            "--quiet",
-            "--tuples-only",
-            "--no-align",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "--dbname",
-            &self.url,
-        ]);
-        for statement in sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
-            psql.args(["--command", statement]);
+/// How long after `began` no run is so any more.
+fn until_none(database: &Database, so: &str, began: Instant) -> Result<Duration> {
+    let sql = format!("select exists (select from workflow_run where {so})");
+    while began.elapsed() < PATIENCE {
+        if database.ask(&sql)? == "f" {
+            return Ok(began.elapsed());
         }
-        psql
+        thread::sleep(Duration::from_millis(100));
     }
-
-    fn execute(&self, sql: &str) -> Result<()> {
-        self.ask(sql).map(drop)
-    }
-
-    fn ask(&self, sql: &str) -> Result<String> {
-        let output = self.psql(sql).output().context("can't run psql")?;
-        if !output.status.success() {
-            bail!("psql failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    /// How long after `began` no run is so any more.
-    fn until_none(&self, so: &str, began: Instant) -> Result<Duration> {
-        let sql = format!("select exists (select from workflow_run where {so})");
-        while began.elapsed() < PATIENCE {
-            if self.ask(&sql)? == "f" {
-                return Ok(began.elapsed());
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        bail!("after {PATIENCE:?} there are still runs with {so}")
-    }
+    bail!("after {PATIENCE:?} there are still runs with {so}")
 }

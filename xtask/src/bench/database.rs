@@ -1,0 +1,56 @@
+//! The host's database, asked beside the host.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use aster_postgres::Programs;
+
+pub(super) struct Database {
+    pub(super) programs: Programs,
+    pub(super) url: String,
+}
+
+impl Database {
+    pub(super) fn new(url: &str) -> Result<Self> {
+        Ok(Self { programs: Programs::find()?, url: url.to_owned() })
+    }
+
+    pub(super) fn psql(&self) -> Command {
+        let mut psql = self.programs.command("psql");
+        psql.args([
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "--dbname",
+            &self.url,
+        ]);
+        psql
+    }
+
+    /// Each statement is a transaction of its own. No text in them may hold a semicolon.
+    pub(super) fn execute(&self, sql: &str) -> Result<()> {
+        self.ask(sql).map(drop)
+    }
+
+    /// What the statements answer: a line for each row, columns apart by `|`.
+    pub(super) fn ask(&self, sql: &str) -> Result<String> {
+        let mut psql = self.psql();
+        for statement in sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            psql.args(["--command", statement]);
+        }
+        output(psql)
+    }
+}
+
+/// What a program prints.
+pub(super) fn output(mut command: Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let output = command.output().with_context(|| format!("can't run `{name}`"))?;
+    if !output.status.success() {
+        bail!("`{name}` failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

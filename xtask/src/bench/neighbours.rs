@@ -1,0 +1,193 @@
+//! Small runs beside another tenant's guests that compute without end: how much longer they take.
+//!
+//! The floor is the same beside busy threads of another process: what the operating system's scheduler makes of as much to do.
+
+use std::fs;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use super::database::Database;
+use super::load::{self, Clients, Seen};
+use super::report::{self, Column, median, rounded};
+use super::stand::Stand;
+use crate::api::Api;
+use crate::progress::Stages;
+use crate::workspace::Workspace;
+
+const SMALL: &str = include_str!("workflows/small.aster");
+const BURN: &str = include_str!("workflows/burn.aster");
+const ORDER: &str = r#"{"orderId":"ORD-{n}","customerId":"CUST-{n}","items":[{"productId":"PROD-A","quantity":1,"price":9.99}]}"#;
+
+const ROUNDS: usize = 3;
+const SECONDS: f64 = 4.0;
+const WARM_UP: f64 = 2.0;
+/// For runs to begin and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const COLUMNS: [Column; 8] = [
+    ("name", "small runs"),
+    ("concurrency", "clients"),
+    ("per_second", "runs/s"),
+    ("p50_ms", "p50 ms"),
+    ("p99_ms", "p99 ms"),
+    ("step_p50_ms", "step p50 ms"),
+    ("step_p99_ms", "step p99 ms"),
+    ("ratio", "p99, times alone"),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Burners {
+    /// neighbours: how many runs of the other tenant compute
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    burners: u32,
+    /// neighbours: how many clients send small runs
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nobody,
+    Guests,
+    Threads,
+}
+
+impl Beside {
+    const ALL: [Self; 3] = [Self::Nobody, Self::Guests, Self::Threads];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "alone",
+            Self::Guests => "beside guests that compute",
+            Self::Threads => "beside as many busy threads of another process",
+        }
+    }
+}
+
+/// What clients saw, and of the same runs how long their steps took.
+struct Round {
+    beside: Beside,
+    seen: Seen,
+    step_p50_ms: f64,
+    step_p99_ms: f64,
+}
+
+pub(crate) fn run(workspace: &Workspace, burners: &Burners) -> Result<()> {
+    let mut stages = Stages::new();
+    load::build(workspace, &mut stages)?;
+    let stand = Stand::set_up(workspace, &mut stages)?;
+    let other = stand.host.api().of_tenant("burner");
+    stages.doing("small runs and others", || {
+        stand.host.api().deploy(SMALL)?;
+        let hostile = workspace.components().join("hostile.wasm");
+        other.put_component("hostile", &fs::read(hostile).context("can't read `hostile.wasm`")?)?;
+        other.deploy(BURN)
+    })?;
+
+    let mut clients = Clients::new(workspace, stand.host.address());
+    let mut send = |seconds| {
+        clients.send(&load::Requests {
+            path: "/api/definitions/bench.small.oneStep/runs",
+            body: ORDER,
+            concurrency: burners.clients,
+            seconds,
+        })
+    };
+    stages.doing("warm-up", || send(WARM_UP))?;
+    let mut rounds = Vec::new();
+    for round in 1..=ROUNDS {
+        for beside in Beside::ALL {
+            stages.doing(&format!("round {round}, {}", beside.name()), || {
+                stand.check_wanted()?;
+                let began = stand.database.ask("select now()")?;
+                let seen = match beside {
+                    Beside::Nobody => send(SECONDS)?,
+                    Beside::Guests => beside_guests(&other, burners.burners, || send(SECONDS))?,
+                    Beside::Threads => beside_threads(burners.burners, || send(SECONDS))?,
+                };
+                let (step_p50_ms, step_p99_ms) = steps_since(&stand.database, &began)?;
+                rounds.push(Round { beside, seen, step_p50_ms, step_p99_ms });
+                Ok(())
+            })?;
+        }
+    }
+    stand.take_down();
+    stages.finish("measured");
+    let rows: Vec<Value> = Beside::ALL.iter().map(|&beside| row(&rounds, beside, burners.clients)).collect();
+    report::print("neighbours", &COLUMNS, &rows);
+    Ok(())
+}
+
+fn row(rounds: &[Round], beside: Beside, clients: u32) -> Value {
+    let of = |beside, figure: fn(&Round) -> f64| {
+        median(rounds.iter().filter(|round| round.beside == beside).map(figure).collect())
+    };
+    let p99 = |beside| of(beside, |round| round.seen.p99_ms);
+    Value::Object(Map::from_iter([
+        ("name".to_owned(), json!(beside.name())),
+        ("concurrency".to_owned(), json!(clients)),
+        ("per_second".to_owned(), json!(of(beside, |round| round.seen.per_second).round())),
+        ("p50_ms".to_owned(), json!(rounded(of(beside, |round| round.seen.p50_ms)))),
+        ("p99_ms".to_owned(), json!(rounded(p99(beside)))),
+        ("step_p50_ms".to_owned(), json!(rounded(of(beside, |round| round.step_p50_ms)))),
+        ("step_p99_ms".to_owned(), json!(rounded(of(beside, |round| round.step_p99_ms)))),
+        ("ratio".to_owned(), json!(rounded(p99(beside) / p99(Beside::Nobody)))),
+    ]))
+}
+
+/// While so many runs of the other tenant compute; they are cancelled afterwards.
+fn beside_guests<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let stamp = Instant::now();
+    let ids = (0..burners)
+        .map(|n| other.start("bench.burn.burn", &format!("{stamp:?}-{n}"), &Value::Null))
+        .collect::<Result<Vec<_>>>()?;
+    let count = |status: &str, n: u64| {
+        let began = Instant::now();
+        while other.count(status)? != n {
+            ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?} there aren't {n} runs {status}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    };
+    count("RUNNING", u64::from(burners))?;
+    let done = work();
+    ids.iter().try_for_each(|id| other.cancel(id))?;
+    count("RUNNING", 0)?;
+    done
+}
+
+/// While so many threads of this process are busy.
+fn beside_threads<T>(threads: u32, work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut turns = 0_u64;
+                while !over.load(Ordering::Relaxed) {
+                    turns = black_box(turns.wrapping_add(1));
+                }
+            });
+        }
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+/// How long the steps took that the default tenant's runs have made since then, as their events say.
+fn steps_since(database: &Database, began: &str) -> Result<(f64, f64)> {
+    let answer = database.ask(&format!(
+        "select percentile_cont(array[0.5, 0.99]) within group (order by (e.payload->>'durationMicros')::float8 / 1000)::text[]
+        from workflow_run r
+        join workflow_events e on e.workflow_id = r.workflow_id
+        where r.accepted_at >= '{began}' and r.definition = 'bench.small.oneStep' and e.event_type = 'STEP_COMPLETED'"
+    ))?;
+    let (p50, p99) =
+        answer.trim_matches(['{', '}']).split_once(',').context("two percentiles were asked for")?;
+    Ok((p50.parse()?, p99.parse()?))
+}

@@ -1,0 +1,65 @@
+//! What most benchmarks measure on: a host as it is deployed, on a durable Postgres of its own, with the six components and
+//! the three workflows.
+
+use anyhow::{Context, Result, ensure};
+use aster_postgres::{Embedded, Options};
+use tempfile::TempDir;
+
+use super::database::Database;
+use crate::host::{self, Host};
+use crate::interrupt::Interrupt;
+use crate::progress::Stages;
+use crate::workspace::Workspace;
+use crate::{build, demo};
+
+pub(super) struct Stand {
+    // Before Postgres, which it needs: fields are dropped in this order.
+    pub(super) host: Host,
+    pub(super) database: Database,
+    pub(super) postgres: Embedded,
+    folder: TempDir,
+    interrupt: Interrupt,
+}
+
+impl Stand {
+    pub(super) fn set_up(workspace: &Workspace, stages: &mut Stages) -> Result<Self> {
+        let stand = Self::set_up_empty(workspace, stages)?;
+        stages.doing("components and workflows", || demo::deploy(workspace, stand.host.api()))?;
+        Ok(stand)
+    }
+
+    /// With nothing deployed.
+    pub(super) fn set_up_empty(workspace: &Workspace, stages: &mut Stages) -> Result<Self> {
+        build::components(workspace, stages)?;
+        build::release_host(workspace, stages)?;
+        // On the disk that holds the build, since a temporary folder may be memory.
+        let folder = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(workspace.target())
+            .context("can't make a folder for the database")?;
+        let interrupt = Interrupt::install()?;
+        let postgres = stages
+            .doing("Postgres", || Ok(Embedded::start(Options::new(folder.path().join("postgres")))?))?;
+        let database = Database::new(postgres.url())?;
+        let address = host::free_address("127.0.0.1:0")?;
+        let (program, log) = (workspace.release_host(), folder.path().join("aster.log"));
+        let host = stages.doing("host starts", || {
+            Host::start_on(&program, postgres.url(), "5s", &log, &address, || !interrupt.has_come())
+        })?;
+        Ok(Self { host, database, postgres, folder, interrupt })
+    }
+
+    /// # Errors
+    /// Somebody wants the benchmark to end.
+    pub(super) fn check_wanted(&self) -> Result<()> {
+        ensure!(!self.interrupt.has_come(), "interrupted");
+        Ok(())
+    }
+
+    pub(super) fn take_down(self) {
+        let Self { host, postgres, folder, .. } = self;
+        drop(host);
+        postgres.stop();
+        drop(folder);
+    }
+}
