@@ -16,8 +16,6 @@ create function commit_batch(
     p_last_sequences bigint[],
     p_new_sequences bigint[],
     p_instants timestamptz[],
-    -- Before and after.
-    p_old_statuses text[],
     p_statuses text[],
     p_causes text[],
     p_results text[],
@@ -37,7 +35,11 @@ create function commit_batch(
     p_key_names text[],
     p_key_versions bigint[],
     p_key_writes bigint[],
-    p_key_values bytea[]
+    p_key_values bytea[],
+    -- Of each run whose status changes: itself, and the status before and after.
+    p_moved_ids uuid[],
+    p_moved_from text[],
+    p_moved_to text[]
 )
 returns table (refused_run integer, refused_key integer, current_fence bigint, current_sequence bigint)
 language plpgsql
@@ -76,45 +78,29 @@ begin
             end if;
         end if;
 
-        with changed as (
-            update workflow_run r
-            set
-                status = t.status,
-                cause = t.cause,
-                result = t.result::json,
-                error = t.error::json,
-                updated_at = t.at,
-                owner = case when t.stays then r.owner end,
-                -- A change of owner: so it can be told from a run that was handed back and claimed again.
-                fence = case when t.stays then r.fence else r.fence + 1 end,
-                wake_at = t.wake_at,
-                last_sequence = t.new_sequence,
-                host_lost = false
-            from unnest(
-                p_workflow_ids, p_fences, p_last_sequences, p_new_sequences, p_instants, p_old_statuses, p_statuses, p_causes,
-                p_results, p_errors, p_stays, p_wake_ats
-            ) as t (
-                workflow_id, fence, last_sequence, new_sequence, at, old_status, status, cause, result, error, stays, wake_at
-            )
-            where r.workflow_id = t.workflow_id
-                and r.fence = t.fence
-                and r.owner = p_host
-                and r.last_sequence = t.last_sequence
-            returning r.tenant, r.definition, t.old_status, t.status
-        ),
-        counted as (
-            insert into run_count as c (host_id, tenant, definition, status, n)
-            select p_host, moved.tenant, moved.definition, moved.status, sum(moved.n)
-            from (
-                select tenant, definition, status, 1 as n from changed where status <> old_status
-                union all
-                select tenant, definition, old_status, -1 from changed where status <> old_status
-            ) as moved
-            group by moved.tenant, moved.definition, moved.status
-            order by moved.tenant, moved.definition, moved.status
-            on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n
-        )
-        select count(*) into v_done from changed;
+        update workflow_run r
+        set
+            status = t.status,
+            cause = t.cause,
+            result = t.result::json,
+            error = t.error::json,
+            updated_at = t.at,
+            owner = case when t.stays then r.owner end,
+            -- A change of owner: so it can be told from a run that was handed back and claimed again.
+            fence = case when t.stays then r.fence else r.fence + 1 end,
+            wake_at = t.wake_at,
+            last_sequence = t.new_sequence,
+            host_lost = false
+        from unnest(
+            p_workflow_ids, p_fences, p_last_sequences, p_new_sequences, p_instants, p_statuses, p_causes, p_results, p_errors,
+            p_stays, p_wake_ats
+        ) as t (workflow_id, fence, last_sequence, new_sequence, at, status, cause, result, error, stays, wake_at)
+        where r.workflow_id = t.workflow_id
+            and r.fence = t.fence
+            -- Not `=`, for which there is an index: each run is looked up by its id, and not all that the host owns by each id.
+            and r.owner is not distinct from p_host
+            and r.last_sequence = t.last_sequence;
+        get diagnostics v_done = row_count;
         if v_done <> cardinality(p_workflow_ids) then
             raise sqlstate 'AS001';
         end if;
@@ -123,6 +109,17 @@ begin
         select p_workflow_ids[e.run], e.sequence, e.event_type, e.payload::json, p_instants[e.run]
         from unnest(p_event_runs, p_event_sequences, p_event_types, p_event_payloads)
             as e (run, sequence, event_type, payload);
+
+        if cardinality(p_moved_ids) > 0 then
+            insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+            select p_host, false, r.tenant, r.definition, moved.status, sum(moved.n)
+            from unnest(p_moved_ids, p_moved_from, p_moved_to) as t (workflow_id, old_status, new_status)
+            join workflow_run r on r.workflow_id = t.workflow_id
+            cross join lateral (values (t.old_status, -1), (t.new_status, 1)) as moved (status, n)
+            group by r.tenant, r.definition, moved.status
+            order by r.tenant, r.definition, moved.status
+            on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n;
+        end if;
         return;
     exception
         when sqlstate 'AS001' then

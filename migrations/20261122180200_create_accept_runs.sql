@@ -90,12 +90,12 @@ begin
         where v_accepted is null or v_accepted[t.ordinal]
         returning tenant, definition, status
     )
-    insert into run_count as c (host_id, tenant, definition, status, n)
-    select p_host, new.tenant, new.definition, new.status, count(*)
+    insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+    select p_host, true, new.tenant, new.definition, new.status, count(*)
     from new
     group by new.tenant, new.definition, new.status
     order by new.tenant, new.definition, new.status
-    on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n;
+    on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n;
 
     insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
     select p_workflow_ids[e.run], e.sequence, e.event_type, e.payload::json, p_accepted_ats[e.run]

@@ -92,9 +92,9 @@ begin
         select p_workflow_id, e.sequence, e.event_type, e.payload::json, p_accepted_at
         from unnest(p_event_types, p_event_payloads) with ordinality as e (event_type, payload, sequence);
 
-        insert into run_count as c (host_id, tenant, definition, status, n)
-        values (coalesce(p_owner, '00000000-0000-0000-0000-000000000000'), p_tenant, p_definition, p_status, 1)
-        on conflict (tenant, definition, status, host_id) do update set n = c.n + 1;
+        insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+        values (coalesce(p_owner, '00000000-0000-0000-0000-000000000000'), true, p_tenant, p_definition, p_status, 1)
+        on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + 1;
     end if;
 
     return query select 'NEW', v_previous, null::text, null::timestamptz;
@@ -196,15 +196,15 @@ begin
     from unnest(p_event_runs, p_event_sequences, p_event_types, p_event_payloads)
         as e (run, sequence, event_type, payload);
 
-    insert into run_count as c (host_id, tenant, definition, status, n)
-    select '00000000-0000-0000-0000-000000000000', moved.tenant, moved.definition, moved.status, sum(moved.n)
+    insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+    select '00000000-0000-0000-0000-000000000000', false, moved.tenant, moved.definition, moved.status, sum(moved.n)
     from unnest(p_workflow_ids, p_statuses) as t (workflow_id, status)
     join workflow_run r on r.workflow_id = t.workflow_id and r.status <> t.status
     cross join lateral (values (r.tenant, r.definition, t.status, 1), (r.tenant, r.definition, r.status, -1))
         as moved (tenant, definition, status, n)
     group by moved.tenant, moved.definition, moved.status
     order by moved.tenant, moved.definition, moved.status
-    on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n;
+    on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n;
 
     update workflow_run r
     set

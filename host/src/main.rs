@@ -1,5 +1,6 @@
-use std::process::ExitCode;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     aster_host::cli::main()
 }

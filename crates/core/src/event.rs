@@ -174,12 +174,12 @@ impl Event {
 
     /// The payload as the JSON text that is stored, with the version in front.
     pub fn payload(&self) -> String {
-        let mut whole = serde_json::to_value(self).expect("events hold nothing that JSON can't");
-        let mut payload = whole["payload"].take();
-        if let Value::Object(fields) = &mut payload {
-            fields.insert("v".into(), EVENT_FORMAT.into());
-        }
-        payload.to_string()
+        // Written once, and cut out of `{"eventType":"…","payload":{…}}`: a value in between would cost as much again.
+        let whole = serde_json::to_string(self).expect("events hold nothing that JSON can't");
+        let before = r#"{"eventType":"","payload":{"#.len() + self.event_type().len();
+        let fields = &whole[before..whole.len() - 2];
+        let comma = if fields.is_empty() { "" } else { "," };
+        format!(r#"{{"v":{EVENT_FORMAT}{comma}{fields}}}"#)
     }
 
     /// Reads what [`Event::event_type`] and [`Event::payload`] wrote.

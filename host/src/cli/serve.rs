@@ -53,7 +53,14 @@ impl Serve {
             .with_ansi(print::color_of_notes())
             .with_writer(std::io::stderr)
             .init();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let mut b = tokio::runtime::Builder::new_multi_thread();
+        if let Some(n) = env::var("X_EVENT").ok().and_then(|n| n.parse().ok()) {
+            b.event_interval(n);
+        }
+        if let Some(n) = env::var("X_THREADS").ok().and_then(|n| n.parse().ok()) {
+            b.worker_threads(n);
+        }
+        let runtime = b.enable_all().build();
         let runtime = runtime.context("can't start the threads of the host")?;
         runtime.block_on(Box::pin(crate::serve::run(config)))?;
         Ok(Outcome::Fine)

@@ -134,12 +134,14 @@ pub(super) async fn send(
 
     let events =
         Events::of(batch.iter().map(|transition| (transition.last_sequence, &transition.events[..])));
+    let moved: Vec<&Prepared> = batch.iter().copied().filter(|t| t.status != t.old_status).collect();
     let rows = sqlx::query!(
         "select refused_run, refused_key, current_fence, current_sequence
         from commit_batch(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-            $14, $15, $16, $17,
-            $18, $19, $20, $21, $22, $23, $24
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+            $13, $14, $15, $16,
+            $17, $18, $19, $20, $21, $22, $23,
+            $24, $25, $26
         )",
         host.0,
         &column(batch, |t| t.workflow_id.0) as &[Uuid],
@@ -147,7 +149,6 @@ pub(super) async fn send(
         &column(batch, |t| t.last_sequence) as &[i64],
         &column(batch, |t| t.new_sequence) as &[i64],
         &column(batch, |t| t.at) as &[DateTime<Utc>],
-        &column(batch, |t| t.old_status) as &[&str],
         &column(batch, |t| t.status) as &[&str],
         &column(batch, |t| t.cause) as &[Option<&str>],
         &column(batch, |t| t.result.as_deref()) as &[Option<&str>],
@@ -165,6 +166,9 @@ pub(super) async fn send(
         &of_keys(chains, |chain| chain.read.map(|version| version.0)) as &[Option<i64>],
         &of_keys(chains, |chain| chain.writes) as &[i64],
         &of_keys(chains, |chain| chain.value.as_deref()) as &[Option<&[u8]>],
+        &column(&moved, |t| t.workflow_id.0) as &[Uuid],
+        &column(&moved, |t| t.old_status) as &[&str],
+        &column(&moved, |t| t.status) as &[&str],
     )
     .fetch_all(connection)
     .await?;

@@ -364,12 +364,12 @@ async fn forget(
             returning r.workflow_id, r.tenant, r.definition, r.key, r.status
         ),
         counted as (
-            insert into run_count as c (host_id, tenant, definition, status, n)
-            select '00000000-0000-0000-0000-000000000000', gone.tenant, gone.definition, gone.status, -count(*)
+            insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+            select '00000000-0000-0000-0000-000000000000', false, gone.tenant, gone.definition, gone.status, -count(*)
             from gone
             group by gone.tenant, gone.definition, gone.status
             order by gone.tenant, gone.definition, gone.status
-            on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n
+            on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n
         ),
         gone_orders as (
             delete from workflow_order o using gone where o.workflow_id = gone.workflow_id

@@ -246,12 +246,12 @@ impl Store {
                         returning c.tenant, c.definition, c.status, c.n
                     ),
                     folded as (
-                        insert into run_count as c (host_id, tenant, definition, status, n)
-                        select '00000000-0000-0000-0000-000000000000', gone.tenant, gone.definition, gone.status, sum(gone.n)
+                        insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+                        select '00000000-0000-0000-0000-000000000000', false, gone.tenant, gone.definition, gone.status, sum(gone.n)
                         from gone
                         group by gone.tenant, gone.definition, gone.status
                         order by gone.tenant, gone.definition, gone.status
-                        on conflict (tenant, definition, status, host_id) do update set n = c.n + excluded.n
+                        on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n
                     )
                     select count(*) as "n!" from gone"#,
                 )
