@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use aster_core::event::{Failure, FailureCode};
 use aster_core::wit::{Function, Type, check};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
 use wasmtime::Store;
-use wasmtime::component::Val;
+use wasmtime::component::{ComponentExportIndex, InstancePre, Val};
 
 use super::capability::{self, State};
 use super::failure;
@@ -54,14 +56,23 @@ pub struct CallReport {
     pub output: Output,
 }
 
-/// A store with what is asked of it after the call.
+/// All that a guest runs in, and what is asked of it afterwards. It owns everything, so that it can run on any thread.
 pub(super) struct CallStore {
-    pub(super) store: Store<State>,
+    store: Store<State>,
+    limits: Limits,
     stdout: Capture,
     stderr: Capture,
+    /// The last field: given back when the instance is gone, wherever that is.
+    _slots: OwnedSemaphorePermit,
 }
 
-/// How the guest's part of a call ended.
+/// What the guest's part of a call came to.
+struct Ended {
+    end: End,
+    fuel_used: u64,
+    output: Output,
+}
+
 enum End {
     Value(Option<Val>),
     Error(wasmtime::Error),
@@ -75,8 +86,9 @@ impl Sandbox {
     /// The host's trouble only; how the guest fails is in the report.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the guest where it is, also in an endless loop: it gives way at every tick. What it wrote
-    /// is in the session, which the attempt's owner drops.
+    /// Dropping the future stops the guest, also in an endless loop: it gives way at every tick. A guest that has moved to the
+    /// threads for heavy ones may go on until then, and holds its slot as long. What it wrote is in the session, which the
+    /// attempt's owner drops.
     pub async fn call(&self, call: Call<'_>) -> Result<CallReport, Error> {
         let Call { loaded, function, component, args, limits, context, session } = call;
         let began = Instant::now();
@@ -93,14 +105,12 @@ impl Sandbox {
             }
         };
         let deadline = tokio::time::Instant::from_std(limits.deadline);
-        let _slots = self.slots(loaded, deadline).await?;
+        let slots = self.slots(loaded, deadline).await?;
+        let store = self.store(slots, limits, context, component, session.clone());
+        let (pre, index) = (loaded.pre.clone(), *loaded.index(function));
+        let guest = store.call(pre, index, params, signature.result.is_some());
+        let Ended { end, fuel_used, output } = self.inner.heavy.run(guest).await;
 
-        let mut store = self.store(&limits, context, component, session.clone());
-        let guest = run(&mut store.store, loaded, function, &params, signature.result.is_some());
-        let end = tokio::time::timeout_at(deadline, guest).await.unwrap_or(End::TimedOut);
-
-        let fuel_used = limits.fuel.saturating_sub(store.store.get_fuel().unwrap_or(0));
-        let output = Output { stdout: store.stdout.text(), stderr: store.stderr.text() };
         let max_value_bytes = self.inner.options.max_value_bytes;
         let outcome = match end {
             End::Value(result) => answer(signature.result.as_ref(), result, max_value_bytes),
@@ -115,7 +125,8 @@ impl Sandbox {
 
     pub(super) fn store(
         &self,
-        limits: &Limits,
+        slots: OwnedSemaphorePermit,
+        limits: Limits,
         context: Context,
         component: Arc<str>,
         session: Session,
@@ -139,22 +150,49 @@ impl Sandbox {
         store.epoch_deadline_async_yield_and_update(1);
         store.set_hostcall_fuel(options.max_value_bytes.saturating_mul(HOST_BYTES_PER_VALUE_BYTE));
         store.set_max_component_handles(capability::max_handles());
-        CallStore { store, stdout, stderr }
+        CallStore { store, limits, stdout, stderr, _slots: slots }
+    }
+}
+
+impl CallStore {
+    /// The time limit is kept in here, so that a guest which is out of time has stopped, and its fuel is counted, before
+    /// anybody hears of it.
+    async fn call(
+        mut self,
+        pre: InstancePre<State>,
+        index: ComponentExportIndex,
+        params: Vec<Val>,
+        has_result: bool,
+    ) -> Ended {
+        let guest = run(&mut self.store, &pre, &index, &params, has_result);
+        let end = tokio::time::timeout_at(self.limits.deadline.into(), guest).await.unwrap_or(End::TimedOut);
+        Ended {
+            end,
+            fuel_used: self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0)),
+            output: Output { stdout: self.stdout.text(), stderr: self.stderr.text() },
+        }
+    }
+
+    /// An instance that nothing is called on.
+    pub(super) async fn start(mut self, pre: InstancePre<State>) -> Result<wasmtime::Result<()>, Elapsed> {
+        let instance = pre.instantiate_async(&mut self.store);
+        let started = tokio::time::timeout_at(self.limits.deadline.into(), instance).await?;
+        Ok(started.map(drop))
     }
 }
 
 async fn run(
     store: &mut Store<State>,
-    loaded: &Loaded,
-    function: FunctionHandle,
+    pre: &InstancePre<State>,
+    index: &ComponentExportIndex,
     params: &[Val],
     has_result: bool,
 ) -> End {
-    let instance = match loaded.pre.instantiate_async(&mut *store).await {
+    let instance = match pre.instantiate_async(&mut *store).await {
         Ok(instance) => instance,
         Err(error) => return End::Error(error),
     };
-    let Some(callee) = instance.get_func(&mut *store, loaded.index(function)) else {
+    let Some(callee) = instance.get_func(&mut *store, index) else {
         return End::Error(wasmtime::Error::msg("the instance lacks an export of its component"));
     };
     // Overwritten by the call.

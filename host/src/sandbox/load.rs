@@ -170,12 +170,12 @@ impl Sandbox {
         };
         let session = Session::new(TenantId::default(), Arc::new(InMemory::default()));
         let deadline = tokio::time::Instant::from_std(limits.deadline);
-        let _slots =
+        let slots =
             self.slots(loaded, deadline).await.map_err(|error| UploadError::Host(error.to_string()))?;
-        let mut store = self.store(&limits, context, "upload".into(), session);
-        let started = tokio::time::timeout_at(deadline, loaded.pre.instantiate_async(&mut store.store)).await;
+        let store = self.store(slots, limits, context, "upload".into(), session);
+        let started = self.inner.heavy.run(store.start(loaded.pre.clone())).await;
         match started {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => match error.downcast_ref::<MemoryExceeded>() {
                 Some(exceeded) => Err(UploadError::TooBig(exceeded.to_string())),
                 None if failure::is_hosts(&error) => Err(UploadError::Host(first_line(&error))),

@@ -3,6 +3,7 @@
 //! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `code`
 //!   keeps what was compiled, and hands it on to other hosts.
 //! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
+//! - `heavy` has threads of their own for guests that compute for long, so that these don't hold up the host.
 //! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a
 //!   [`KeyValueReader`]; the effects go to whoever commits.
 //! - [`Context`] is what the guest may know of its run.
@@ -19,6 +20,7 @@ mod code;
 mod engine;
 mod exports;
 mod failure;
+mod heavy;
 mod limits;
 mod load;
 mod output;
@@ -33,7 +35,7 @@ use std::thread;
 use std::time::Duration;
 
 use aster_core::id::Digest;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -52,6 +54,7 @@ pub use output::Output;
 use crate::recent::Recent;
 use capability::State;
 use code::{Folder, Turns};
+use heavy::Heavy;
 
 /// How the sandbox is set up; all of it holds for its lifetime.
 #[derive(Clone, Debug)]
@@ -99,7 +102,7 @@ impl Default for Options {
     }
 }
 
-/// The sandbox. Clones are the same one; its ticker ends with the last.
+/// The sandbox. Clones are the same one; its ticker and its threads end with the last.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
@@ -118,7 +121,9 @@ struct Inner {
     /// A permit for each component that is compiled at the same time.
     compiling: Arc<Semaphore>,
     /// One permit for each slot of the pool.
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
+    /// Where guests go on that compute for long.
+    heavy: Heavy,
 }
 
 /// Cranelift takes all processors for a component, and leaves some idle at its beginning and end. More at a time would only
@@ -145,11 +150,11 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the engine and its ticker. A slower allocation than wanted, or a cache folder that can't be used, is told
-    /// in the log.
+    /// Starts the engine, its ticker, and the threads for heavy guests. A slower allocation than wanted, or a cache folder
+    /// that can't be used, is told in the log.
     ///
     /// # Errors
-    /// The machine can't run WebAssembly at all.
+    /// The machine can't run WebAssembly at all, or gives no threads.
     pub fn new(mut options: Options) -> Result<Self, Error> {
         // The largest component must fit.
         options.max_instances = options.max_instances.max(engine::MAX_MEMORIES_PER_COMPONENT);
@@ -169,7 +174,9 @@ impl Sandbox {
             opened.ok()
         });
         let compilations = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_COMPILATIONS));
-        let slots = Semaphore::new(options.max_instances as usize);
+        let slots = Arc::new(Semaphore::new(options.max_instances as usize));
+        let heavy =
+            Heavy::start().map_err(|error| Error::Engine(format!("no threads for heavy guests: {error}")))?;
         tracing::info!(allocation = ?allocation, max_instances = options.max_instances, "sandbox is ready");
         let loaded = Mutex::new(Recent::new(options.loaded_bytes));
         let inner = Inner {
@@ -183,6 +190,7 @@ impl Sandbox {
             turns: Turns::default(),
             compiling: Arc::new(Semaphore::new(compilations)),
             slots,
+            heavy,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -192,17 +200,18 @@ impl Sandbox {
         self.inner.allocation
     }
 
-    /// Waits for the slots of the pool that an instance takes, so that the pool itself is never exhausted.
+    /// Waits for the slots of the pool that an instance takes, so that the pool itself is never exhausted. The permit goes
+    /// with the instance.
     async fn slots(
         &self,
         loaded: &Loaded,
         deadline: tokio::time::Instant,
-    ) -> Result<SemaphorePermit<'_>, Error> {
+    ) -> Result<OwnedSemaphorePermit, Error> {
         let slots = &self.inner.slots;
-        if let Ok(permit) = slots.try_acquire_many(loaded.slots) {
+        if let Ok(permit) = Arc::clone(slots).try_acquire_many_owned(loaded.slots) {
             return Ok(permit);
         }
-        match tokio::time::timeout_at(deadline, slots.acquire_many(loaded.slots)).await {
+        match tokio::time::timeout_at(deadline, Arc::clone(slots).acquire_many_owned(loaded.slots)).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Error::Busy("no instance came free before the deadline".into())),
         }

@@ -2,6 +2,7 @@
 
 mod code;
 mod echo;
+mod heavy;
 mod hostile;
 mod keyvalue;
 mod uploads;
@@ -37,6 +38,7 @@ fn component(name: &str) -> Bytes {
 
 /// A component and what its calls are made with.
 struct Guest {
+    sandbox: Sandbox,
     loaded: Arc<Loaded>,
     fuel: u64,
     memory_bytes: u64,
@@ -47,8 +49,13 @@ struct Guest {
 
 impl Guest {
     async fn new(name: &str) -> Self {
-        let loaded = SANDBOX.compile(component(name)).await.expect(name);
+        Self::within(&SANDBOX, name).await
+    }
+
+    async fn within(sandbox: &Sandbox, name: &str) -> Self {
+        let loaded = sandbox.compile(component(name)).await.expect(name);
         Self {
+            sandbox: sandbox.clone(),
             loaded,
             fuel: 1_000_000_000,
             memory_bytes: 64 << 20,
@@ -72,7 +79,7 @@ impl Guest {
             context: self.context.clone(),
             session: &self.session,
         };
-        SANDBOX.call(call).await
+        self.sandbox.call(call).await
     }
 
     async fn call(&self, function: &str, args: &[Value]) -> CallReport {

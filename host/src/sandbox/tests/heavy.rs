@@ -1,0 +1,119 @@
+//! Guests that compute for long, and move to threads of their own.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+
+use aster_core::keyvalue::{Entry, Key};
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
+use serde_json::json;
+
+use super::*;
+use crate::sandbox::heavy::THREAD_NAME;
+
+/// Makes whoever reads it heavy: it keeps the thread busy for longer than a guest may, and answers when it is asked again.
+#[derive(Default)]
+struct Busy {
+    committed: InMemory,
+    /// Where each answer was given.
+    threads: Mutex<Vec<Option<String>>>,
+    panics: bool,
+}
+
+#[async_trait::async_trait]
+impl KeyValueReader for Busy {
+    async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
+        thread::sleep(Duration::from_millis(3));
+        tokio::task::yield_now().await;
+        self.threads.lock().expect("no panic").push(thread::current().name().map(Into::into));
+        assert!(!self.panics, "a bug of the host");
+        self.committed.read(key).await
+    }
+
+    async fn list_keys(
+        &self,
+        _: &TenantId,
+        _: &str,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<String>, Unavailable> {
+        Ok(Vec::new())
+    }
+}
+
+async fn reader_of(reader: &Arc<Busy>) -> Guest {
+    let mut guest = Guest::new("counter").await;
+    guest.session = Session::new(TenantId::default(), reader.clone());
+    guest
+}
+
+#[tokio::test]
+async fn a_guest_that_has_moved_reads_writes_and_answers_as_before() {
+    let reader = Arc::new(Busy::default());
+    let guest = reader_of(&reader).await;
+    assert_eq!(guest.ok("add", &[json!("b"), json!("n"), json!(5)]).await, json!(5));
+    let effects = guest.session.effects();
+    assert_eq!((effects.reads.len(), effects.writes.len()), (1, 1));
+    assert_eq!(effects.writes[0].value.as_deref(), Some(&b"5"[..]));
+    assert_eq!(*reader.threads.lock().expect("no panic"), [Some(THREAD_NAME.to_owned())]);
+}
+
+#[tokio::test]
+async fn a_panic_after_the_move_is_the_callers_own() {
+    let reader = Arc::new(Busy { panics: true, ..Busy::default() });
+    let guest = reader_of(&reader).await;
+    let args = [json!("b"), json!("n")];
+    let panic = AssertUnwindSafe(guest.call("get", &args)).catch_unwind().await.expect_err("it panics");
+    assert_eq!(panic.downcast_ref(), Some(&"a bug of the host"));
+    assert_eq!(*reader.threads.lock().expect("no panic"), [Some(THREAD_NAME.to_owned())]);
+    // The thread goes on.
+    let guest = reader_of(&Arc::default()).await;
+    assert_eq!(guest.ok("get", &args).await, json!(null));
+}
+
+#[tokio::test]
+async fn what_was_computed_before_and_after_the_move_is_counted() {
+    let mut guest = Guest::new("hostile").await;
+    guest.fuel = 300_000_000;
+    let report = guest.call("spin", &[]).await;
+    assert_eq!(report.outcome.expect_err("it never ends").code, FailureCode::OutOfFuel);
+    assert_eq!(report.fuel_used, 300_000_000);
+}
+
+#[tokio::test]
+async fn what_was_computed_until_the_deadline_is_counted() {
+    let mut guest = Guest::new("hostile").await;
+    guest.fuel = u64::MAX / 2;
+    guest.time = Duration::from_millis(100);
+    let report = guest.call("writeThenSpin", &[json!("k")]).await;
+    assert_eq!(report.outcome.expect_err("it never ends").code, FailureCode::Timeout);
+    // A lower bound: compiled code notes it down where it calls something, not in a loop.
+    assert!((1..guest.fuel).contains(&report.fuel_used), "{} units", report.fuel_used);
+    assert_eq!(guest.session.effects().writes.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_printed_before_and_after_the_move_is_captured() {
+    let guest = Guest::new("hostile").await;
+    let report = guest.call("print", &[json!(4 << 20)]).await;
+    report.outcome.expect("printing too much is no failure");
+    let cut = format!("[cut: {} more bytes]", (4 << 20) - (8 << 10));
+    for text in [report.output.stdout, report.output.stderr] {
+        assert!(text.ends_with(&cut), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_is_free_again_when_the_instance_is_gone_and_not_before() {
+    // Dropped in the end while guests still stop, and by a task.
+    let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
+    let mut guest = Guest::within(&sandbox, "hostile").await;
+    guest.fuel = u64::MAX / 2;
+    for round in 0..10 {
+        let calls = (0..8).map(|_| Box::pin(guest.try_call("spin", &[])));
+        let first = tokio::time::timeout(Duration::from_millis(40), select_all(calls)).await;
+        assert!(first.is_err(), "in round {round} a call ended: {:?}", first.map(|(report, ..)| report));
+    }
+    assert_eq!(guest.ok("ok", &[]).await, json!("ok"));
+}
