@@ -3,7 +3,8 @@
 -- (refused_run is null). Ordinals are from 1. One row of nulls: whatever was in the way is gone, and the batch is to be sent again.
 --
 -- Called as one autocommit statement. It is a function because every statement in it takes a new snapshot
--- (docs/decisions/0001). It writes at once: each row is found by its key and compared as it is locked, and who waited for
+-- (docs/decisions/0001). Every lookup is by primary key; plans are made while the tables are still small and kept, so whoever calls
+-- this forbids everything that may look cheaper then (Line::for_lookups), which costs less than to do so here at each call. It writes at once: each row is found by its key and compared as it is locked, and who waited for
 -- a lock compares with the row as it is then. If one of them isn't as expected, all of it is taken back.
 --
 -- The arrays of keys and runs are sorted, and no key and no run stands twice. Every batch takes keys first, then runs, then counts, each
@@ -44,11 +45,6 @@ create function commit_batch(
 returns table (refused_run integer, refused_key integer, current_fence bigint, current_sequence bigint)
 language plpgsql
 volatile
--- Every lookup is by primary key. Plans are made while the tables are still small and kept, so nothing else may look cheaper.
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_done bigint;

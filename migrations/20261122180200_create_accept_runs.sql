@@ -33,10 +33,6 @@ create function accept_runs(
 returns setof integer
 language plpgsql
 volatile
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     -- Which of them are accepted; null: all.

@@ -37,6 +37,12 @@ pub(super) struct Serve {
     #[arg(long, env = "ASTER_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 
+    /// Threads that drive runs and answer requests; guests that compute for long have others [default: one less than processors].
+    // Postgres mostly runs on the same machine, and its one connection for commits is what everything waits for: on two
+    // processors two threads carry a fifth less than one.
+    #[arg(long, env = "ASTER_WORKER_THREADS", value_name = "N")]
+    worker_threads: Option<std::num::NonZeroU16>,
+
     #[command(flatten)]
     limits: Limits,
 
@@ -46,6 +52,9 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads =
+            self.worker_threads.map_or(cores.saturating_sub(1).max(1), |threads| threads.get().into());
         let config = self.config(|name| env::var_os(name))?;
         let filter = EnvFilter::try_from_env("ASTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
@@ -53,14 +62,8 @@ impl Serve {
             .with_ansi(print::color_of_notes())
             .with_writer(std::io::stderr)
             .init();
-        let mut b = tokio::runtime::Builder::new_multi_thread();
-        if let Some(n) = env::var("X_EVENT").ok().and_then(|n| n.parse().ok()) {
-            b.event_interval(n);
-        }
-        if let Some(n) = env::var("X_THREADS").ok().and_then(|n| n.parse().ok()) {
-            b.worker_threads(n);
-        }
-        let runtime = b.enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.context("can't start the threads of the host")?;
         runtime.block_on(Box::pin(crate::serve::run(config)))?;
         Ok(Outcome::Fine)

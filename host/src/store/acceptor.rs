@@ -54,7 +54,7 @@ impl Acceptor {
 }
 
 async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
-    let mut line = Line::new(&connections.pool);
+    let mut line = Line::for_lookups(&connections.pool);
     let mut next = None;
     loop {
         let Some(first) = (match next.take() {

@@ -157,6 +157,19 @@ impl Line {
         Self { options: pool.connect_options(), kept: None }
     }
 
+    /// The same, for statements that look up rows by their primary keys and nothing else. Their plans are made once, perhaps while the
+    /// tables are still small, and kept: so nothing else may look cheaper.
+    pub(super) fn for_lookups(pool: &PgPool) -> Self {
+        let settings = [
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ];
+        let options = PgConnectOptions::clone(&pool.connect_options()).options(settings);
+        Self { options: Arc::new(options), kept: None }
+    }
+
     /// The connection, tried or new, for one question; to be given back by [`Line::keep`].
     ///
     /// # Errors

@@ -43,7 +43,7 @@ impl Reads {
 }
 
 async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
-    let mut line = Line::new(&connections.pool);
+    let mut line = Line::for_lookups(&connections.pool);
     while let Some(first) = jobs.recv().await {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH
@@ -83,8 +83,11 @@ async fn read(connection: &mut PgConnection, keys: &[&Key]) -> Result<HashMap<us
         keys.iter().copied().map(of).collect()
     }
     let rows = sqlx::query!(
-        r#"select ordinal as "ordinal!", value, version as "version!"
-        from read_entries($1, $2, $3, $4)"#,
+        r#"select k.ordinal as "ordinal!", e.value, e.version
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+            with ordinality as k (tenant, component, bucket, key, ordinal)
+        join keyvalue_entry e
+            on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key"#,
         &column(keys, |key| key.tenant.as_str()) as &[&str],
         &column(keys, |key| &*key.component) as &[&str],
         &column(keys, |key| &*key.bucket) as &[&str],

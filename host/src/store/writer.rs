@@ -101,7 +101,7 @@ impl Writer {
             changed: Notify::new(),
             room: Arc::new(Semaphore::new(MAX_WAITING_KIB as usize)),
         });
-        let line = Line::new(&connections.pool);
+        let line = Line::for_lookups(&connections.pool);
         tokio::spawn(WriterTask { connections, counters, queue: Arc::clone(&queue), line }.run());
         Self { _open: Arc::new(Open(Arc::clone(&queue))), queue }
     }
