@@ -12,6 +12,7 @@ mod report;
 mod saga;
 mod sandbox;
 mod stand;
+mod store;
 mod usage;
 
 use anyhow::Result;
@@ -38,6 +39,8 @@ enum Name {
     Language,
     /// Calls of a component, without a database
     Sandbox,
+    /// Runs accepted and transitions committed, without HTTP and guests
+    Store,
     /// Orders by REST, through the host, into a durable Postgres
     Saga,
     /// A host that starts with many runs in flight, and with many that wait
@@ -55,6 +58,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         match name {
             Name::Language => language::run(workspace)?,
             Name::Sandbox => sandbox::run(workspace)?,
+            Name::Store => store::run(workspace)?,
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
             Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
