@@ -2,11 +2,13 @@
 
 mod database;
 mod example;
+mod growth;
 mod history;
 mod language;
 mod load;
 mod memory;
 mod neighbours;
+mod past;
 mod recovery;
 mod report;
 mod saga;
@@ -28,6 +30,8 @@ pub(crate) struct Arguments {
     saga: saga::Load,
     #[command(flatten)]
     neighbours: neighbours::Burners,
+    #[command(flatten)]
+    growth: growth::Sizes,
     /// recovery, history: how many runs there are [default: 100000 and 1000000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..))]
     runs: Option<u32>,
@@ -47,6 +51,8 @@ enum Name {
     Recovery,
     /// Lists, runs and events that are read where there are many
     History,
+    /// What a run costs where there are few, and where there are a million
+    Growth,
     /// Small runs beside another tenant's guests that compute without end
     Neighbours,
     /// What the host holds: at rest, with runs in flight, with runs that wait
@@ -61,6 +67,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             Name::Store => store::run(workspace)?,
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
+            Name::Growth => growth::run(workspace, &arguments.growth)?,
             Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
             Name::Memory => memory::run(workspace)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,

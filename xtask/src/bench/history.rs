@@ -4,7 +4,6 @@
 //! asks, by HTTP, with random parameters. The floor is one connection that asks the same by SQL, in a prepared statement which
 //! says nothing but this.
 
-mod past;
 mod queries;
 
 use std::io::Write as _;
@@ -14,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use self::past::Sample;
 use self::queries::{QUERIES, Query};
 use super::database::{self, Database};
+use super::past::{self, Sample};
 use super::report::{self, Column, median, percentile, rounded};
 use super::stand::Stand;
 use crate::output;

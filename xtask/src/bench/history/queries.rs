@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::past::Sample;
+use crate::bench::past::Sample;
 
 pub(super) struct Query {
     pub(super) name: &'static str,

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Datelike as _, Utc};
 use serde_json::{Value, json};
 
+use super::database::{COUNT_RUNS, Database};
 use crate::api::Api;
-use crate::bench::database::{COUNT_RUNS, Database};
 
 /// Runs are spread over so many.
 const WEEKS: i64 = 5;
