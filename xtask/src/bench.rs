@@ -2,16 +2,19 @@
 
 mod database;
 mod example;
+mod growth;
 mod history;
 mod language;
 mod load;
 mod memory;
 mod neighbours;
+mod past;
 mod recovery;
 mod report;
 mod saga;
 mod sandbox;
 mod stand;
+mod store;
 mod usage;
 
 use anyhow::Result;
@@ -27,6 +30,8 @@ pub(crate) struct Arguments {
     saga: saga::Load,
     #[command(flatten)]
     neighbours: neighbours::Burners,
+    #[command(flatten)]
+    growth: growth::Sizes,
     /// recovery, history: how many runs there are [default: 100000 and 1000000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..))]
     runs: Option<u32>,
@@ -38,12 +43,16 @@ enum Name {
     Language,
     /// Calls of a component, without a database
     Sandbox,
+    /// Runs accepted and transitions committed, without HTTP and guests
+    Store,
     /// Orders by REST, through the host, into a durable Postgres
     Saga,
     /// A host that starts with many runs in flight, and with many that wait
     Recovery,
     /// Lists, runs and events that are read where there are many
     History,
+    /// What a run costs where there are few, and where there are a million
+    Growth,
     /// Small runs beside another tenant's guests that compute without end
     Neighbours,
     /// What the host holds: at rest, with runs in flight, with runs that wait
@@ -55,8 +64,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         match name {
             Name::Language => language::run(workspace)?,
             Name::Sandbox => sandbox::run(workspace)?,
+            Name::Store => store::run(workspace)?,
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
+            Name::Growth => growth::run(workspace, &arguments.growth)?,
             Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
             Name::Memory => memory::run(workspace)?,
             Name::Saga => saga::run(workspace, &arguments.saga)?,

@@ -54,6 +54,10 @@ impl Workspace {
         self.root.join("guest-steps").join("Cargo.toml")
     }
 
+    pub(crate) fn document(&self, file: &str) -> PathBuf {
+        self.root.join("docs").join(file)
+    }
+
     pub(crate) fn workflow(&self, file: &str) -> PathBuf {
         self.root.join("workflows").join(file)
     }

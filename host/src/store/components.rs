@@ -326,23 +326,23 @@ async fn delete_version(
         return Err(Error::InUse { what: what(), by: "it is the active version".into() });
     }
     let pinned_by = sqlx::query_scalar!(
-        "with holding as (
+        r#"with holding as (
             select c.release_id
             from release_component c
             join release e on e.release_id = c.release_id
             where e.tenant = $1 and c.component = $2 and c.digest = $3
         )
+        select r.workflow_id as "workflow_id!"
+        from holding h
+        join workflow_run r on r.release_id = h.release_id
+        where r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
+        union all
         select r.workflow_id
-        from workflow_run r
-        where r.tenant = $1
-            and r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
-            and (
-                r.release_id in (select h.release_id from holding h)
-                or r.workflow_id in (
-                    select p.workflow_id from workflow_pin p join holding h on h.release_id = p.release_id
-                )
-            )
-        limit 1",
+        from holding h
+        join workflow_pin p on p.release_id = h.release_id
+        join workflow_run r on r.workflow_id = p.workflow_id
+        where r.status in ('READY', 'RUNNING', 'COMPENSATING', 'COMPENSATION_FAILED')
+        limit 1"#,
         tenant.as_str(),
         name,
         &digest.0[..],

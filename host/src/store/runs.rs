@@ -4,6 +4,7 @@ use aster_core::event::{Cause, Event};
 use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Error, HostId, JsonText, ReleaseId, Store, count, digest, signed, unsigned};
@@ -156,34 +157,28 @@ impl Store {
     }
 
     /// Runs of a tenant, newest first.
+    ///
+    /// Each statement reads an index from where the page begins, whatever the planner believes: it asks for the order of that
+    /// index, and compares rows, so that no other one will do. Else a plan that is kept for all parameters walks through runs
+    /// that aren't asked for, a million at worst.
     pub async fn list_runs(
         &self,
         tenant: &TenantId,
         filter: &RunFilter,
         limit: usize,
     ) -> Result<Vec<Run>, Error> {
-        let rows = self
-            .connection()
-            .await?
-            .ask(|connection| {
-                sqlx::query_scalar!(
-                    r#"select r as "run!: RunRow"
-                    from run_row r
-                    where r.tenant = $1
-                        and ($2::text is null or r.status = $2)
-                        and ($3::text is null or r.definition = $3)
-                        and ($4::text is null or r.cause = $4)
-                        and ($5::uuid is null or r.workflow_id < $5)
-                    order by r.workflow_id desc
-                    limit $6"#,
-                    tenant.as_str(),
-                    filter.status.map(Status::as_str),
-                    filter.definition,
-                    filter.cause.map(Cause::as_str),
-                    filter.before.map(|id| id.0),
-                    count(limit),
-                )
-                .fetch_all(connection)
+        let mut connection = self.connection().await?;
+        let rows = connection
+            .ask(|connection| async move {
+                match filter {
+                    RunFilter { cause: Some(cause), .. } => {
+                        list_by_cause(connection, tenant, *cause, filter, limit).await
+                    }
+                    RunFilter { status: None, definition: None, .. } => {
+                        list_all(connection, tenant, filter.before, limit).await
+                    }
+                    _ => list_by_release(connection, tenant, filter, limit).await,
+                }
             })
             .await?;
         rows.into_iter().map(Run::try_from).collect()
@@ -201,7 +196,20 @@ impl Store {
             .await?
             .ask(|connection| {
                 sqlx::query_scalar!(
-                    "select workflow_id from workflow_run where tenant = $1 and status = $2 order by workflow_id desc limit $3",
+                    "select l.workflow_id
+                    from release e
+                    cross join lateral (
+                        select r.workflow_id
+                        from workflow_run r
+                        where r.release_id = e.release_id
+                            and r.status >= $2
+                            and r.status <= $2
+                        order by r.status desc, r.workflow_id desc
+                        limit $3
+                    ) l
+                    where e.tenant = $1
+                    order by l.workflow_id desc
+                    limit $3",
                     tenant.as_str(),
                     status.as_str(),
                     count(limit),
@@ -291,6 +299,148 @@ impl Store {
             .await?;
         row.map(Run::try_from).transpose()
     }
+}
+
+/// Every run.
+async fn list_all(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    before: Option<WorkflowId>,
+    limit: usize,
+) -> Result<Vec<RunRow>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select r as "run!: RunRow"
+        from run_row r
+        where r.tenant >= $1
+            and (r.tenant, r.workflow_id) < ($1, $2)
+        order by r.tenant desc, r.workflow_id desc
+        limit $3"#,
+        tenant.as_str(),
+        before.map_or(Uuid::max(), |id| id.0),
+        count(limit),
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// By status, definition, or both: of every release and status the newest, and of these the newest.
+///
+/// Where the list isn't of one status, runs that are over come first, and of the others only those are looked for that are newer
+/// than a whole page of them: until the next vacuum, the index has an entry for every run that was once RUNNING.
+async fn list_by_release(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    filter: &RunFilter,
+    limit: usize,
+) -> Result<Vec<RunRow>, sqlx::Error> {
+    let wanted = |status: &Status| filter.status.is_none_or(|wanted| wanted == *status);
+    let (over, open): (Vec<_>, Vec<_>) =
+        Status::ALL.into_iter().filter(wanted).partition(|status| status.is_over());
+    let names = |statuses: Vec<Status>| statuses.into_iter().map(Status::as_str).collect::<Vec<_>>();
+    sqlx::query_scalar!(
+        r#"with over as materialized (
+            select l.workflow_id
+            from release e
+            cross join unnest($3::text[]) as s (status)
+            cross join lateral (
+                select r.workflow_id
+                from workflow_run r
+                where r.release_id = e.release_id
+                    and r.status >= s.status
+                    and (r.status, r.workflow_id) < (s.status, $5)
+                order by r.status desc, r.workflow_id desc
+                limit $6
+            ) l
+            where e.tenant = $1
+                and ($2::text is null or e.definition = $2)
+            order by l.workflow_id desc
+            limit $6
+        ),
+        page as materialized (
+            select over.workflow_id
+            from over
+            union all
+            select l.workflow_id
+            from release e
+            cross join unnest($4::text[]) as s (status)
+            cross join lateral (
+                select r.workflow_id
+                from workflow_run r
+                where r.release_id = e.release_id
+                    and (r.status, r.workflow_id) > (
+                        s.status,
+                        coalesce(
+                            (select o.workflow_id from over o order by o.workflow_id desc offset $6 - 1 limit 1),
+                            '00000000-0000-0000-0000-000000000000'
+                        )
+                    )
+                    and (r.status, r.workflow_id) < (s.status, $5)
+                order by r.status desc, r.workflow_id desc
+                limit $6
+            ) l
+            where e.tenant = $1
+                and ($2::text is null or e.definition = $2)
+            order by workflow_id desc
+            limit $6
+        )
+        select r.run as "run!: RunRow"
+        from page
+        cross join lateral (select r as run from run_row r where r.workflow_id = page.workflow_id offset 0) r
+        order by page.workflow_id desc"#,
+        tenant.as_str(),
+        filter.definition,
+        &names(over) as &[&str],
+        &names(open) as &[&str],
+        filter.before.map_or(Uuid::max(), |id| id.0),
+        count(limit),
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// By cause, and whatever else.
+async fn list_by_cause(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    cause: Cause,
+    filter: &RunFilter,
+    limit: usize,
+) -> Result<Vec<RunRow>, sqlx::Error> {
+    let wanted = |status: &Status| filter.status.is_none_or(|wanted| wanted == *status);
+    let statuses: Vec<_> = Status::ALL.into_iter().filter(wanted).map(Status::as_str).collect();
+    sqlx::query_scalar!(
+        r#"with page as materialized (
+            select l.workflow_id
+            from release e
+            cross join unnest($3::text[]) as s (status)
+            cross join lateral (
+                select r.workflow_id
+                from workflow_run r
+                where r.release_id = e.release_id
+                    and r.cause = $4
+                    and r.status >= s.status
+                    and (r.status, r.workflow_id) < (s.status, $5)
+                order by r.status desc, r.workflow_id desc
+                limit $6
+            ) l
+            where e.tenant = $1
+                and ($2::text is null or e.definition = $2)
+            order by l.workflow_id desc
+            limit $6
+        )
+        select r.run as "run!: RunRow"
+        from page
+        cross join lateral (select r as run from run_row r where r.workflow_id = page.workflow_id offset 0) r
+        order by page.workflow_id desc"#,
+        tenant.as_str(),
+        filter.definition,
+        &statuses as &[&str],
+        cause.as_str(),
+        filter.before.map_or(Uuid::max(), |id| id.0),
+        count(limit),
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// The view of that name, whose columns stand here in their order.

@@ -4,7 +4,6 @@
 //! asks, by HTTP, with random parameters. The floor is one connection that asks the same by SQL, in a prepared statement which
 //! says nothing but this.
 
-mod past;
 mod queries;
 
 use std::io::Write as _;
@@ -14,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use self::past::Sample;
 use self::queries::{QUERIES, Query};
 use super::database::{self, Database};
+use super::past::{self, Sample};
 use super::report::{self, Column, median, percentile, rounded};
 use super::stand::Stand;
 use crate::output;
@@ -55,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     stages.doing(&format!("{runs} runs and their events"), || past::copy(&stand.database, &kinds, runs))?;
     let samples = past::samples(&stand.database, REQUESTS)?;
     stages.doing("vacuum", || past::tidy_up(&stand.database))?;
+    check_counts(&stand)?;
 
     let mut measured: Vec<Measured> = QUERIES.iter().map(|_| Measured::default()).collect();
     stages.doing("warm-up", || {
@@ -88,6 +88,28 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     stages.finish("measured");
     output::line(&format!("{} runs, {} events", volume.runs, volume.events));
     report::print("history", &COLUMNS, &rows);
+    Ok(())
+}
+
+/// What is answered from kept counts must be what there is.
+fn check_counts(stand: &Stand) -> Result<()> {
+    let answered: Value = serde_json::from_slice(&stand.host.api().get("/api/workflows/metrics")?)?;
+    let there = stand.database.ask("select status, count(*) from workflow_run group by status")?;
+    let answered = answered.as_object().context("counts are an object")?;
+    let mut all = 0;
+    for line in there.lines() {
+        let (status, n) = line.split_once('|').context("a line has two columns")?;
+        ensure!(
+            answered[status] == n.parse::<u64>()?,
+            "{n} runs are {status}, and {} are answered",
+            answered[status]
+        );
+        all += n.parse::<u64>()?;
+    }
+    ensure!(
+        answered.values().filter_map(Value::as_u64).sum::<u64>() == all,
+        "there are {all} runs: {answered:?}"
+    );
     Ok(())
 }
 

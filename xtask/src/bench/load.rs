@@ -31,6 +31,7 @@ pub(super) struct Requests<'a> {
 /// What clients saw of runs that were all completed.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
+    pub(super) runs: f64,
     pub(super) per_second: f64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
@@ -60,6 +61,7 @@ impl<'a> Clients<'a> {
         );
         self.next += 100 * u64::from(*concurrency) + (100.0 * runs).ceil() as u64;
         Ok(Seen {
+            runs,
             per_second: runs / figure("seconds")?,
             p50_ms: figure("p50_ms")?,
             p99_ms: figure("p99_ms")?,

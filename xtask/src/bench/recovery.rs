@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aster_postgres::{Embedded, Options};
 use serde_json::{Value, json};
 
-use super::database::Database;
+use super::database::{COUNT_RUNS, Database};
 use crate::demo;
 use crate::host::{self, Host};
 use crate::interrupt::Interrupt;
@@ -49,7 +49,8 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     stages.doing("components and workflows", || demo::deploy(workspace, host.api()))?;
     let template = stages.doing("one run", || template(host.api()))?;
     stages.doing(&format!("{runs} copies of it in flight"), || {
-        database.execute(&copies_in_flight(&template, runs))
+        database.execute(&copies_in_flight(&template, runs))?;
+        database.execute(COUNT_RUNS)
     })?;
     host.kill()?;
     let killed = Instant::now();
@@ -67,8 +68,10 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     ensure!(completed == (runs + 1).to_string(), "{completed} runs are COMPLETED");
 
     let before_kib = host.resident_kib()?;
-    stages
-        .doing(&format!("{runs} runs that wait"), || database.execute(&copies_that_wait(&template, runs)))?;
+    stages.doing(&format!("{runs} runs that wait"), || {
+        database.execute(&copies_that_wait(&template, runs))?;
+        database.execute(COUNT_RUNS)
+    })?;
     // Two rounds of everything that a host does from time to time.
     thread::sleep(Duration::from_secs(5));
     let after_kib = host.resident_kib()?;

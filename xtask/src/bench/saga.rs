@@ -87,7 +87,7 @@ impl Workload {
 
 const ORDER: &str = r#"{"orderId":"ORD-{n}","customerId":"CUST-{n}","items":[{"productId":"PROD-{product}","quantity":1,"price":9.99}],"metadata":{"channel":"web"},"paymentMethod":"{payment}","shipTo":"12 Main St"}"#;
 
-const PURE: &str = include_str!("workflows/pure.aster");
+pub(super) const PURE: &str = include_str!("workflows/pure.aster");
 
 const COLUMNS: [Column; 12] = [
     ("name", "workflow"),

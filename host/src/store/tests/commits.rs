@@ -174,3 +174,46 @@ async fn what_postgres_cannot_work_on_now_holds_up_nothing_else_and_is_committed
     stuck.await.unwrap().unwrap();
     assert_eq!(bed.log_length(runs[7]).await, 2);
 }
+
+/// Also if few runs had an owner when Postgres last looked, so that it believes that a host has hardly any.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_batch_finds_its_runs_by_their_ids(pool: PgPool) {
+    sqlx::raw_sql(
+        "create function id(n bigint) returns uuid language sql
+            return (lpad(to_hex(n), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid;
+        create function runs(first bigint, last bigint, status text, host uuid) returns void language sql as $$
+            insert into workflow_run (workflow_id, tenant, definition, release_id, input, status, accepted_at, updated_at,
+                deadline, fence, last_sequence, owner)
+            select id(n), 'default', 'shop.order', 1, '{}', status, now(), now(), now(), 1, 1, host
+            from generate_series(first, last) n
+        $$;
+        select runs(1, 5000, 'COMPLETED', null);
+        analyze workflow_run;
+        select runs(5001, 5100, 'RUNNING', '11111111-1111-1111-1111-111111111111')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    let scans = "select pg_stat_get_xact_numscans('workflow_run_by_owner'::regclass),
+        pg_stat_get_xact_numscans('workflow_run_pkey'::regclass)";
+    let before: (i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
+    sqlx::raw_sql(
+        "select c.*
+        from (
+            select array_agg(id(n) order by n) as ids, array_agg(1::bigint) as one, array_agg(2::bigint) as two,
+                array_agg(now()) as at, array_agg('RUNNING'::text) as running, array_agg(null::text) as nothing,
+                array_agg(true) as stays, array_agg(null::timestamptz) as never
+            from generate_series(5001, 5100) n
+        ) as t
+        cross join lateral commit_batch(
+            '11111111-1111-1111-1111-111111111111', ids, one, one, two, at, running, running, nothing, nothing, nothing,
+            stays, never, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'
+        ) as c",
+    )
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    let after: (i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 100), "scans by owner, and by id");
+}

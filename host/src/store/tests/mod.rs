@@ -7,6 +7,7 @@ mod commits;
 mod connections;
 mod hosts;
 mod keys;
+mod lists;
 mod lost_answers;
 mod model;
 mod proxy;

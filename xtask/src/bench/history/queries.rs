@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::past::Sample;
+use crate::bench::past::Sample;
 
 pub(super) struct Query {
     pub(super) name: &'static str,
@@ -65,7 +65,7 @@ fn id(sample: &Sample) -> String {
     format!("('{}')", sample.workflow_id)
 }
 
-pub(super) const QUERIES: [Query; 23] = [
+pub(super) const QUERIES: [Query; 26] = [
     list!("list, first page", "", "", first),
     list!("list, any page", "", "", deep),
     list!("COMPLETED, first page", "status=COMPLETED&", " and status = 'COMPLETED'", first),
@@ -102,6 +102,24 @@ pub(super) const QUERIES: [Query; 23] = [
         " and status = 'COMPLETED' and definition = 'io.aster.ecommerce.payment_compensation.processFailedPayment'",
         first
     ),
+    list!(
+        "FAILED of a definition without (none)",
+        "status=FAILED&definition=io.aster.ecommerce.inventory_replenishment.replenishInventory&",
+        " and status = 'FAILED' and definition = 'io.aster.ecommerce.inventory_replenishment.replenishInventory'",
+        first
+    ),
+    list!(
+        "cause STEP of a definition without (none)",
+        "cause=STEP&definition=io.aster.ecommerce.inventory_replenishment.replenishInventory&",
+        " and cause = 'STEP' and definition = 'io.aster.ecommerce.inventory_replenishment.replenishInventory'",
+        first
+    ),
+    list!(
+        "FAILED, cause TIMEOUT (none)",
+        "status=FAILED&cause=TIMEOUT&",
+        " and status = 'FAILED' and cause = 'TIMEOUT'",
+        first
+    ),
     list!("cause STEP, any page", "cause=STEP&", " and cause = 'STEP'", deep),
     list!("cause TIMEOUT (one in 500), any page", "cause=TIMEOUT&", " and cause = 'TIMEOUT'", deep),
     list!("cause CANCEL (none)", "cause=CANCEL&", " and cause = 'CANCEL'", first),
@@ -130,13 +148,13 @@ pub(super) const QUERIES: [Query; 23] = [
     Query {
         name: "counts by status",
         path: |_| "/api/workflows/metrics".to_owned(),
-        sql: "select status, count(*) from workflow_run where tenant = 'default' group by status",
+        sql: "select status, sum(n) from run_count where tenant = 'default' group by status",
         arguments: |_| String::new(),
     },
     Query {
         name: "/metrics",
         path: |_| "/metrics".to_owned(),
-        sql: "select status, count(*) from workflow_run group by status",
+        sql: "select status, sum(n) from run_count group by status",
         arguments: |_| String::new(),
     },
 ];

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Datelike as _, Utc};
 use serde_json::{Value, json};
 
+use super::database::{COUNT_RUNS, Database};
 use crate::api::Api;
-use crate::bench::database::Database;
 
 /// Runs are spread over so many.
 const WEEKS: i64 = 5;
@@ -116,7 +116,8 @@ pub(super) fn copy(database: &Database, kinds: &[Kind], runs: u32) -> Result<()>
         let second = database.execute(&copies(half + 1, runs));
         first.join().expect("it doesn't panic")?;
         second
-    })
+    })?;
+    database.execute(COUNT_RUNS)
 }
 
 /// The templates as texts with gaps, what fills the gaps, and the partitions that a host would have made in time.
