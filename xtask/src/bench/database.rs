@@ -47,8 +47,8 @@ impl Database {
 
 /// Counts the runs as hosts would have, of which nobody knows that were made by SQL.
 pub(super) const COUNT_RUNS: &str = "delete from run_count;
-    insert into run_count (host_id, tenant, definition, status, n)
-    select '00000000-0000-0000-0000-000000000000', tenant, definition, status, count(*)
+    insert into run_count (host_id, by_acceptance, tenant, definition, status, n)
+    select '00000000-0000-0000-0000-000000000000', false, tenant, definition, status, count(*)
     from workflow_run
     group by tenant, definition, status";
 
