@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::Error;
 
 /// The oldest major version that is still used when it is all there is.
-pub(crate) const OLDEST: u32 = 14;
+pub(crate) const OLDEST: u32 = 15;
 
 const VARIABLE: &str = "ASTER_POSTGRES_BIN";
 

@@ -195,6 +195,11 @@ async fn a_batch_finds_its_runs_by_their_ids(pool: PgPool) {
     .await
     .unwrap();
     let mut transaction = pool.begin().await.unwrap();
+    // As `Line::for_lookups` has it.
+    sqlx::raw_sql("set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set plan_cache_mode = force_generic_plan")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
     let scans = "select pg_stat_get_xact_numscans('workflow_run_by_owner'::regclass),
         pg_stat_get_xact_numscans('workflow_run_pkey'::regclass)";
     let before: (i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
@@ -207,8 +212,8 @@ async fn a_batch_finds_its_runs_by_their_ids(pool: PgPool) {
             from generate_series(5001, 5100) n
         ) as t
         cross join lateral commit_batch(
-            '11111111-1111-1111-1111-111111111111', ids, one, one, two, at, running, running, nothing, nothing, nothing,
-            stays, never, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'
+            '11111111-1111-1111-1111-111111111111', ids, one, one, two, at, running, nothing, nothing, nothing,
+            stays, never, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'
         ) as c",
     )
     .execute(&mut *transaction)
