@@ -235,8 +235,10 @@ pub fn binary() -> PathBuf {
     std::env::var_os("ASTER_BIN").map_or_else(|| target().join("debug/aster"), PathBuf::from)
 }
 
-/// The target folder, in which this very test was built.
+/// The target folder, in which this very program was built: a test in `debug/deps`, or `release/aster-chaos`.
 fn target() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    test.ancestors().nth(3).expect("a test lies in target/debug/deps").to_owned()
+    let program = std::env::current_exe().expect("a program knows its own path");
+    let folder = program.parent().expect("a program lies in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    profile.and_then(Path::parent).expect("a profile's folder lies in the target folder").to_owned()
 }
