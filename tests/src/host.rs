@@ -78,7 +78,7 @@ impl Host {
             .env_remove("DATABASE_URL")
             // Where compiled code is kept: not in the home of who runs the tests.
             .env("XDG_CACHE_HOME", target().join("cache"))
-            .env("RUST_LOG", "info,aster_host=debug")
+            .env("ASTER_LOG", "info,aster_host=debug")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file handle can be cloned"))

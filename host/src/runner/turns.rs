@@ -1,8 +1,8 @@
-//! Who may commit a contended key next: so that a run whose step was overtaken twice is not overtaken forever.
+//! Who may commit a contended key next: so that a run whose step was overtaken is not overtaken forever.
 //!
 //! Commits are optimistic, and a step that read what another run changed meanwhile runs again. On a popular key the quick
-//! could starve the slow. After two reruns a step therefore queues for its keys, first come first served, and runs while it
-//! holds them; every other step of this host that touched such a key queues too before it commits.
+//! could starve the slow. A step that was overtaken once therefore queues for its keys, first come first served, and runs while it
+//! holds them; every other step of this host that touched such a key queues too, and runs again when its turn comes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ pub(crate) struct Turns {
     queues: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Held until the commit is answered; dropping it lets the next one in.
+/// Held until the commit has its place in line; dropping it lets the next one in.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,

@@ -310,3 +310,44 @@ async fn operators_list_set_and_delete_by_the_order_of_bytes(pool: PgPool) {
     assert_eq!(listed, [("B", 1), ("a", 2), ("ä", 1)]);
     assert_eq!(bed.store.put_entry(&key("Z"), b"").await.unwrap(), Version(3));
 }
+
+/// Commits two transitions, of which the second reads what the first one writes while that is still in line.
+async fn chain(bed: &Bed, read_version: i64) -> [Result<Committed, Error>; 2] {
+    let (one, two) = (bed.started().await, bed.started().await);
+    let (tell, in_line) = tokio::sync::oneshot::channel();
+    let effects = Effects { reads: vec![read("n", read_version)], writes: vec![write("n", "first")] };
+    let first = bed.store.commit_in_line(bed.host, with(effects, first_step(one)), || tell.send(()).unwrap());
+    let second = async {
+        in_line.await.unwrap();
+        let Entry { version, value } = bed.store.read_entry(&key("n")).await.unwrap();
+        assert!(version.0 < 0, "{version:?} isn't tentative");
+        assert_eq!(value.as_deref(), Some(&b"first"[..]));
+        let effects = Effects { reads: vec![read("n", version.0)], writes: vec![write("n", "second")] };
+        bed.commit(with(effects, first_step(two))).await
+    };
+    tokio::join!(first, second).into()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_reads_what_is_in_line_is_committed_behind_it(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let answers = chain(&bed, 0).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let entry = bed.store.load_entry(&key("n")).await.unwrap();
+    assert_eq!((entry.version, entry.value.as_deref()), (Version(2), Some(&b"second"[..])));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_reads_what_is_in_line_is_refused_with_it(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    // Unseen by this host.
+    sqlx::query("insert into keyvalue_entry values ('default', 'inventory', 'stock', 'n', 'other', 1)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    for answer in chain(&bed, 0).await {
+        assert_eq!(stale(answer), [key("n")]);
+    }
+    let entry = bed.store.load_entry(&key("n")).await.unwrap();
+    assert_eq!((entry.version, entry.value.as_deref()), (Version(1), Some(&b"other"[..])));
+}
