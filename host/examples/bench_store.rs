@@ -220,6 +220,7 @@ impl Bench {
                 last_sequence: n * EVENTS as u64,
                 at: now,
                 was: Status::Running,
+                is_quiet: n < TRANSITIONS,
                 events: vec![completed(n), next],
                 effects: Effects::default(),
                 run,

@@ -22,6 +22,8 @@ pub struct Transition {
     pub at: Timestamp,
     /// The run's status before this transition: runs are counted by their status.
     pub was: Status,
+    /// Whether the run's row says already what `run` says: then only the log grows.
+    pub is_quiet: bool,
     /// Empty only where a run is handed back without anything having happened.
     pub events: Vec<Event>,
     pub effects: Effects,

@@ -155,6 +155,7 @@ impl Runner {
                 tenant,
                 release: Arc::clone(release),
                 state: Arc::new(state),
+                row: Some(start.run),
                 ordered,
                 permit,
             },

@@ -186,7 +186,8 @@ async fn go_on(
     let mut state = RunState::new(accepted);
     events.iter().for_each(|event| evolve(&mut state, event));
     let Claimed { host, fence, .. } = claimed;
-    let drive = Drive { shared, host, fence, tenant, release, state: Arc::new(state), ordered, permit };
+    let drive =
+        Drive { shared, host, fence, tenant, release, state: Arc::new(state), row: None, ordered, permit };
     // Where the last host left in order, what was in flight just goes on.
     Box::pin(drive.run(claimed.host_lost.then_some(Signal::HostLost))).await;
 }

@@ -9,7 +9,7 @@ use aster_core::id::{Fence, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
-use aster_core::transition::Transition;
+use aster_core::transition::{RunRecord, Transition};
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tracing::{debug, error, warn};
@@ -34,6 +34,8 @@ pub(super) struct Drive {
     pub(super) tenant: TenantId,
     pub(super) release: Arc<Release>,
     pub(super) state: Arc<RunState>,
+    /// What the run's row says; none if others may have written it.
+    pub(super) row: Option<RunRecord>,
     /// Says that there are orders for the run.
     pub(super) ordered: Arc<Notify>,
     /// Its place among the active runs, given back when this is dropped.
@@ -133,6 +135,7 @@ impl Drive {
             last_sequence: self.state.sequence,
             at: now,
             was: self.state.status,
+            is_quiet: false,
             events: Vec::new(),
             effects: Effects::default(),
             run: saga::record(&self.release.plan, &self.state, now),
@@ -213,17 +216,18 @@ impl Drive {
             if reaction.events.is_empty() {
                 return Flow::Go;
             }
+            let run = saga::record(&self.release.plan, &reaction.state, now);
             let transition = Transition {
                 workflow_id: self.id(),
                 fence: self.fence,
                 last_sequence: self.state.sequence,
                 at: now,
                 was: self.state.status,
+                is_quiet: self.row.as_ref() == Some(&run),
                 events: reaction.events,
                 effects: effects.clone(),
-                run: saga::record(&self.release.plan, &reaction.state, now),
+                run: run.clone(),
             };
-            let run = transition.run.clone();
             crash::point("before-commit");
             match self.shared.journal.commit(self.host, transition, turn.take()).await {
                 Ok(committed) => {
@@ -260,7 +264,9 @@ impl Drive {
                 },
             }
             self.state = Arc::new(reaction.state);
-            return if self.shared.pass_on(self.id(), now, &run) { Flow::Go } else { Flow::Rest };
+            let goes_on = self.shared.pass_on(self.id(), now, &run);
+            self.row = Some(run);
+            return if goes_on { Flow::Go } else { Flow::Rest };
         }
     }
 

@@ -232,6 +232,13 @@ impl Tables {
             entry.value.clone_from(&write.value);
         }
         let row = self.runs.get_mut(&id).ok_or_else(no_such_run)?;
+        if transition.is_quiet {
+            assert!(
+                transition.run.driver == Driver::Owner && !row.host_lost,
+                "{transition:?} changes its row"
+            );
+            assert_eq!(row.status, transition.run.status, "{transition:?} changes its row");
+        }
         row.events.extend((transition.last_sequence + 1..).zip(transition.events.iter().cloned()));
         row.last_sequence = transition.last_sequence + transition.events.len() as u64;
         row.status = transition.run.status;

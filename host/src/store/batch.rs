@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::commit::{Prepared, refused_run};
+use super::commit::{Prepared, Row, refused_run};
 use super::entries::{Entries, Standing, Ticket, Value};
 use super::{Error, HostId};
 
@@ -125,50 +125,47 @@ pub(super) async fn send(
     batch: &[&Prepared],
     chains: &[Chain],
 ) -> Result<Refusals, sqlx::Error> {
-    fn column<'a, T>(batch: &[&'a Prepared], of: impl Fn(&'a Prepared) -> T) -> Vec<T> {
-        batch.iter().copied().map(of).collect()
-    }
-    fn of_keys<'a, T>(chains: &'a [Chain], of: impl Fn(&'a Chain) -> T) -> Vec<T> {
-        chains.iter().map(of).collect()
+    fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
     }
 
     let events =
         Events::of(batch.iter().map(|transition| (transition.last_sequence, &transition.events[..])));
-    let moved: Vec<&Prepared> = batch.iter().copied().filter(|t| t.status != t.old_status).collect();
+    let changed: Vec<(i32, &Prepared, &Row)> =
+        (1..).zip(batch).filter_map(|(ordinal, t)| Some((ordinal, *t, t.row.as_ref()?))).collect();
     let rows = sqlx::query!(
         "select refused_run, refused_key, current_fence, current_sequence
-        from commit_batch(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-            $13, $14, $15, $16,
-            $17, $18, $19, $20, $21, $22, $23,
-            $24, $25, $26
+        from append_batch(
+            $1, $2, $3, $4, $5,
+            $6, $7, $8, $9,
+            $10, $11, $12, $13, $14, $15, $16, $17, $18,
+            $19, $20, $21, $22, $23, $24, $25
         )",
         host.0,
         &column(batch, |t| t.workflow_id.0) as &[Uuid],
         &column(batch, |t| t.fence.0) as &[i64],
         &column(batch, |t| t.last_sequence) as &[i64],
-        &column(batch, |t| t.new_sequence) as &[i64],
         &column(batch, |t| t.at) as &[DateTime<Utc>],
-        &column(batch, |t| t.status) as &[&str],
-        &column(batch, |t| t.cause) as &[Option<&str>],
-        &column(batch, |t| t.result.as_deref()) as &[Option<&str>],
-        &column(batch, |t| t.error.as_deref()) as &[Option<&str>],
-        &column(batch, |t| t.stays) as &[bool],
-        &column(batch, |t| t.wake_at) as &[Option<DateTime<Utc>>],
         &events.runs as &[i32],
         &events.sequences as &[i64],
         &events.types as &[&str],
         &events.payloads as &[&str],
-        &of_keys(chains, |chain| chain.key.tenant.as_str()) as &[&str],
-        &of_keys(chains, |chain| &*chain.key.component) as &[&str],
-        &of_keys(chains, |chain| &*chain.key.bucket) as &[&str],
-        &of_keys(chains, |chain| &*chain.key.key) as &[&str],
-        &of_keys(chains, |chain| chain.read.map(|version| version.0)) as &[Option<i64>],
-        &of_keys(chains, |chain| chain.writes) as &[i64],
-        &of_keys(chains, |chain| chain.value.as_deref()) as &[Option<&[u8]>],
-        &column(&moved, |t| t.workflow_id.0) as &[Uuid],
-        &column(&moved, |t| t.old_status) as &[&str],
-        &column(&moved, |t| t.status) as &[&str],
+        &column(&changed, |(ordinal, ..)| *ordinal) as &[i32],
+        &column(&changed, |(_, t, _)| t.new_sequence) as &[i64],
+        &column(&changed, |(.., row)| row.old_status) as &[&str],
+        &column(&changed, |(.., row)| row.status) as &[&str],
+        &column(&changed, |(.., row)| row.cause) as &[Option<&str>],
+        &column(&changed, |(.., row)| row.result.as_deref()) as &[Option<&str>],
+        &column(&changed, |(.., row)| row.error.as_deref()) as &[Option<&str>],
+        &column(&changed, |(_, t, _)| t.stays) as &[bool],
+        &column(&changed, |(.., row)| row.wake_at) as &[Option<DateTime<Utc>>],
+        &column(chains, |chain| chain.key.tenant.as_str()) as &[&str],
+        &column(chains, |chain| &*chain.key.component) as &[&str],
+        &column(chains, |chain| &*chain.key.bucket) as &[&str],
+        &column(chains, |chain| &*chain.key.key) as &[&str],
+        &column(chains, |chain| chain.read.map(|version| version.0)) as &[Option<i64>],
+        &column(chains, |chain| chain.writes) as &[i64],
+        &column(chains, |chain| chain.value.as_deref()) as &[Option<&[u8]>],
     )
     .fetch_all(connection)
     .await?;

@@ -70,20 +70,27 @@ pub(super) struct Prepared {
     pub(super) last_sequence: i64,
     pub(super) new_sequence: i64,
     pub(super) at: DateTime<Utc>,
-    pub(super) old_status: &'static str,
-    pub(super) status: &'static str,
-    pub(super) cause: Option<&'static str>,
-    pub(super) result: Option<String>,
-    pub(super) error: Option<String>,
     /// Whether the host keeps the run.
     pub(super) stays: bool,
-    pub(super) wake_at: Option<DateTime<Utc>>,
+    /// What becomes of the run's row; none: it stays as it is.
+    pub(super) row: Option<Row>,
     /// Type and payload.
     pub(super) events: Vec<(&'static str, String)>,
     /// Each key once.
     pub(super) keys: Vec<KeyUse>,
     /// About what it adds to the statement.
     pub(super) size_bytes: usize,
+}
+
+/// What a transition makes of its run's row.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) old_status: &'static str,
+    pub(super) status: &'static str,
+    pub(super) cause: Option<&'static str>,
+    pub(super) result: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) wake_at: Option<DateTime<Utc>>,
 }
 
 /// What a transition does with one key.
@@ -100,19 +107,29 @@ pub(super) struct KeyUse {
 
 impl Prepared {
     pub(super) fn new(host: HostId, transition: Transition) -> Result<Self, Error> {
-        let Transition { workflow_id, fence, last_sequence, at, was, events, effects, run } = transition;
+        let Transition { workflow_id, fence, last_sequence, at, was, is_quiet, events, effects, run } =
+            transition;
         let events: Vec<_> = events.iter().map(|event| (event.event_type(), event.payload())).collect();
         let keys = merge(effects)?;
-        let result = run.result.as_ref().map(|result| to_json("the result", result)).transpose()?;
-        let error = run.error.as_ref().map(|error| to_json("the error", error)).transpose()?;
-        let size_bytes = events.iter().map(|(_, payload)| payload.len()).sum::<usize>()
-            + keys.iter().flat_map(|key| &key.write).flatten().map(|value| value.len()).sum::<usize>()
-            + result.as_ref().map_or(0, String::len);
         let (stays, wake_at) = match run.driver {
             Driver::Owner => (true, None),
             Driver::ClaimableAt(at) => (false, Some(instant(at))),
             Driver::Nobody => (false, None),
         };
+        let row = match is_quiet {
+            true => None,
+            false => Some(Row {
+                old_status: was.as_str(),
+                status: run.status.as_str(),
+                cause: run.cause.map(|cause| cause.as_str()),
+                result: run.result.as_ref().map(|result| to_json("the result", result)).transpose()?,
+                error: run.error.as_ref().map(|error| to_json("the error", error)).transpose()?,
+                wake_at,
+            }),
+        };
+        let size_bytes = events.iter().map(|(_, payload)| payload.len()).sum::<usize>()
+            + keys.iter().flat_map(|key| &key.write).flatten().map(|value| value.len()).sum::<usize>()
+            + row.as_ref().and_then(|row| row.result.as_ref()).map_or(0, String::len);
         let last_sequence = signed(last_sequence);
         Ok(Self {
             host,
@@ -121,13 +138,8 @@ impl Prepared {
             last_sequence,
             new_sequence: last_sequence.saturating_add(signed(events.len() as u64)),
             at: instant(at),
-            old_status: was.as_str(),
-            status: run.status.as_str(),
-            cause: run.cause.map(|cause| cause.as_str()),
-            result,
-            error,
             stays,
-            wake_at,
+            row,
             events,
             keys,
             size_bytes,
@@ -216,7 +228,12 @@ pub(super) async fn settle(
     .execute(&mut *connection)
     .await?;
     let row = sqlx::query!(
-        "select fence, last_sequence, owner from workflow_run where workflow_id = $1",
+        r#"select
+            fence,
+            owner,
+            coalesce((select max(e.sequence) from workflow_events e where e.workflow_id = $1), 0) as "last_sequence!"
+        from workflow_run
+        where workflow_id = $1"#,
         workflow_id.0,
     )
     .fetch_optional(connection)

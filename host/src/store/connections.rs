@@ -165,6 +165,8 @@ impl Line {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("plan_cache_mode", "force_generic_plan"),
+            // What is forbidden only looks dear: then this would compile the plan.
+            ("jit", "off"),
         ];
         let options = PgConnectOptions::clone(&pool.connect_options()).options(settings);
         Self { options: Arc::new(options), kept: None }

@@ -87,7 +87,7 @@ async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Owned> 
             .fetch_all(&mut *connection)
             .await?;
     let runs: Vec<(Uuid, i64)> =
-        sqlx::query_as("select workflow_id, last_sequence from workflow_run where owner = any ($1)")
+        sqlx::query_as("select workflow_id, last_sequence from run_row where owner = any ($1)")
             .bind(&hosts)
             .fetch_all(connection)
             .await?;
@@ -100,7 +100,7 @@ async fn look(connection: &mut sqlx::PgConnection, owned: &Owned) -> Result<(i64
     let counts = sqlx::query_as(
         "select count(*) filter (where r.owner = any ($1)), count(*) filter (where r.last_sequence = seen.sequence)
         from unnest($2::uuid[], $3::bigint[]) as seen (workflow_id, sequence)
-        join workflow_run r on r.workflow_id = seen.workflow_id",
+        join run_row r on r.workflow_id = seen.workflow_id",
     )
     .bind(&owned.hosts)
     .bind(&owned.runs)

@@ -68,9 +68,9 @@ async fn another_hosts_run_an_unknown_one_and_a_wrong_sequence_are_refused(pool:
 async fn data_that_postgres_refuses_is_refused_alone(pool: PgPool) {
     let bed = Bed::new(pool.clone()).await;
     let runs = join_all((0..20).map(|_| bed.started())).await;
-    // A damaged log: the place of the next event is taken.
-    sqlx::query("insert into workflow_events values ($1, 2, 'STEP_SKIPPED', '{}', now())")
-        .bind(runs[11].0)
+    // Stands for all that Postgres may not take.
+    let constraint = format!("check (workflow_id <> '{}' or sequence < 2)", runs[11].0);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("alter table workflow_events add {constraint}")))
         .execute(&pool)
         .await
         .unwrap();
@@ -185,10 +185,12 @@ async fn a_batch_finds_its_runs_by_their_ids(pool: PgPool) {
             insert into workflow_run (workflow_id, tenant, definition, release_id, input, status, accepted_at, updated_at,
                 deadline, fence, last_sequence, owner)
             select id(n), 'default', 'shop.order', 1, '{}', status, now(), now(), now(), 1, 1, host
-            from generate_series(first, last) n
+            from generate_series(first, last) n;
+            insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
+            select id(n), 1, 'WORKFLOW_STARTED', '{}', now() from generate_series(first, last) n;
         $$;
         select runs(1, 5000, 'COMPLETED', null);
-        analyze workflow_run;
+        analyze workflow_run, workflow_events;
         select runs(5001, 5100, 'RUNNING', '11111111-1111-1111-1111-111111111111')",
     )
     .execute(&pool)
@@ -201,24 +203,59 @@ async fn a_batch_finds_its_runs_by_their_ids(pool: PgPool) {
         .await
         .unwrap();
     let scans = "select pg_stat_get_xact_numscans('workflow_run_by_owner'::regclass),
-        pg_stat_get_xact_numscans('workflow_run_pkey'::regclass)";
-    let before: (i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
+        pg_stat_get_xact_numscans('workflow_run_pkey'::regclass),
+        pg_stat_get_xact_numscans('workflow_events_default_pkey'::regclass)";
+    let before: (i64, i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
     sqlx::raw_sql(
         "select c.*
         from (
-            select array_agg(id(n) order by n) as ids, array_agg(1::bigint) as one, array_agg(2::bigint) as two,
+            select array_agg(id(n) order by n) as ids, array_agg(n - 5000)::integer[] as ordinals, array_agg(1::bigint) as one,
                 array_agg(now()) as at, array_agg('RUNNING'::text) as running, array_agg(null::text) as nothing,
                 array_agg(true) as stays, array_agg(null::timestamptz) as never
             from generate_series(5001, 5100) n
         ) as t
-        cross join lateral commit_batch(
-            '11111111-1111-1111-1111-111111111111', ids, one, one, two, at, running, nothing, nothing, nothing,
-            stays, never, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'
+        cross join lateral append_batch(
+            '11111111-1111-1111-1111-111111111111', ids, one, one, at, '{}', '{}', '{}', '{}',
+            ordinals, one, running, running, nothing, nothing, nothing, stays, never,
+            '{}', '{}', '{}', '{}', '{}', '{}', '{}'
         ) as c",
     )
     .execute(&mut *transaction)
     .await
     .unwrap();
-    let after: (i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
-    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 100), "scans by owner, and by id");
+    let after: (i64, i64, i64) = sqlx::query_as(scans).fetch_one(&mut *transaction).await.unwrap();
+    let scans = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+    // Each run is locked, and then changed.
+    assert_eq!(scans, (0, 200, 100), "scans by owner, by id, and of events");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_quiet_transition_leaves_the_row_and_is_read_from_the_log(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    let run = bed.started().await;
+    let row = "select xmin::text from workflow_run";
+    let before: String = sqlx::query_scalar(row).fetch_one(&pool).await.unwrap();
+    let later = NOW.plus_millis(5);
+    bed.commit(Transition { is_quiet: true, at: later, ..first_step(run) }).await.unwrap();
+    let after: String = sqlx::query_scalar(row).fetch_one(&pool).await.unwrap();
+    assert_eq!(before, after);
+    let read = bed.store.load_run(run).await.unwrap().unwrap();
+    assert_eq!((read.last_sequence, read.updated_at, read.status), (2, later, Status::Running));
+
+    bed.commit(ending(run, NewRun::FIRST_FENCE, 2, Status::Completed)).await.unwrap();
+    let read = bed.store.load_run(run).await.unwrap().unwrap();
+    assert_eq!((read.last_sequence, read.updated_at, read.status), (3, NOW, Status::Completed));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_log_grows_only_where_it_ends(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    for last_sequence in [0, 2] {
+        let (lost, other) = (bed.started().await, bed.started().await);
+        let quiet = |run, last| Transition { is_quiet: true, ..step(run, NewRun::FIRST_FENCE, last) };
+        let answers = tokio::join!(bed.commit(quiet(lost, last_sequence)), bed.commit(quiet(other, 1)));
+        assert!(matches!(answers.0, Err(Error::NotOwner { .. })), "{last_sequence}: {answers:?}");
+        assert!(answers.1.is_ok(), "{answers:?}");
+        assert_eq!((bed.log_length(lost).await, bed.log_length(other).await), (1, 2));
+    }
 }

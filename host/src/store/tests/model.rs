@@ -167,9 +167,12 @@ impl Pair {
         }
         let events = vec![self.bed.started_event(); self.random.index(3)];
         let run = record(status, driver);
-        let was = self.model.runs[&workflow_id].status;
+        let row = &self.model.runs[&workflow_id];
+        let was = row.status;
+        let is_quiet = run.status == was && run.driver == Driver::Owner && !row.host_lost;
+        let at = self.now;
         let transition =
-            Transition { workflow_id, fence, last_sequence, at: self.now, was, events, effects, run };
+            Transition { workflow_id, fence, last_sequence, at, was, is_quiet, events, effects, run };
         let real = self.bed.store.commit(host, transition.clone()).await;
         let model = self.model.commit(host, &transition);
         assert_eq!(told(real), told(model), "{transition:?}");

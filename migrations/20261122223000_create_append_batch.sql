@@ -1,0 +1,200 @@
+-- As commit_batch, which hosts of the release before this one call; but a transition after which the run's row says what it has said
+-- before is only appended to the log. The row is locked then and not written, which costs a quarter. So while a
+-- host drives a run, last_sequence and updated_at of its row may be behind its log.
+--
+-- Commits a batch of transitions of one host as a whole, or changes nothing and returns why: one row for each run that isn't owned
+-- as expected or whose log ends elsewhere (refused_key is null), and for each key that isn't in the version that was read
+-- (refused_run is null). Ordinals are from 1. One row of nulls: whatever was in the way is gone, and the batch is to be sent again.
+--
+-- Called as one autocommit statement. It is a function because every statement in it takes a new snapshot
+-- (docs/decisions/0001). Every lookup is by primary key; plans are made while the tables are still small and kept, so whoever calls
+-- this forbids everything that may look cheaper then (Line::for_lookups), which costs less than to do so here at each call.
+-- It writes at once: each row is found by its key and compared as it is locked, and who waited for a lock compares with the row as
+-- it is then. If one of them isn't as expected, all of it is taken back.
+--
+-- The arrays of keys and runs are sorted, and no key and no run stands twice. Every batch takes keys first, then runs, then counts, each
+-- in order: so no two ever wait for each other. (Claims and takeovers lock runs in no certain order, and are repeated if that ends
+-- in a deadlock.)
+create function append_batch(
+    p_host uuid,
+    p_workflow_ids uuid[],
+    p_fences bigint[],
+    p_last_sequences bigint[],
+    p_instants timestamptz[],
+    -- Of each event: the ordinal of its transition, and itself.
+    p_event_runs integer[],
+    p_event_sequences bigint[],
+    p_event_types text[],
+    p_event_payloads text[],
+    -- Of each transition that changes the run's row: its ordinal, the status before, and what the row says from then on.
+    p_changed integer[],
+    p_new_sequences bigint[],
+    p_old_statuses text[],
+    p_statuses text[],
+    p_causes text[],
+    p_results text[],
+    p_errors text[],
+    p_stays boolean[],
+    p_wake_ats timestamptz[],
+    -- Of each key: its name, the version that was read (null: overwrite whatever is there; 0: it was never written), how many
+    -- transitions of the batch write it one after the other, and what the last one writes.
+    p_key_tenants text[],
+    p_key_components text[],
+    p_key_buckets text[],
+    p_key_names text[],
+    p_key_versions bigint[],
+    p_key_writes bigint[],
+    p_key_values bytea[]
+)
+returns table (refused_run integer, refused_key integer, current_fence bigint, current_sequence bigint)
+language plpgsql
+volatile
+as $$
+declare
+    v_done bigint;
+    v_constraint text;
+    v_table text;
+begin
+    begin
+        if cardinality(p_key_names) > 0 then
+            -- What was only read is written as it is: that holds it still until the commit.
+            merge into keyvalue_entry e
+            using (
+                select *
+                from unnest(
+                    p_key_tenants, p_key_components, p_key_buckets, p_key_names, p_key_versions, p_key_writes, p_key_values
+                ) as k (tenant, component, bucket, key, version, writes, value)
+            ) k
+            on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key
+            when matched and (k.version is null or e.version = k.version) then
+                update set
+                    value = case when k.writes > 0 then k.value else e.value end,
+                    version = e.version + k.writes
+            when not matched and (k.version is null or k.version = 0) then
+                insert (tenant, component, bucket, key, value, version)
+                values (k.tenant, k.component, k.bucket, k.key, k.value, k.writes);
+            get diagnostics v_done = row_count;
+            if v_done <> cardinality(p_key_names) then
+                raise sqlstate 'AS001';
+            end if;
+        end if;
+
+        -- Holds every run still until the commit: who changes its owner or fence, or settles a lost answer, updates this row.
+        perform
+        from unnest(p_workflow_ids, p_fences, p_last_sequences) as t (workflow_id, fence, last_sequence)
+        join workflow_run r on r.workflow_id = t.workflow_id
+        where r.fence = t.fence
+            -- Not `=`, for which there is an index: each run is looked up by its id, and not all that the host owns by each id.
+            and r.owner is not distinct from p_host
+            -- That the log goes no further is seen by its primary key.
+            and (
+                t.last_sequence = 0
+                or (
+                    select true
+                    from workflow_events e
+                    where e.workflow_id = t.workflow_id and e.sequence = t.last_sequence
+                )
+            )
+        for no key update of r;
+        get diagnostics v_done = row_count;
+        if v_done <> cardinality(p_workflow_ids) then
+            raise sqlstate 'AS001';
+        end if;
+
+        insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
+        select p_workflow_ids[e.run], e.sequence, e.event_type, e.payload::json, p_instants[e.run]
+        from unnest(p_event_runs, p_event_sequences, p_event_types, p_event_payloads)
+            as e (run, sequence, event_type, payload);
+
+        if cardinality(p_changed) > 0 then
+            update workflow_run r
+            set
+                status = t.status,
+                cause = t.cause,
+                result = t.result::json,
+                error = t.error::json,
+                updated_at = p_instants[t.run],
+                owner = case when t.stays then r.owner end,
+                -- A change of owner: so it can be told from a run that was handed back and claimed again.
+                fence = case when t.stays then r.fence else r.fence + 1 end,
+                wake_at = t.wake_at,
+                last_sequence = t.new_sequence,
+                host_lost = false
+            from unnest(
+                p_changed, p_new_sequences, p_statuses, p_causes, p_results, p_errors, p_stays, p_wake_ats
+            ) as t (run, new_sequence, status, cause, result, error, stays, wake_at)
+            where r.workflow_id = p_workflow_ids[t.run];
+
+            insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+            select p_host, false, r.tenant, r.definition, moved.status, sum(moved.n)
+            from unnest(p_changed, p_old_statuses, p_statuses) as t (run, old_status, new_status)
+            join workflow_run r on r.workflow_id = p_workflow_ids[t.run]
+            cross join lateral (values (t.old_status, -1), (t.new_status, 1)) as moved (status, n)
+            where t.old_status <> t.new_status
+            group by r.tenant, r.definition, moved.status
+            order by r.tenant, r.definition, moved.status
+            on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + excluded.n;
+        end if;
+        return;
+    exception
+        when sqlstate 'AS001' then
+            null;
+        when unique_violation then
+            -- Another host was first to write a key that was never written, or a log goes further than its driver believes. Everything
+            -- else that is there twice is a fault.
+            get stacked diagnostics v_constraint = constraint_name, v_table = table_name;
+            if v_constraint <> 'keyvalue_entry_pkey' and v_table not like 'workflow_events%' then
+                raise;
+            end if;
+    end;
+
+    return query
+    select t.ordinal::integer, null::integer, r.fence, log.last_sequence
+    from unnest(p_workflow_ids, p_fences, p_last_sequences)
+        with ordinality as t (workflow_id, fence, last_sequence, ordinal)
+    left join workflow_run r on r.workflow_id = t.workflow_id
+    cross join lateral (
+        select coalesce(max(e.sequence), 0) as last_sequence from workflow_events e where e.workflow_id = t.workflow_id
+    ) log
+    where r.fence is distinct from t.fence
+        or r.owner is distinct from p_host
+        or log.last_sequence <> t.last_sequence
+    union all
+    select null, k.ordinal::integer, null, null
+    from unnest(p_key_tenants, p_key_components, p_key_buckets, p_key_names, p_key_versions)
+        with ordinality as k (tenant, component, bucket, key, version, ordinal)
+    left join keyvalue_entry e
+        on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key
+    where k.version <> coalesce(e.version, 0);
+    if not found then
+        return query select null::integer, null::integer, null::bigint, null::bigint;
+    end if;
+end;
+$$;
+
+-- Of hosts before those that call commit_batch.
+drop function commit_transitions;
+
+-- last_sequence and updated_at of a run that isn't over are those of its newest event.
+create or replace view run_row as
+select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key, r.previous_workflow_id,
+    r.input::text as input, r.status, r.cause, r.result::text as result, r.error::text as error, r.accepted_at,
+    case
+        when r.status in ('COMPLETED', 'FAILED', 'COMPENSATED') then r.updated_at
+        else coalesce(
+            (select v.occurred_at from workflow_events v where v.workflow_id = r.workflow_id order by v.sequence desc limit 1),
+            r.updated_at
+        )
+    end as updated_at,
+    r.deadline, r.owner, r.fence,
+    case
+        when r.status in ('COMPLETED', 'FAILED', 'COMPENSATED') then r.last_sequence
+        else coalesce((select max(v.sequence) from workflow_events v where v.workflow_id = r.workflow_id), 0)
+    end as last_sequence,
+    r.wake_at
+from workflow_run r
+join release e on e.release_id = r.release_id;
+
+comment on column workflow_run.last_sequence is 'Of its newest event when this row was last written; 0 before the first. While a host drives the run its log may be ahead.';
+comment on column workflow_run.updated_at is 'When this row was last written by a transition. While a host drives the run its newest event may be younger.';
+comment on column workflow_events.sequence is 'Gapless from 1 within a run. The run''s fence and owner decide who may append, and the event before must be there.';
