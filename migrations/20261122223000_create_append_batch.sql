@@ -1,10 +1,10 @@
--- As commit_batch, which hosts of the release before this one call; but a transition after which the run's row says what it has said
--- before is only appended to the log. The row is locked then and not written, which costs a quarter. So while a
--- host drives a run, last_sequence and updated_at of its row may be behind its log.
---
 -- Commits a batch of transitions of one host as a whole, or changes nothing and returns why: one row for each run that isn't owned
 -- as expected or whose log ends elsewhere (refused_key is null), and for each key that isn't in the version that was read
 -- (refused_run is null). Ordinals are from 1. One row of nulls: whatever was in the way is gone, and the batch is to be sent again.
+--
+-- A transition after which the run's row says what it has said before is only appended to the log: the row is locked and not written,
+-- which is a quarter of the work (docs/decisions/0003). So while a host drives a run, last_sequence and updated_at of its row may be
+-- behind its log.
 --
 -- Called as one autocommit statement. It is a function because every statement in it takes a new snapshot
 -- (docs/decisions/0001). Every lookup is by primary key; plans are made while the tables are still small and kept, so whoever calls
@@ -86,18 +86,21 @@ begin
         where r.fence = t.fence
             -- Not `=`, for which there is an index: each run is looked up by its id, and not all that the host owns by each id.
             and r.owner is not distinct from p_host
-            -- That the log goes no further is seen by its primary key.
-            and (
-                t.last_sequence = 0
-                or (
-                    select true
-                    from workflow_events e
-                    where e.workflow_id = t.workflow_id and e.sequence = t.last_sequence
-                )
-            )
+            and r.last_sequence <= t.last_sequence
         for no key update of r;
         get diagnostics v_done = row_count;
         if v_done <> cardinality(p_workflow_ids) then
+            raise sqlstate 'AS001';
+        end if;
+
+        -- The event before must be there, and so is found and not inserted: a look-up by each run's id would lock and open all
+        -- partitions. That the log goes no further is seen as the next event is inserted.
+        insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
+        select t.workflow_id, t.last_sequence, '', '{}', p_instants[1]
+        from unnest(p_workflow_ids, p_last_sequences) as t (workflow_id, last_sequence)
+        where t.last_sequence > 0
+        on conflict do nothing;
+        if found then
             raise sqlstate 'AS001';
         end if;
 
@@ -154,7 +157,9 @@ begin
         with ordinality as t (workflow_id, fence, last_sequence, ordinal)
     left join workflow_run r on r.workflow_id = t.workflow_id
     cross join lateral (
-        select coalesce(max(e.sequence), 0) as last_sequence from workflow_events e where e.workflow_id = t.workflow_id
+        select greatest(r.last_sequence, coalesce(max(e.sequence), 0)) as last_sequence
+        from workflow_events e
+        where e.workflow_id = t.workflow_id
     ) log
     where r.fence is distinct from t.fence
         or r.owner is distinct from p_host
@@ -172,29 +177,6 @@ begin
 end;
 $$;
 
--- Of hosts before those that call commit_batch.
-drop function commit_transitions;
-
--- last_sequence and updated_at of a run that isn't over are those of its newest event.
-create or replace view run_row as
-select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key, r.previous_workflow_id,
-    r.input::text as input, r.status, r.cause, r.result::text as result, r.error::text as error, r.accepted_at,
-    case
-        when r.status in ('COMPLETED', 'FAILED', 'COMPENSATED') then r.updated_at
-        else coalesce(
-            (select v.occurred_at from workflow_events v where v.workflow_id = r.workflow_id order by v.sequence desc limit 1),
-            r.updated_at
-        )
-    end as updated_at,
-    r.deadline, r.owner, r.fence,
-    case
-        when r.status in ('COMPLETED', 'FAILED', 'COMPENSATED') then r.last_sequence
-        else coalesce((select max(v.sequence) from workflow_events v where v.workflow_id = r.workflow_id), 0)
-    end as last_sequence,
-    r.wake_at
-from workflow_run r
-join release e on e.release_id = r.release_id;
-
-comment on column workflow_run.last_sequence is 'Of its newest event when this row was last written; 0 before the first. While a host drives the run its log may be ahead.';
-comment on column workflow_run.updated_at is 'When this row was last written by a transition. While a host drives the run its newest event may be younger.';
+comment on column workflow_run.last_sequence is 'Of its newest event when this row was last written; 0 before the first. While the run isn''t over its log may be ahead.';
+comment on column workflow_run.updated_at is 'When a transition last wrote this row. While the run isn''t over its newest event may be younger.';
 comment on column workflow_events.sequence is 'Gapless from 1 within a run. The run''s fence and owner decide who may append, and the event before must be there.';

@@ -1,7 +1,7 @@
--- Each run that ends leaves a row version, and an entry of the indexes by owner and by wake_at, which claims and takeovers walk over.
--- By default a vacuum waits until a fifth of the table is like that: at a million runs that is long.
+-- Each run that ends leaves a row version, and an entry in the index by owner, over which claims and takeovers walk; one that has
+-- waited leaves one by wake_at. By default a vacuum waits until a fifth of the table is like that.
 alter table workflow_run set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
--- Each write of a key leaves a row version beside the others of its key.
+-- Each write of a key leaves a row version.
 alter table keyvalue_entry set (autovacuum_vacuum_scale_factor = 0.05);
--- A few rows that every batch of commits changes.
+-- A few rows, written with every batch of acceptances and of endings.
 alter table run_count set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

@@ -22,7 +22,8 @@ pub struct Transition {
     pub at: Timestamp,
     /// The run's status before this transition: runs are counted by their status.
     pub was: Status,
-    /// Whether the run's row says already what `run` says: then only the log grows.
+    /// Whether the run's row says already what `run` says: then only the log grows. Only the committing host can know, and
+    /// only if it was the last to write the row.
     pub is_quiet: bool,
     /// Empty only where a run is handed back without anything having happened.
     pub events: Vec<Event>,

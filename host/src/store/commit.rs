@@ -116,7 +116,8 @@ impl Prepared {
             Driver::ClaimableAt(at) => (false, Some(instant(at))),
             Driver::Nobody => (false, None),
         };
-        let row = match is_quiet {
+        // Who gives the run up writes that to the row, whatever the caller believes.
+        let row = match is_quiet && stays {
             true => None,
             false => Some(Row {
                 old_status: was.as_str(),

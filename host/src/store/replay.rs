@@ -22,7 +22,7 @@ const EVENTS_AT_ONCE: usize = 1_000;
 pub struct Replay {
     pub tenant: TenantId,
     pub accepted: Accepted,
-    /// From the first to the last that the run's row knows of.
+    /// From the first to the newest when the run was read.
     pub events: Vec<Event>,
     /// Whether people want something of it. Read after all else, so that who has claimed the run misses nothing.
     pub ordered: bool,
@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-/// Events that came after the run's row was read are not its yet.
+/// Events that came after the run was read are not its yet.
 fn replay(run: Run, events: &[RecordedEvent], ordered: bool) -> Result<Replay, Error> {
     let id = run.workflow_id;
     let last = events.partition_point(|event| event.sequence <= run.last_sequence);

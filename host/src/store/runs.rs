@@ -1,5 +1,7 @@
 //! Reading runs and their events.
 
+use std::collections::HashMap;
+
 use aster_core::event::{Cause, Event};
 use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
 use aster_core::state::Status;
@@ -85,7 +87,7 @@ impl Store {
                 .fetch_optional(connection)
             })
             .await?;
-        row.map(Run::try_from).transpose()
+        Ok(self.with_logs(row).await?.pop())
     }
 
     /// None: there is no such run.
@@ -115,7 +117,38 @@ impl Store {
                 .fetch_all(connection)
             })
             .await?;
-        rows.into_iter().map(Run::try_from).collect()
+        self.with_logs(rows).await
+    }
+
+    /// Runs by their rows, and where these may be behind by their logs.
+    async fn with_logs(&self, rows: impl IntoIterator<Item = RunRow>) -> Result<Vec<Run>, Error> {
+        let mut runs = rows.into_iter().map(Run::try_from).collect::<Result<Vec<_>, _>>()?;
+        let under_way = |run: &&mut Run| matches!(run.status, Status::Running | Status::Compensating);
+        let mut behind: HashMap<Uuid, &mut Run> =
+            runs.iter_mut().filter(under_way).map(|run| (run.workflow_id.0, run)).collect();
+        if !behind.is_empty() {
+            let ids: Vec<Uuid> = behind.keys().copied().collect();
+            let ends = self
+                .connection()
+                .await?
+                .ask(|connection| {
+                    sqlx::query!(
+                        r#"select workflow_id, max(sequence) as "last_sequence!", max(occurred_at) as "updated_at!"
+                        from workflow_events
+                        where workflow_id = any ($1)
+                        group by workflow_id"#,
+                        &ids,
+                    )
+                    .fetch_all(connection)
+                })
+                .await?;
+            for end in ends {
+                let Some(run) = behind.get_mut(&end.workflow_id) else { continue };
+                run.last_sequence = run.last_sequence.max(unsigned(end.last_sequence));
+                run.updated_at = run.updated_at.max(end.updated_at.into());
+            }
+        }
+        Ok(runs)
     }
 
     /// The events of a run from `from_sequence` on, in order.
@@ -181,7 +214,7 @@ impl Store {
                 }
             })
             .await?;
-        rows.into_iter().map(Run::try_from).collect()
+        self.with_logs(rows).await
     }
 
     /// Ids only, newest first.
@@ -297,7 +330,7 @@ impl Store {
                 .fetch_optional(connection)
             })
             .await?;
-        row.map(Run::try_from).transpose()
+        Ok(self.with_logs(row).await?.pop())
     }
 }
 

@@ -218,7 +218,7 @@ impl WriterTask {
             if !later.is_empty() {
                 todo.push(later);
             }
-            let error = match self.send(&batch, &chains).await {
+            let (fault, error) = match self.send(&batch, &chains).await {
                 Ok(refusals) if refusals.is_none() => {
                     self.counters.add_batch(batch.len());
                     for job in batch {
@@ -227,11 +227,12 @@ impl WriterTask {
                     }
                     continue;
                 }
-                Ok(refusals) => {
+                Ok(refusals) if !refusals.again => {
                     todo.push(self.refuse(batch, refusals));
                     continue;
                 }
-                Err(Unanswered::Failed(error)) => error,
+                Ok(_) => (Fault::Again, "what was in the way is gone".to_owned()),
+                Err(Unanswered::Failed(error)) => (Fault::of(&error), error.to_string()),
                 Err(Unanswered::NotSent(error)) => {
                     tracing::debug!(%error, "commits wait for a connection");
                     sleep(pause).await;
@@ -242,7 +243,7 @@ impl WriterTask {
                     continue;
                 }
             };
-            match Fault::of(&error) {
+            match fault {
                 Fault::Data(reason) if batch.len() == 1 => {
                     self.queue.answer(batch.remove(0), Err(Error::Refused { reason }));
                 }

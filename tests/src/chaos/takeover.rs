@@ -86,11 +86,16 @@ async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Owned> 
             .bind(name)
             .fetch_all(&mut *connection)
             .await?;
-    let runs: Vec<(Uuid, i64)> =
-        sqlx::query_as("select workflow_id, last_sequence from run_row where owner = any ($1)")
-            .bind(&hosts)
-            .fetch_all(connection)
-            .await?;
+    let runs: Vec<(Uuid, i64)> = sqlx::query_as(
+        "select r.workflow_id, coalesce(max(e.sequence), 0)
+            from workflow_run r
+            left join workflow_events e on e.workflow_id = r.workflow_id
+            where r.owner = any ($1)
+            group by r.workflow_id",
+    )
+    .bind(&hosts)
+    .fetch_all(connection)
+    .await?;
     let (runs, sequences) = runs.into_iter().unzip();
     Ok(Owned { hosts, runs, sequences })
 }
@@ -98,9 +103,12 @@ async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Owned> 
 /// How many of its runs the host still owns, and how many are where they were.
 async fn look(connection: &mut sqlx::PgConnection, owned: &Owned) -> Result<(i64, i64)> {
     let counts = sqlx::query_as(
-        "select count(*) filter (where r.owner = any ($1)), count(*) filter (where r.last_sequence = seen.sequence)
+        "select count(*) filter (where r.owner = any ($1)), count(*) filter (where log.last = seen.sequence)
         from unnest($2::uuid[], $3::bigint[]) as seen (workflow_id, sequence)
-        join run_row r on r.workflow_id = seen.workflow_id",
+        join workflow_run r on r.workflow_id = seen.workflow_id
+        cross join lateral (
+            select coalesce(max(e.sequence), 0) as last from workflow_events e where e.workflow_id = seen.workflow_id
+        ) log",
     )
     .bind(&owned.hosts)
     .bind(&owned.runs)

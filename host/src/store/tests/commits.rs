@@ -236,7 +236,7 @@ async fn a_quiet_transition_leaves_the_row_and_is_read_from_the_log(pool: PgPool
     let row = "select xmin::text from workflow_run";
     let before: String = sqlx::query_scalar(row).fetch_one(&pool).await.unwrap();
     let later = NOW.plus_millis(5);
-    bed.commit(Transition { is_quiet: true, at: later, ..first_step(run) }).await.unwrap();
+    bed.commit(Transition { at: later, ..first_step(run) }).await.unwrap();
     let after: String = sqlx::query_scalar(row).fetch_one(&pool).await.unwrap();
     assert_eq!(before, after);
     let read = bed.store.load_run(run).await.unwrap().unwrap();
@@ -258,4 +258,62 @@ async fn a_log_grows_only_where_it_ends(pool: PgPool) {
         assert!(answers.1.is_ok(), "{answers:?}");
         assert_eq!((bed.log_length(lost).await, bed.log_length(other).await), (1, 2));
     }
+}
+
+/// Until so many wait for locks.
+async fn until_waiting(pool: &PgPool, n: i64) {
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database()
+            and wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < n {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_commit_that_waits_for_who_takes_its_run_is_refused(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    let run = bed.started().await;
+    let mut taker = pool.begin().await.unwrap();
+    sqlx::raw_sql("update workflow_run set fence = fence + 2").execute(&mut *taker).await.unwrap();
+    let (answer, ()) = tokio::join!(bed.commit(first_step(run)), async {
+        until_waiting(&pool, 1).await;
+        taker.commit().await.unwrap();
+    });
+    assert!(matches!(answer, Err(Error::NotOwner { current: Fence(3), .. })), "{answer:?}");
+    assert_eq!(bed.log_length(run).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_takes_a_run_waits_for_the_commit_under_way_and_reads_it(pool: PgPool) {
+    let bed = Bed::new(pool.clone()).await;
+    let run = bed.started().await;
+    // The commit stops where it has the run's row and writes its event.
+    let mut other = pool.begin().await.unwrap();
+    sqlx::raw_sql(
+        "create function stop() returns trigger language plpgsql as $$
+        begin
+            perform pg_advisory_xact_lock(1);
+            return new;
+        end $$;
+        create trigger stop before insert on workflow_events for each row when (new.event_type = 'STEP_COMPLETED')
+            execute function stop();",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    sqlx::raw_sql("select pg_advisory_xact_lock(1)").execute(&mut *other).await.unwrap();
+    let adopt = async {
+        until_waiting(&pool, 1).await;
+        let adopting = bed.store.adopt(bed.host, run, NewRun::FIRST_FENCE);
+        let release = async {
+            until_waiting(&pool, 2).await;
+            other.commit().await.unwrap();
+        };
+        let (fence, ()) = tokio::join!(adopting, release);
+        (fence.unwrap(), bed.store.load_run(run).await.unwrap().unwrap().last_sequence)
+    };
+    let (answer, (fence, last_sequence)) = tokio::join!(bed.commit(first_step(run)), adopt);
+    answer.unwrap();
+    assert_eq!((fence, last_sequence), (Fence(3), 2));
 }

@@ -192,7 +192,7 @@ fn step(workflow_id: WorkflowId, fence: Fence, last_sequence: u64) -> Transition
         last_sequence,
         at: NOW,
         was: Status::Running,
-        is_quiet: false,
+        is_quiet: true,
         events: vec![completed("a_step")],
         effects: Effects::default(),
         run: record(Status::Running, Driver::Owner),

@@ -169,7 +169,7 @@ impl Pair {
         let run = record(status, driver);
         let row = &self.model.runs[&workflow_id];
         let was = row.status;
-        let is_quiet = run.status == was && run.driver == Driver::Owner && !row.host_lost;
+        let is_quiet = row.record.as_ref() == Some(&run) && !row.host_lost;
         let at = self.now;
         let transition =
             Transition { workflow_id, fence, last_sequence, at, was, is_quiet, events, effects, run };
