@@ -3,14 +3,14 @@
 -- (refused_run is null). Ordinals are from 1. One row of nulls: whatever was in the way is gone, and the batch is to be sent again.
 --
 -- A transition after which the run's row says what it has said before is only appended to the log: the row is locked and not written,
--- which is a quarter of the work (docs/decisions/0003). So while a host drives a run, last_sequence and updated_at of its row may be
+-- which costs a quarter as much (docs/decisions/0003). So while a host drives a run, last_sequence and updated_at of its row may be
 -- behind its log.
 --
 -- Called as one autocommit statement. It is a function because every statement in it takes a new snapshot
 -- (docs/decisions/0001). Every lookup is by primary key; plans are made while the tables are still small and kept, so whoever calls
 -- this forbids everything that may look cheaper then (Line::for_lookups), which costs less than to do so here at each call.
--- It writes at once: each row is found by its key and compared as it is locked, and who waited for a lock compares with the row as
--- it is then. If one of them isn't as expected, all of it is taken back.
+-- Keys are written at once and compared as they are locked; runs are locked and compared by one statement. Who waited for a lock
+-- compares with the row as it is then. If one of them isn't as expected, all of it is taken back.
 --
 -- The arrays of keys and runs are sorted, and no key and no run stands twice. Every batch takes keys first, then runs, then counts, each
 -- in order: so no two ever wait for each other. (Claims and takeovers lock runs in no certain order, and are repeated if that ends
@@ -152,18 +152,13 @@ begin
     end;
 
     return query
-    select t.ordinal::integer, null::integer, r.fence, log.last_sequence
+    select t.ordinal::integer, null::integer, r.fence, r.last_sequence
     from unnest(p_workflow_ids, p_fences, p_last_sequences)
         with ordinality as t (workflow_id, fence, last_sequence, ordinal)
     left join workflow_run r on r.workflow_id = t.workflow_id
-    cross join lateral (
-        select greatest(r.last_sequence, coalesce(max(e.sequence), 0)) as last_sequence
-        from workflow_events e
-        where e.workflow_id = t.workflow_id
-    ) log
     where r.fence is distinct from t.fence
         or r.owner is distinct from p_host
-        or log.last_sequence <> t.last_sequence
+        or r.last_sequence > t.last_sequence
     union all
     select null, k.ordinal::integer, null, null
     from unnest(p_key_tenants, p_key_components, p_key_buckets, p_key_names, p_key_versions)
@@ -171,6 +166,21 @@ begin
     left join keyvalue_entry e
         on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key
     where k.version <> coalesce(e.version, 0);
+    if not found then
+        -- Planned with the ids themselves, so that only their partitions are opened.
+        return query execute
+            'select t.ordinal::integer, null::integer, r.fence, coalesce(log.last_sequence, 0)
+            from unnest($1, $2) with ordinality as t (workflow_id, last_sequence, ordinal)
+            join workflow_run r on r.workflow_id = t.workflow_id
+            left join (
+                select e.workflow_id, max(e.sequence) as last_sequence
+                from workflow_events e
+                where e.workflow_id = any ($1)
+                group by e.workflow_id
+            ) log on log.workflow_id = t.workflow_id
+            where coalesce(log.last_sequence, 0) <> t.last_sequence'
+            using p_workflow_ids, p_last_sequences;
+    end if;
     if not found then
         return query select null::integer, null::integer, null::bigint, null::bigint;
     end if;

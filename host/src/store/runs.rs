@@ -133,10 +133,17 @@ impl Store {
                 .await?
                 .ask(|connection| {
                     sqlx::query!(
-                        r#"select workflow_id, max(sequence) as "last_sequence!", max(occurred_at) as "updated_at!"
-                        from workflow_events
-                        where workflow_id = any ($1)
-                        group by workflow_id"#,
+                        r#"select e.workflow_id, e.sequence, e.occurred_at
+                        from unnest($1::uuid[]) as run (id)
+                        cross join lateral (
+                            select workflow_id, sequence, occurred_at
+                            from workflow_events
+                            where workflow_id = run.id
+                                -- Tells the planner which partitions there are to open.
+                                and workflow_id = any ($1)
+                            order by sequence desc
+                            limit 1
+                        ) e"#,
                         &ids,
                     )
                     .fetch_all(connection)
@@ -144,8 +151,10 @@ impl Store {
                 .await?;
             for end in ends {
                 let Some(run) = behind.get_mut(&end.workflow_id) else { continue };
-                run.last_sequence = run.last_sequence.max(unsigned(end.last_sequence));
-                run.updated_at = run.updated_at.max(end.updated_at.into());
+                if unsigned(end.sequence) > run.last_sequence {
+                    run.last_sequence = unsigned(end.sequence);
+                    run.updated_at = end.occurred_at.into();
+                }
             }
         }
         Ok(runs)
@@ -200,8 +209,9 @@ impl Store {
         filter: &RunFilter,
         limit: usize,
     ) -> Result<Vec<Run>, Error> {
-        let mut connection = self.connection().await?;
-        let rows = connection
+        let rows = self
+            .connection()
+            .await?
             .ask(|connection| async move {
                 match filter {
                     RunFilter { cause: Some(cause), .. } => {

@@ -249,15 +249,44 @@ async fn a_quiet_transition_leaves_the_row_and_is_read_from_the_log(pool: PgPool
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_log_grows_only_where_it_ends(pool: PgPool) {
-    let bed = Bed::new(pool).await;
-    for last_sequence in [0, 2] {
-        let (lost, other) = (bed.started().await, bed.started().await);
-        let quiet = |run, last| Transition { is_quiet: true, ..step(run, NewRun::FIRST_FENCE, last) };
-        let answers = tokio::join!(bed.commit(quiet(lost, last_sequence)), bed.commit(quiet(other, 1)));
+    let bed = Bed::new(pool.clone()).await;
+    let behind_its_row = |run| (run, 0);
+    let beyond_its_end = |run| (run, 2);
+    let (one, two, behind_its_end, torn) =
+        (bed.started().await, bed.started().await, bed.started().await, bed.started().await);
+    bed.commit(first_step(behind_its_end)).await.unwrap();
+    // As where a partition was not restored.
+    sqlx::query("delete from workflow_events where workflow_id = $1")
+        .bind(torn.0)
+        .execute(&pool)
+        .await
+        .unwrap();
+    let lost = [behind_its_row(one), beyond_its_end(two), (behind_its_end, 1), (torn, 1)];
+    for (lost, last_sequence) in lost {
+        let before = bed.log_of(lost).await;
+        let other = bed.started().await;
+        let answers = tokio::join!(
+            bed.commit(step(lost, NewRun::FIRST_FENCE, last_sequence)),
+            bed.commit(first_step(other))
+        );
         assert!(matches!(answers.0, Err(Error::NotOwner { .. })), "{last_sequence}: {answers:?}");
         assert!(answers.1.is_ok(), "{answers:?}");
-        assert_eq!((bed.log_length(lost).await, bed.log_length(other).await), (1, 2));
+        assert_eq!((bed.log_of(lost).await, bed.log_length(other).await), (before, 2));
     }
+}
+
+/// Each takes one connection from the pool, and no second one while it holds it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_run_under_way_is_read_over_one_connection(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let bed = Bed::new(pool).await;
+    let run = bed.started().await;
+    bed.commit(first_step(run)).await.unwrap();
+    let filter = RunFilter { status: Some(Status::Running), ..RunFilter::default() };
+    let listed = bed.store.list_runs(&tenant(), &filter, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|run| run.last_sequence).collect::<Vec<_>>(), [2]);
+    assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().last_sequence, 2);
+    assert!(bed.store.replay(&[run]).await.unwrap().pop().unwrap().1.is_ok());
 }
 
 /// Until so many wait for locks.
@@ -265,9 +294,12 @@ async fn until_waiting(pool: &PgPool, n: i64) {
     let waiting = "select count(*) from pg_stat_activity
         where datname = current_database()
             and wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < n {
-        tokio::task::yield_now().await;
-    }
+    let they_do = async {
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < n {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(MINUTE, they_do).await.unwrap();
 }
 
 #[sqlx::test(migrations = "../migrations")]

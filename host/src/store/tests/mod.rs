@@ -116,12 +116,17 @@ impl Bed {
         self.store.commit(self.host, transition).await
     }
 
-    async fn log_length(&self, workflow_id: WorkflowId) -> u64 {
+    /// Its sequences.
+    async fn log_of(&self, workflow_id: WorkflowId) -> Vec<u64> {
         let events = self.store.load_events(workflow_id, 0, 1000).await.unwrap();
-        let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
-        assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>(), "the log has gaps");
+        events.iter().map(|event| event.sequence).collect()
+    }
+
+    async fn log_length(&self, workflow_id: WorkflowId) -> u64 {
+        let log = self.log_of(workflow_id).await;
+        assert_eq!(log, (1..=log.len() as u64).collect::<Vec<_>>(), "the log has gaps");
         let run = self.store.load_run(workflow_id).await.unwrap().unwrap();
-        assert_eq!(run.last_sequence, events.len() as u64, "the run's row and its log differ");
+        assert_eq!(run.last_sequence, log.len() as u64, "the run's row and its log differ");
         run.last_sequence
     }
 
