@@ -84,7 +84,7 @@ impl From<sqlx::Error> for Error {
 pub(super) enum Fault {
     /// Nothing was written, and this data never will be.
     Data(String),
-    /// Nothing was written; at once again.
+    /// Nothing was written; to be tried again soon.
     Again,
     /// Nothing was written; Postgres can't work now, or not on this.
     Busy,
