@@ -41,20 +41,24 @@ pub(crate) async fn alive() -> Json<Health> {
 
 /// Says whether the host can work
 ///
-/// That is: whether its database answers.
+/// It can if its database answers and its runs go on.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
         (status = 200, description = "It can", body = Health),
-        (status = 503, description = "The database doesn't answer", body = ProblemBody),
+        (status = 503, description = "The database doesn't answer, or nothing goes on", body = ProblemBody),
     ),
 )]
 pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>> {
-    match timeout(PATIENCE, context.app.store.ping()).await {
-        Ok(Ok(())) => Ok(Json(Health { status: "ready" })),
-        // Whoever asks this asks again and again: nothing is logged each time.
-        Ok(Err(_)) | Err(_) => {
-            let problem = Problem::new(&problem::UNAVAILABLE, "the database does not answer");
+    let obstacle = match timeout(PATIENCE, context.app.store.ping()).await {
+        Ok(Ok(())) => context.app.measures.stalled(),
+        // Probes ask again and again: nothing is logged each time.
+        Ok(Err(_)) | Err(_) => Some("the database does not answer".to_owned()),
+    };
+    match obstacle {
+        None => Ok(Json(Health { status: "ready" })),
+        Some(obstacle) => {
+            let problem = Problem::new(&problem::UNAVAILABLE, obstacle);
             Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("2")))
         }
     }

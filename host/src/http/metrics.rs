@@ -89,6 +89,12 @@ impl Metrics {
         writeln!(out, "workflow_result_futures_cleaned_total {}", measures.expired_waiters())?;
         writeln!(
             out,
+            "# HELP aster_stalls_total Times that the host committed nothing although runs were due, and handed all its runs over."
+        )?;
+        writeln!(out, "# TYPE aster_stalls_total counter")?;
+        writeln!(out, "aster_stalls_total {}", measures.stalls())?;
+        writeln!(
+            out,
             "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
         )?;
         writeln!(out, "# TYPE order_api_requests_total counter")?;
@@ -148,6 +154,9 @@ mod tests {
         # HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over.
         # TYPE workflow_result_futures_cleaned_total counter
         workflow_result_futures_cleaned_total 0
+        # HELP aster_stalls_total Times that the host committed nothing although runs were due, and handed all its runs over.
+        # TYPE aster_stalls_total counter
+        aster_stalls_total 0
         # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's.
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1

@@ -7,10 +7,10 @@ use aster_core::saga::{self, Signal};
 use aster_core::state::{Accepted, RunState, Status};
 use aster_core::time::Timestamp;
 use serde_json::Value;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::drive::Drive;
-use super::drivers::Seat;
+use super::drivers::{Contact, Seat};
 use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
 use crate::registry::{Release, Resolved};
 use crate::store::{Acceptance, HostId, NewRun, ReleaseId, Start};
@@ -133,6 +133,7 @@ impl Runner {
         if !matches!(acceptance, Acceptance::New { .. }) {
             return Ok((admitted(Status::Ready, acceptance, None), None));
         }
+        shared.measures.add_commit();
         crate::crash::point("after-accept");
         let (Some((state, start)), Some((host, permit))) = (first, slot) else {
             shared.wake_claims_at(now);
@@ -145,8 +146,8 @@ impl Runner {
         }
         // Before it is driven: so its end can't be missed.
         let watch = watch.then(|| shared.waiters.enter(workflow_id));
-        let ordered = Arc::<Notify>::default();
-        let begun = shared.seat(host, workflow_id, NewRun::FIRST_FENCE, &ordered).map(|seat| Begun {
+        let contact = Arc::<Contact>::default();
+        let begun = shared.seat(host, workflow_id, NewRun::FIRST_FENCE, &contact).map(|seat| Begun {
             seat,
             drive: Drive {
                 shared: Arc::clone(shared),
@@ -156,7 +157,7 @@ impl Runner {
                 release: Arc::clone(release),
                 state: Arc::new(state),
                 row: Some(start.run),
-                ordered,
+                contact,
                 permit,
             },
         });

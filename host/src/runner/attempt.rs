@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::ports::{Asked, Journal};
+use super::watchdog::Doing;
 use crate::crash;
 use crate::registry::Release;
 use crate::sandbox::{self, Context, KeyValueReader, Output, Session, Unavailable};
@@ -80,11 +81,12 @@ pub(super) async fn execute(
     tenant: &TenantId,
     release: &Release,
     state: &RunState,
+    doing: &Doing,
     attempt: &Attempt,
 ) -> Landed {
     let mut pause = Duration::from_millis(20);
     loop {
-        match Flight::new(shared, tenant, release, state, attempt).fly().await {
+        match Flight::new(shared, tenant, release, state, doing, attempt).fly().await {
             Ok(landed) => return landed,
             // Nothing is known about the step, and nothing of it is kept.
             Err(error) => {
@@ -102,6 +104,7 @@ struct Flight<'a> {
     tenant: &'a TenantId,
     release: &'a Release,
     state: &'a RunState,
+    doing: &'a Doing,
     attempt: &'a Attempt,
     session: Session,
     reader: Arc<Reader>,
@@ -119,6 +122,7 @@ impl<'a> Flight<'a> {
         tenant: &'a TenantId,
         release: &'a Release,
         state: &'a RunState,
+        doing: &'a Doing,
         attempt: &'a Attempt,
     ) -> Self {
         let reader = Arc::new(Reader {
@@ -131,6 +135,7 @@ impl<'a> Flight<'a> {
             tenant,
             release,
             state,
+            doing,
             attempt,
             session: Session::new(tenant.clone(), Arc::clone(&reader) as Arc<dyn KeyValueReader>),
             reader,
@@ -174,7 +179,11 @@ impl<'a> Flight<'a> {
             context: self.context(pending.number, Instant::from_std(limits.deadline)),
             session: &self.session,
         };
-        let Some(called) = self.shared.guests.call(self.release, asked).await? else {
+        let called = {
+            let _calls = self.doing.call();
+            self.shared.guests.call(self.release, asked).await?
+        };
+        let Some(called) = called else {
             let message = format!("`{}` is not in the run's release", pending.call.function);
             return Ok(Err(Failure::new(FailureCode::Unavailable, message)));
         };

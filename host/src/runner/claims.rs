@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{debug, error, warn};
 
 use super::drive::Drive;
+use super::drivers::Contact;
 use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
 use crate::registry::{self, Release};
 use crate::store::{self, Replay};
@@ -143,10 +144,10 @@ pub(super) fn spawn(
     permit: OwnedSemaphorePermit,
     replay: Option<Replay>,
 ) {
-    let ordered = Arc::<Notify>::default();
-    let seat = shared.seat(claimed.host, claimed.workflow_id, claimed.fence, &ordered);
+    let contact = Arc::<Contact>::default();
+    let seat = shared.seat(claimed.host, claimed.workflow_id, claimed.fence, &contact);
     if let Some(seat) = seat {
-        let going_on = go_on(Arc::clone(shared), claimed, permit, ordered, replay);
+        let going_on = go_on(Arc::clone(shared), claimed, permit, contact, replay);
         tokio::spawn(seat.drive(going_on));
     }
 }
@@ -156,7 +157,7 @@ async fn go_on(
     shared: Arc<Shared>,
     claimed: Claimed,
     permit: OwnedSemaphorePermit,
-    ordered: Arc<Notify>,
+    contact: Arc<Contact>,
     mut replay: Option<Replay>,
 ) {
     let mut pause = Duration::from_millis(50);
@@ -181,13 +182,13 @@ async fn go_on(
     };
     let Replay { tenant, accepted, events, ordered: has_orders } = replay;
     if has_orders {
-        ordered.notify_one();
+        contact.ordered.notify_one();
     }
     let mut state = RunState::new(accepted);
     events.iter().for_each(|event| evolve(&mut state, event));
     let Claimed { host, fence, .. } = claimed;
     let drive =
-        Drive { shared, host, fence, tenant, release, state: Arc::new(state), row: None, ordered, permit };
+        Drive { shared, host, fence, tenant, release, state: Arc::new(state), row: None, contact, permit };
     // Where the last host left in order, what was in flight just goes on.
     Box::pin(drive.run(claimed.host_lost.then_some(Signal::HostLost))).await;
 }

@@ -11,10 +11,11 @@ use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
 use aster_core::transition::{RunRecord, Transition};
 use futures_util::FutureExt as _;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
 use super::attempt::{self, Landed};
+use super::drivers::Contact;
 use super::flights::Flights;
 use super::turns::Turn;
 use super::{HANDED_BACK_FOR_MS, Shared};
@@ -36,8 +37,7 @@ pub(super) struct Drive {
     pub(super) state: Arc<RunState>,
     /// What the run's row says; none if others may have written it.
     pub(super) row: Option<RunRecord>,
-    /// Says that there are orders for the run.
-    pub(super) ordered: Arc<Notify>,
+    pub(super) contact: Arc<Contact>,
     /// Its place among the active runs, given back when this is dropped.
     #[expect(dead_code, reason = "held, not read")]
     pub(super) permit: OwnedSemaphorePermit,
@@ -62,6 +62,7 @@ pub(super) type Flown = (Attempt, Landed, Option<Turn>);
 impl Drive {
     /// Drives the run until it is over, waits, or is lost.
     pub(super) async fn run(mut self, first: Option<Signal>) {
+        self.contact.doing.waits(false);
         let mut flights = Flights::default();
         let mut flow = match first {
             Some(signal) => self.advance(signal, Effects::default(), None, &mut flights).await,
@@ -75,7 +76,7 @@ impl Drive {
     /// Lets one thing happen.
     async fn proceed(&mut self, flights: &mut Flights) -> Flow {
         // First, so that a run that was cancelled before it began does not begin.
-        if self.ordered.notified().now_or_never().is_some() {
+        if self.contact.ordered.notified().now_or_never().is_some() {
             return self.obey(flights).await;
         }
         let now = self.shared.clock.now();
@@ -86,9 +87,10 @@ impl Drive {
         self.reconcile(&commands, flights);
         let alarm = saga::earliest_wait(&commands).map(|at| at.since(now));
         let nothing_to_do = flights.is_empty() && alarm.is_none_or(|alarm| alarm > SHORT_WAIT);
+        self.contact.doing.waits(flights.is_empty());
         tokio::select! {
             biased;
-            () = self.ordered.notified() => self.obey(flights).await,
+            () = self.contact.ordered.notified() => self.obey(flights).await,
             flown = flights.next() => self.land(flown, flights).await,
             () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), None, flights).await,
             // It was claimed for an order that changed nothing.
@@ -98,6 +100,7 @@ impl Drive {
 
     /// Carries out what people want of the run, the oldest order first.
     async fn obey(&mut self, flights: &mut Flights) -> Flow {
+        self.contact.doing.waits(false);
         let orders = match self.shared.journal.orders(self.id()).await {
             Ok(orders) => orders,
             Err(error) => {
@@ -128,6 +131,7 @@ impl Drive {
 
     /// Gives a run back in which nothing has happened and nothing will for a while.
     async fn rest(&mut self) -> Flow {
+        self.contact.doing.waits(false);
         let now = self.shared.clock.now();
         let transition = Transition {
             workflow_id: self.id(),
@@ -143,6 +147,7 @@ impl Drive {
         let run = transition.run.clone();
         match self.shared.journal.commit(self.host, transition, None).await {
             Ok(_) => {
+                self.shared.measures.add_commit();
                 self.shared.pass_on(self.id(), now, &run);
                 Flow::Rest
             }
@@ -176,6 +181,7 @@ impl Drive {
                         self.tenant.clone(),
                         Arc::clone(&self.release),
                         Arc::clone(&self.state),
+                        Arc::clone(&self.contact),
                         attempt.clone(),
                         touched,
                     ),
@@ -204,6 +210,7 @@ impl Drive {
         mut turn: Option<Turn>,
         flights: &mut Flights,
     ) -> Flow {
+        self.contact.doing.waits(false);
         loop {
             let now = self.shared.clock.now();
             let reaction = match saga::react(&self.release.plan, &self.state, signal.clone(), now) {
@@ -232,6 +239,7 @@ impl Drive {
             match self.shared.journal.commit(self.host, transition, turn.take()).await {
                 Ok(committed) => {
                     self.fence = committed.fence;
+                    self.shared.measures.add_commit();
                     crash::point("after-commit");
                 }
                 Err(store::Error::NotCommitted { fence }) => {
@@ -282,6 +290,7 @@ async fn fly(
     tenant: TenantId,
     release: Arc<Release>,
     state: Arc<RunState>,
+    contact: Arc<Contact>,
     attempt: Attempt,
     touched: Option<Touched>,
 ) -> Flown {
@@ -292,14 +301,19 @@ async fn fly(
             Err(failure) => return (attempt, Landed::failed(failure), None),
         },
     };
+    let doing = &contact.doing;
+    let take_turn = async |keys| {
+        let _queues = doing.queue();
+        shared.turns.take(keys).await
+    };
     let mut turn = match touched {
-        Some(keys) => Some(shared.turns.take(keys).await),
+        Some(keys) => Some(take_turn(keys).await),
         None => None,
     };
-    let mut landed = attempt::execute(&shared, &tenant, &release, &state, &attempt).await;
+    let mut landed = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
     if turn.is_none() && shared.turns.contended(landed.effects.keys()) {
-        turn = Some(shared.turns.take(landed.effects.keys().cloned().collect()).await);
-        landed = attempt::execute(&shared, &tenant, &release, &state, &attempt).await;
+        turn = Some(take_turn(landed.effects.keys().cloned().collect()).await);
+        landed = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
     }
     (attempt, landed, turn)
 }

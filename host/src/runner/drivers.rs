@@ -7,6 +7,7 @@ use aster_core::id::{Fence, WorkflowId};
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use tokio::sync::Notify;
 
+use super::watchdog::Doing;
 use super::{Shared, UNPOISONED};
 use crate::store::HostId;
 
@@ -24,10 +25,17 @@ struct Driver {
     /// Under which it began.
     fence: Fence,
     task: AbortHandle,
-    /// Tells it that there are orders for its run.
-    ordered: Arc<Notify>,
+    contact: Arc<Contact>,
     /// It panicked.
     is_dead: bool,
+}
+
+/// What a driver and the rest of its host share.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    /// Tells the driver that there are orders for its run.
+    pub(super) ordered: Notify,
+    pub(super) doing: Doing,
 }
 
 /// The place of a driver, from which it is removed when this is dropped; one that panics stays, as dead.
@@ -42,6 +50,12 @@ pub(super) struct Seat {
 impl Drivers {
     pub(super) fn len(&self) -> usize {
         self.by_run.len()
+    }
+
+    /// What each driver that lives does, with its number.
+    pub(super) fn doing(&self) -> impl Iterator<Item = (u64, &Doing)> {
+        let living = self.by_run.values().filter(|driver| !driver.is_dead);
+        living.map(|driver| (driver.number, &driver.contact.doing))
     }
 
     /// Whether the run's driver has died of it; none if it has had none since its owner changed.
@@ -61,7 +75,7 @@ impl Shared {
         host: HostId,
         workflow_id: WorkflowId,
         fence: Fence,
-        ordered: &Arc<Notify>,
+        contact: &Arc<Contact>,
     ) -> Option<Seat> {
         let mut drivers = self.driving();
         if self.host() != Some(host) {
@@ -75,7 +89,7 @@ impl Shared {
         drivers.last_number += 1;
         let number = drivers.last_number;
         let (task, registration) = AbortHandle::new_pair();
-        let driver = Driver { number, fence, task, ordered: Arc::clone(ordered), is_dead: false };
+        let driver = Driver { number, fence, task, contact: Arc::clone(contact), is_dead: false };
         if let Some(replaced) = drivers.by_run.insert(workflow_id, driver) {
             replaced.task.abort();
         }
@@ -94,7 +108,7 @@ impl Shared {
         let drivers = self.driving();
         let driver = drivers.by_run.get(&workflow_id);
         if let Some(driver) = driver {
-            driver.ordered.notify_one();
+            driver.contact.ordered.notify_one();
         }
         driver.is_some()
     }

@@ -20,12 +20,19 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
     let mut next = renewed_at + lease / 4;
     loop {
         // Also while the host shuts down and runs are still under way; after that it has no id any more.
-        tokio::time::sleep_until(next.min(ends_at)).await;
+        let gives_up = tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(next.min(ends_at)) => false,
+            () = shared.gives_up.notified() => true,
+        };
         if shared.host().is_none() {
             return;
         }
         let asked_at = Instant::now();
-        let answer = tokio::time::timeout_at(ends_at, shared.journal.renew_lease(host, lease)).await;
+        let answer = match gives_up {
+            true => Ok(Err(store::Error::HostRetired)),
+            false => tokio::time::timeout_at(ends_at, shared.journal.renew_lease(host, lease)).await,
+        };
         match answer {
             Ok(Ok(now)) => {
                 shared.clock.set(now, Instant::now());
@@ -42,7 +49,9 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
             }
             Ok(Err(_)) | Err(_) if shared.host().is_none() => return,
             Ok(Err(_)) | Err(_) => {
-                warn!("the lease ended: all runs are stopped here, and taken over when they are free");
+                if !gives_up {
+                    warn!("the lease ended: all runs are stopped here, and taken over when they are free");
+                }
                 shared.stop_driving();
                 let lost = host;
                 loop {

@@ -28,6 +28,10 @@ const OTHERS: &str = "_others";
 #[derive(Debug, Default)]
 pub struct Measures {
     expired_waiters: AtomicU64,
+    commits: AtomicU64,
+    stalls: AtomicU64,
+    /// Why the host stands still.
+    stalled: RwLock<Option<String>>,
     /// By the component that was called last; empty where the body called none.
     steps: RwLock<BTreeMap<String, Arc<[Attempts; 3]>>>,
 }
@@ -92,6 +96,33 @@ impl Measures {
     /// Clients that waited for a run's end until their time to live was over.
     pub fn expired_waiters(&self) -> u64 {
         self.expired_waiters.load(Ordering::Relaxed)
+    }
+
+    /// How often the host stood still and handed all its runs over.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing goes on, although runs are due. `None` means that the host works, or has nothing to do.
+    pub fn stalled(&self) -> Option<String> {
+        self.stalled.read().expect(UNPOISONED).clone()
+    }
+
+    pub(super) fn add_stall(&self) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stalled(&self, reason: Option<String>) {
+        *self.stalled.write().expect(UNPOISONED) = reason;
+    }
+
+    /// Acceptances and transitions that were committed.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Attempts at steps and compensations, by component and outcome; only what there was.

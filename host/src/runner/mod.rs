@@ -1,8 +1,8 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
-//! [`Runner::start`] registers the host and begins four loops: `lease` renews the host's lease and with it the reading of
+//! [`Runner::start`] registers the host and begins five loops: `lease` renews the host's lease and with it the reading of
 //! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after, `orders` tells
-//! drivers what people want of their runs. A run under way is one task (`drive`); one that waits for an instant is in the
+//! drivers what people want of their runs, `watchdog` notices when nothing goes on. A run under way is one task (`drive`); one that waits for an instant is in the
 //! database only. Here are no SQL and no HTTP, and time is tokio's only: so all of this runs in a simulation, too (`ports`).
 //! Clients that wait for a run's end are in `waiters`.
 
@@ -21,6 +21,7 @@ pub(crate) mod ports;
 mod sweep;
 mod turns;
 mod waiters;
+mod watchdog;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, RwLock};
@@ -94,6 +95,8 @@ struct Shared {
     in_touch_since: Mutex<Option<Instant>>,
     waiters: Arc<Waiters>,
     measures: Arc<Measures>,
+    /// Tells the lease's loop to hand all runs over.
+    gives_up: Notify,
     /// Pokes the claim loop.
     due: Notify,
     /// The earliest instant at which this host knows that a run is due.
@@ -140,6 +143,7 @@ impl Runner {
             accepting: Mutex::default(),
             claims: claims::Rounds::default(),
             in_touch_since: Mutex::default(),
+            gives_up: Notify::new(),
             due: Notify::new(),
             next_due: Mutex::default(),
             shutdown: watch::Sender::new(false),
@@ -148,6 +152,7 @@ impl Runner {
         tokio::spawn(sweep::keep(Arc::clone(&shared)));
         tokio::spawn(orders::pass_on(Arc::clone(&shared)));
         tokio::spawn(claims::take(Arc::clone(&shared)));
+        tokio::spawn(watchdog::keep(Arc::clone(&shared)));
         let sweep = shared.options.waiter_sweep;
         tokio::spawn(waiters::keep(Arc::clone(&shared.waiters), sweep, shared.shutdown.subscribe()));
         Ok(Self { shared })

@@ -56,6 +56,8 @@ pub(crate) trait Journal: Debug + Send + Sync {
         transition: Transition,
         turn: Option<Turn>,
     ) -> Result<Committed, Error>;
+    /// For how long the database has owed the answer to a commit. `None` means that it owes none.
+    fn unanswered_for(&self) -> Option<Duration>;
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error>;
     async fn hand_back(
         &self,
@@ -169,6 +171,10 @@ impl Journal for Store {
         turn: Option<Turn>,
     ) -> Result<Committed, Error> {
         Store::commit_in_line(self, host, transition, || drop(turn)).await
+    }
+
+    fn unanswered_for(&self) -> Option<Duration> {
+        Store::unanswered_for(self)
     }
 
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {

@@ -31,10 +31,14 @@ pub enum Bug {
     CompletionsAreRepeated,
     /// A run that is given back just when an order comes isn't woken.
     StrayOrdersAreLeft,
+    /// Now and then nobody tells a driver what became of its commit: only the watchdog can notice.
+    AnswersAreForgotten,
+    /// What depends on a refused commit stays in line and is read by others, until it is noticed in its turn.
+    RefusalsLeaveFollowers,
 }
 
 impl Bug {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::FenceIsIgnored,
         Self::StaleReadsAreTaken,
         Self::LostAnswersAreSentAgain,
@@ -47,6 +51,8 @@ impl Bug {
         Self::OneCompensationIsForgotten,
         Self::CompletionsAreRepeated,
         Self::StrayOrdersAreLeft,
+        Self::AnswersAreForgotten,
+        Self::RefusalsLeaveFollowers,
     ];
 }
 

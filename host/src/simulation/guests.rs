@@ -107,7 +107,7 @@ impl Bank {
 
     fn duration(&self) -> Duration {
         let mut random = self.world.random();
-        match random.per_mille(50) {
+        match !self.world.is_hot && random.per_mille(50) {
             true => random.millis(50, 3_000),
             false => random.millis(0, 10),
         }

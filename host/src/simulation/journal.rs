@@ -1,4 +1,5 @@
-//! The store as a host of the simulation sees it: the model's tables, over a line on which anything can be lost.
+//! The store as a host of the simulation sees it: the host's own commit line, over a link on which anything can be lost, to the
+//! model's tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +9,59 @@ use aster_core::keyvalue::{Entry, Key, Version};
 use aster_core::order::Order;
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
-use aster_core::transition::Transition;
+use aster_core::transition::{Driver, Transition};
 use async_trait::async_trait;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::bugs;
-use super::tables::{Row, Tables};
+use super::tables::{Changed, Row, Tables};
 use super::world::{Lost, Machine, World};
+use super::{Bug, bugs};
+use crate::line::{self, Chain, CommitLine, Prepared, Refusals, Settled, Unanswered};
 use crate::runner::ports::{Journal, Turn};
-use crate::store::{Acceptance, Claims, Committed, Error, HostId, NewRun, Replay};
+use crate::store::{Acceptance, Claims, Committed, Error, Fault, HostId, NewRun, Replay};
 
 /// As long as the store waits for an answer, in the shorter time of simulations.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) world: Arc<World>,
-    pub(super) machine: Arc<Machine>,
+/// How long a batch that the database can't work on delays the others, likewise.
+const OUTAGE: Duration = Duration::from_secs(2);
+
+/// The store of one host.
+#[derive(Debug)]
+pub(super) struct ModelStore {
+    link: Arc<Link>,
+    line: CommitLine<Link>,
 }
 
-impl Line {
+impl ModelStore {
+    pub(super) fn new(world: Arc<World>, machine: Arc<Machine>) -> Self {
+        let options = line::Options {
+            refusals_leave_followers: world.tables().bug == Some(Bug::RefusalsLeaveFollowers),
+            ..line::Options::new(OUTAGE)
+        };
+        let link = Arc::new(Link { world, machine });
+        let line = CommitLine::start(Arc::clone(&link), &options, |_| {});
+        Self { link, line }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        what: String,
+        statement: impl FnOnce(&mut Tables, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.link.ask(what, statement).await
+    }
+}
+
+/// From a machine to the tables.
+#[derive(Debug)]
+struct Link {
+    world: Arc<World>,
+    machine: Arc<Machine>,
+}
+
+impl Link {
     async fn ask<T: Send + 'static>(
         &self,
         what: String,
@@ -36,31 +69,38 @@ impl Line {
     ) -> Result<T, Error> {
         self.world.ask(&self.machine, PATIENCE, what, statement).await.map_err(|Lost| unavailable())
     }
+}
 
-    /// As the store settles a commit whose answer was lost: until it is known.
-    async fn commit_and_settle(&self, host: HostId, transition: Transition) -> Result<Committed, Error> {
-        let bug = self.world.tables().bug;
-        let transition = bugs::spoil(bug, transition);
-        let what = format!("commit {} {}", transition.workflow_id, transition.last_sequence);
-        let sent = transition.clone();
-        match self.ask(what, move |tables, _| tables.commit(host, &sent)).await {
-            Ok(answer) => answer,
-            Err(_) if bug == Some(super::Bug::LostAnswersAreSentAgain) => {
-                let again = move |tables: &mut Tables, _| tables.commit_again(host, transition);
-                self.ask("commit again".into(), again).await?
+impl line::Wire for Link {
+    type Payload = Transition;
+
+    async fn send(
+        &self,
+        host: HostId,
+        batch: &[&Prepared<Transition>],
+        chains: &[Chain],
+    ) -> Result<Refusals, Unanswered> {
+        let transitions: Vec<Transition> = batch.iter().map(|prepared| prepared.payload.clone()).collect();
+        let keys: Vec<Changed> = chains.iter().map(Changed::from).collect();
+        let runs = transitions
+            .iter()
+            .map(|transition| format!(" {} {}", transition.workflow_id, transition.last_sequence));
+        let what = format!("commit{}", runs.collect::<String>());
+        let (sent, of) = (transitions.clone(), keys.clone());
+        let answer = match self.ask(what, move |tables, _| tables.append(host, &sent, &of)).await {
+            Err(_) if self.world.tables().bug == Some(Bug::LostAnswersAreSentAgain) => {
+                self.ask("commit again".into(), move |tables, _| {
+                    tables.append_again(host, transitions, &keys)
+                })
+                .await
             }
-            Err(_) => self.settle(host, &transition).await,
-        }
+            answer => answer,
+        };
+        answer.map_err(|error| Unanswered::Failed(Fault::Lost, error.to_string()))
     }
 
-    async fn settle(&self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
-        let (id, held) = (transition.workflow_id, transition.fence);
-        loop {
-            match self.ask(format!("settle {id}"), move |tables, _| tables.settle(host, id, held)).await {
-                Ok(settled) => return settled?.answer(transition),
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
+    async fn settle(&self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+        self.ask(format!("settle {id}"), move |tables, _| tables.settle(host, id, held)).await?
     }
 }
 
@@ -69,10 +109,10 @@ fn unavailable() -> Error {
 }
 
 #[async_trait]
-impl Journal for Line {
+impl Journal for ModelStore {
     fn new_workflow_id(&self, now: Timestamp) -> WorkflowId {
         let millis = u128::try_from(now.as_millis()).unwrap_or(0);
-        let noise = u128::from(self.world.random().next());
+        let noise = u128::from(self.link.world.random().next());
         WorkflowId(Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62) | (noise >> 2)))
     }
 
@@ -83,7 +123,8 @@ impl Journal for Line {
 
     async fn renew_lease(&self, host: HostId, lease: Duration) -> Result<Timestamp, Error> {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let renewed = self.world.ask(&self.machine, lease / 4, "renew".into(), move |tables, now| {
+        let Link { world, machine } = &*self.link;
+        let renewed = world.ask(machine, lease / 4, "renew".into(), move |tables, now| {
             tables.renew_lease(host, now.plus_millis(millis)).map(|()| now)
         });
         renewed.await.map_err(|Lost| unavailable())?
@@ -140,11 +181,34 @@ impl Journal for Line {
         transition: Transition,
         turn: Option<Turn>,
     ) -> Result<Committed, Error> {
-        // Nothing that isn't committed is read here: so whose turn is next may come now or after the answer.
-        let turn = turn.filter(|_| self.world.random().per_mille(500));
-        let answer = self.commit_and_settle(host, transition).await;
-        drop(turn);
+        let transition = bugs::spoil(self.link.world.tables().bug, transition);
+        let prepared = Prepared {
+            host,
+            workflow_id: transition.workflow_id,
+            fence: transition.fence,
+            last_sequence: transition.last_sequence,
+            new_sequence: transition.last_sequence + transition.events.len() as u64,
+            stays: transition.run.driver == Driver::Owner,
+            keys: line::key_uses(transition.effects.clone()),
+            size_bytes: 0,
+            payload: transition,
+        };
+        let answer = self.line.commit(prepared, || drop(turn)).await;
+        match &answer {
+            Ok(_) => self.link.world.note_commit(true),
+            Err(Error::Conflict { .. }) => self.link.world.note_commit(false),
+            Err(_) => {}
+        }
+        if self.link.world.tables().bug == Some(Bug::AnswersAreForgotten)
+            && self.link.world.random().per_mille(20)
+        {
+            std::future::pending::<()>().await;
+        }
         answer
+    }
+
+    fn unanswered_for(&self) -> Option<Duration> {
+        self.line.unanswered_for()
     }
 
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {
@@ -196,9 +260,9 @@ impl Journal for Line {
     }
 
     async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
-        let key = key.clone();
-        let absent = Entry { version: Version::ABSENT, value: None };
-        self.ask("read".into(), move |tables, _| tables.entries.get(&key).cloned().unwrap_or(absent)).await
+        let (place, absent) = (key.clone(), Entry { version: Version::ABSENT, value: None });
+        let load = move |tables: &mut Tables, _| tables.entries.get(&place).cloned().unwrap_or(absent);
+        self.line.read(key, self.ask("read".into(), load)).await
     }
 
     async fn list_keys(

@@ -58,6 +58,8 @@ pub struct Counts {
     pub cuts: u64,
     pub lost_statements: u64,
     pub lost_answers: u64,
+    /// The most commits that were refused one after the other, without one that was made.
+    pub most_in_vain: u64,
     /// Simulated time.
     pub seconds: u64,
 }
@@ -66,7 +68,9 @@ macro_rules! each_count {
     ($($name:ident),* $(,)?) => {
         impl std::ops::AddAssign for Counts {
             fn add_assign(&mut self, other: Self) {
+                let most_in_vain = self.most_in_vain.max(other.most_in_vain);
                 $(self.$name += other.$name;)*
+                self.most_in_vain = most_in_vain;
             }
         }
 
@@ -81,7 +85,7 @@ macro_rules! each_count {
 
 each_count! {
     runs, completed, failed, compensated, compensation_failed, events, duplicates, cancels, repairs, killed,
-    killed_before_statement, killed_after_statement, killed_by_guest, stopped, cuts, lost_statements, lost_answers, seconds,
+    killed_before_statement, killed_after_statement, killed_by_guest, stopped, cuts, lost_statements, lost_answers, most_in_vain, seconds,
 }
 
 /// Runs one simulation to its end, on this thread.

@@ -14,10 +14,10 @@ pub(super) const DIGEST: Digest = Digest([7; 32]);
 /// Few, so that runs meet.
 pub(super) const ACCOUNTS: u64 = 3;
 
-/// One to six steps in a random graph.
-pub(super) fn random(random: &mut Random, name: String) -> Plan {
+/// One to six steps in a random graph, over the first so many accounts.
+pub(super) fn random(random: &mut Random, name: String, accounts: u64) -> Plan {
     let count = random.index(6) + 1;
-    let steps = (0..count).map(|index| step(random, index)).collect();
+    let steps = (0..count).map(|index| step(random, index, accounts)).collect();
     Plan {
         format: PLAN_FORMAT,
         name,
@@ -32,7 +32,7 @@ pub(super) fn random(random: &mut Random, name: String) -> Plan {
     }
 }
 
-fn step(random: &mut Random, index: usize) -> Step {
+fn step(random: &mut Random, index: usize, accounts: u64) -> Step {
     let name = |index: usize| StepName::from(format!("step_{index}"));
     let mut depends_on: Vec<usize> = match index {
         0 => Vec::new(),
@@ -43,7 +43,7 @@ fn step(random: &mut Random, index: usize) -> Step {
     depends_on.sort_unstable();
     depends_on.dedup();
     let takes = random.per_mille(700);
-    let account = random.between(0, ACCOUNTS);
+    let account = random.between(0, accounts);
     let amount = random.between(1, 20);
     Step {
         name: name(index),

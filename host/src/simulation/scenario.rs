@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::guests::Bank;
-use super::journal::Line;
+use super::journal::ModelStore;
 use super::random::Random;
 use super::tables::Tables;
 use super::world::{Machine, World};
@@ -41,17 +41,21 @@ struct Cluster {
 pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Outcome {
     let mut random = Random::new(seed);
     let definitions = random.index(4) + 1;
-    let plans =
-        (0..definitions).map(|n| plans::random(&mut random, format!("test.definition_{n}"))).collect();
+    // In some simulations all want one key, and no guest takes its time.
+    let is_hot = random.per_mille(250);
+    let accounts = if is_hot { 1 } else { plans::ACCOUNTS };
+    let plan =
+        |n: usize, random: &mut Random| plans::random(random, format!("test.definition_{n}"), accounts);
+    let plans = (0..definitions).map(|n| plan(n, &mut random)).collect();
     let tables = Tables { bug, ..Tables::default() };
-    let world = Arc::new(World::new(random.split(), tables, plans));
+    let world = Arc::new(World::new(random.split(), tables, plans, is_hot));
     let cluster =
         Arc::new(Cluster { world: Arc::clone(&world), hosts: Mutex::default(), started: Mutex::default() });
     let hosts = random.index(3) + 1;
     for _ in 0..hosts {
         cluster.start().await;
     }
-    let submissions = random.between(4, 20);
+    let submissions = if is_hot { random.between(10, 40) } else { random.between(4, 20) };
     let clients: Vec<_> = (0..submissions)
         .map(|n| tokio::spawn(submit(Arc::clone(&cluster), random.split(), n, definitions)))
         .collect();
@@ -60,6 +64,7 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Outcome {
     // Trouble ends by itself.
     trouble.await;
     world.heal();
+    let watching = tokio::spawn(watch_for_standstills(Arc::clone(&cluster)));
     // A task that panicked is counted as such.
     let mut people =
         std::pin::pin!(futures_util::future::join(futures_util::future::join_all(clients), operator));
@@ -69,6 +74,7 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Outcome {
     }
     all_over(&cluster, hosts).await;
     settle_what_is_left(&cluster, random.split(), hosts).await;
+    watching.abort();
 
     let mut violations = world.violations();
     {
@@ -102,7 +108,7 @@ impl Cluster {
         };
         loop {
             let machine = Arc::new(Machine::new(number));
-            let line = Line { world: Arc::clone(&self.world), machine: Arc::clone(&machine) };
+            let store = ModelStore::new(Arc::clone(&self.world), Arc::clone(&machine));
             let bank = Bank { world: Arc::clone(&self.world), machine: Arc::clone(&machine) };
             let max_active_runs = self.world.random().index(6) + 2;
             let max_ready_runs = self.world.random().index(6) + 2;
@@ -116,7 +122,7 @@ impl Cluster {
                 waiter_sweep: Duration::from_secs(60),
                 limits: Limits::default(),
             };
-            let (journal, guests): (Arc<dyn Journal>, Arc<dyn Guests>) = (Arc::new(line), Arc::new(bank));
+            let (journal, guests): (Arc<dyn Journal>, Arc<dyn Guests>) = (Arc::new(store), Arc::new(bank));
             let starting = Runner::start_on(options, journal, guests);
             match tokio::time::timeout(Duration::from_secs(10), starting).await {
                 Ok(Ok(runner)) => {
@@ -296,6 +302,24 @@ fn order(cluster: &Cluster, random: &mut Random, id: WorkflowId, what: What) {
         {
             runner.tell_ordered(id);
         }
+    }
+}
+
+/// No host stands still while nothing goes wrong, and none believes that it does.
+async fn watch_for_standstills(cluster: Arc<Cluster>) {
+    let stalls = || -> u64 {
+        let hosts = cluster.hosts.lock().expect(UNPOISONED);
+        hosts.iter().map(|(_, runner)| runner.measures().stalls()).sum()
+    };
+    let mut before = stalls();
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        let now = stalls();
+        if now > before && cluster.world.is_well() {
+            cluster.world.violation("a host stood still".into());
+            return;
+        }
+        before = now;
     }
 }
 

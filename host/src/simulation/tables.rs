@@ -12,7 +12,8 @@ use aster_core::transition::{Driver, RunRecord, Transition};
 use uuid::Uuid;
 
 use super::Bug;
-use crate::store::{Acceptance, ClaimedRun, Claims, Committed, Error, HostId, NewRun, Ordered, Replay};
+use crate::line::{Chain, Refusals, Settled};
+use crate::store::{Acceptance, ClaimedRun, Claims, Error, HostId, NewRun, Ordered, Replay};
 
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -45,35 +46,28 @@ pub(crate) struct Row {
     pub(crate) events: Vec<(u64, Event)>,
 }
 
+/// What a batch does with one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    key: Key,
+    /// `None` means that the key is overwritten whatever it holds.
+    read: Option<Version>,
+    writes: i64,
+    value: Option<Vec<u8>>,
+}
+
+impl From<&Chain> for Changed {
+    fn from(chain: &Chain) -> Self {
+        let Chain { key, read, writes, value, .. } = chain;
+        Self { key: key.clone(), read: *read, writes: *writes, value: value.as_deref().map(<[u8]>::to_vec) }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct HostRow {
     lease_ends_at: Timestamp,
     retired: bool,
     orderly: bool,
-}
-
-/// Where a run stands after a lost answer.
-#[derive(Debug)]
-pub(crate) struct Settled {
-    pub(crate) fence: Fence,
-    last_sequence: u64,
-    owned: bool,
-}
-
-impl Settled {
-    /// As `store::commit::Prepared::settled` concludes it.
-    pub(crate) fn answer(&self, transition: &Transition) -> Result<Committed, Error> {
-        let stays = transition.run.driver == Driver::Owner;
-        let applied = match transition.events.is_empty() {
-            false => self.last_sequence >= transition.last_sequence + transition.events.len() as u64,
-            true => stays || !self.owned,
-        };
-        match applied {
-            true => Ok(Committed { fence: self.fence }),
-            false if self.owned => Err(Error::NotCommitted { fence: self.fence }),
-            false => Err(Error::NotOwner { held: transition.fence, current: self.fence }),
-        }
-    }
 }
 
 impl Tables {
@@ -201,40 +195,84 @@ impl Tables {
         }
     }
 
-    pub(crate) fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
-        let id = transition.workflow_id;
-        let no_such_run = || Error::NotFound { what: format!("run {id}") };
-        let row = self.runs.get(&id).ok_or_else(no_such_run)?;
-        let is_owner = row.fence == transition.fence && row.owner == Some(host);
-        let in_order = row.last_sequence == transition.last_sequence;
-        let fenced = is_owner || self.has(Bug::FenceIsIgnored);
-        if !(fenced && (in_order || self.has(Bug::FenceIsIgnored))) {
-            return Err(Error::NotOwner { held: transition.fence, current: row.fence });
+    /// One transition by itself, as a batch of one.
+    #[cfg(test)]
+    pub(crate) fn commit(
+        &mut self,
+        host: HostId,
+        transition: &Transition,
+    ) -> Result<crate::store::Committed, Error> {
+        let effects = &transition.effects;
+        let version = |key: &Key| effects.reads.iter().find(|read| read.key == *key).map(|read| read.version);
+        let written = effects.writes.iter().map(|write| Changed {
+            key: write.key.clone(),
+            read: version(&write.key),
+            writes: 1,
+            value: write.value.clone(),
+        });
+        let mut keys: Vec<Changed> = written.collect();
+        for read in &effects.reads {
+            if keys.iter().all(|changed| changed.key != read.key) {
+                let key = read.key.clone();
+                keys.push(Changed { key, read: Some(read.version), writes: 0, value: None });
+            }
+        }
+        let mut refusals = self.append(host, std::slice::from_ref(transition), &keys);
+        if let Some((_, error)) = refusals.runs.pop() {
+            return Err(error);
+        }
+        if !refusals.keys.is_empty() {
+            return Err(Error::Conflict { keys: refusals.keys.into_iter().collect() });
+        }
+        Ok(crate::store::Committed { fence: self.runs[&transition.workflow_id].fence })
+    }
+
+    /// A batch of transitions, no two of one run, and what they do together with each key: all of it or nothing.
+    pub(crate) fn append(&mut self, host: HostId, transitions: &[Transition], keys: &[Changed]) -> Refusals {
+        let mut refusals = Refusals::default();
+        for (i, transition) in transitions.iter().enumerate() {
+            if let Err(error) = self.may_append(host, transition) {
+                refusals.runs.push((i, error));
+            }
         }
         let version = |key: &Key| self.entries.get(key).map_or(Version::ABSENT, |entry| entry.version);
-        let stale: Vec<Key> = transition
-            .effects
-            .reads
-            .iter()
-            .filter(|read| version(&read.key) != read.version)
-            .map(|read| read.key.clone())
-            .collect();
-        if !stale.is_empty() && !self.has(Bug::StaleReadsAreTaken) {
-            return Err(Error::Conflict { keys: stale });
+        let stale =
+            keys.iter().filter(|changed| changed.read.is_some_and(|read| version(&changed.key) != read));
+        refusals.keys = stale.map(|changed| changed.key.clone()).collect();
+        if self.has(Bug::StaleReadsAreTaken) {
+            refusals.keys.clear();
         }
+        if !refusals.runs.is_empty() || !refusals.keys.is_empty() {
+            return refusals;
+        }
+        for Changed { key, writes, value, .. } in keys.iter().filter(|changed| changed.writes > 0) {
+            let absent = Entry { version: Version::ABSENT, value: None };
+            let entry = self.entries.entry(key.clone()).or_insert(absent);
+            entry.version.0 += writes;
+            entry.value.clone_from(value);
+        }
+        transitions.iter().for_each(|transition| self.append_one(transition));
+        refusals
+    }
+
+    fn may_append(&self, host: HostId, transition: &Transition) -> Result<(), Error> {
+        let id = transition.workflow_id;
+        let row = self.runs.get(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
+        let is_owner = row.fence == transition.fence && row.owner == Some(host);
+        let is_next = row.last_sequence == transition.last_sequence;
+        match (is_owner && is_next) || self.has(Bug::FenceIsIgnored) {
+            true => Ok(()),
+            false => Err(Error::NotOwner { held: transition.fence, current: row.fence }),
+        }
+    }
+
+    fn append_one(&mut self, transition: &Transition) {
+        let id = transition.workflow_id;
         if !transition.effects.writes.is_empty() {
             let kinds = transition.events.iter().map(Event::event_type).collect();
             self.effects.push((id, kinds));
         }
-        for write in &transition.effects.writes {
-            let entry = self
-                .entries
-                .entry(write.key.clone())
-                .or_insert(Entry { version: Version::ABSENT, value: None });
-            entry.version.0 += 1;
-            entry.value.clone_from(&write.value);
-        }
-        let row = self.runs.get_mut(&id).ok_or_else(no_such_run)?;
+        let Some(row) = self.runs.get_mut(&id) else { return };
         if transition.is_quiet {
             assert!(!row.host_lost, "{transition:?} forgets that a host was lost");
             assert_eq!(row.record.as_ref(), Some(&transition.run), "{transition:?} changes its row");
@@ -249,19 +287,21 @@ impl Tables {
             Driver::ClaimableAt(at) => row.give_up(Some(at)),
             Driver::Nobody => row.give_up(None),
         }
-        Ok(Committed { fence: row.fence })
     }
 
-    /// A bug: wherever the log ends by now.
-    pub(crate) fn commit_again(
+    /// A bug: wherever the logs end by now.
+    pub(crate) fn append_again(
         &mut self,
         host: HostId,
-        mut transition: Transition,
-    ) -> Result<Committed, Error> {
-        if let Some(row) = self.runs.get(&transition.workflow_id) {
-            transition.last_sequence = row.last_sequence;
+        mut transitions: Vec<Transition>,
+        keys: &[Changed],
+    ) -> Refusals {
+        for transition in &mut transitions {
+            if let Some(row) = self.runs.get(&transition.workflow_id) {
+                transition.last_sequence = row.last_sequence;
+            }
         }
-        self.commit(host, &transition)
+        self.append(host, &transitions, keys)
     }
 
     /// As `store::commit::settle` does it.

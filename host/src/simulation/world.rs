@@ -1,7 +1,7 @@
 //! What all hosts of a simulation share, and what can go wrong between them and the database.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +16,12 @@ use super::random::Random;
 use super::tables::Tables;
 use crate::registry::Release;
 
+/// A lease and its margin, and what is late on its way.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// More than there are runs at once: each may be refused for one that is made, or for a fault.
+const MOST_IN_VAIN: u32 = 50;
+
 /// Where the database's clock stands at the beginning.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
@@ -24,8 +30,14 @@ pub(super) struct World {
     tables: Mutex<Tables>,
     random: Mutex<Random>,
     began: Instant,
+    /// Whether all runs want one key, and no guest takes its time.
+    pub(super) is_hot: bool,
     /// Whether anything goes wrong.
     troubled: AtomicBool,
+    /// Since when nothing does.
+    healed_at: Mutex<Option<Instant>>,
+    /// Commits that were refused since the newest one that was made.
+    in_vain: AtomicU32,
     pub(super) releases: BTreeMap<i64, Arc<Release>>,
     pub(super) counts: Mutex<Counts>,
     /// Guests that are running: of which run, on which machine.
@@ -63,13 +75,16 @@ struct Fate {
 pub(super) struct Lost;
 
 impl World {
-    pub(super) fn new(random: Random, tables: Tables, plans: Vec<Plan>) -> Self {
+    pub(super) fn new(random: Random, tables: Tables, plans: Vec<Plan>, is_hot: bool) -> Self {
         let releases = (1..).zip(plans);
         Self {
             tables: Mutex::new(tables),
             random: Mutex::new(random),
             began: Instant::now(),
+            is_hot,
             troubled: AtomicBool::new(true),
+            healed_at: Mutex::default(),
+            in_vain: AtomicU32::new(0),
             releases: releases.map(|(id, plan)| (id, Arc::new(Release::without_code(id, plan)))).collect(),
             counts: Mutex::default(),
             running: Mutex::default(),
@@ -97,6 +112,26 @@ impl World {
 
     pub(super) fn heal(&self) {
         self.troubled.store(false, Ordering::Relaxed);
+        *self.healed_at.lock().expect("nothing panics while it is held") = Some(Instant::now());
+    }
+
+    /// Whether nothing has gone wrong for so long that no trace of it may be left.
+    pub(super) fn is_well(&self) -> bool {
+        let healed_at = *self.healed_at.lock().expect("nothing panics while it is held");
+        healed_at.is_some_and(|at| at.elapsed() > RECOVERY)
+    }
+
+    /// Watches that commits are made, and not only refused.
+    pub(super) fn note_commit(&self, is_made: bool) {
+        if is_made {
+            self.in_vain.store(0, Ordering::Relaxed);
+            return;
+        }
+        let in_vain = self.in_vain.fetch_add(1, Ordering::Relaxed) + 1;
+        self.count(|counts| counts.most_in_vain = counts.most_in_vain.max(u64::from(in_vain)));
+        if in_vain == MOST_IN_VAIN {
+            self.violation(format!("{in_vain} commits were refused one after the other, and none was made"));
+        }
     }
 
     pub(super) fn is_troubled(&self) -> bool {

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::accept::Prepared;
-use super::batch::Events;
 use super::connections::{Connections, Line, in_time};
+use super::wire::Events;
 use super::{instant, signed};
 
 /// Runs in one statement.

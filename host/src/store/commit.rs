@@ -1,31 +1,16 @@
 //! One transition as it is sent, and how a lost answer is settled.
 
+use std::time::Duration;
+
 use aster_core::id::{Fence, WorkflowId};
-use aster_core::keyvalue::{Key, Version};
+use aster_core::keyvalue::Key;
 use aster_core::transition::{Driver, Transition};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::entries::Value;
-use super::{Error, HostId, Store, check_name, instant, signed, to_json, unsigned};
-
-/// A transition that is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Under which the run goes on: raised if the answer was lost and had to be settled.
-    pub fence: Fence,
-}
-
-/// What became of a run whose commit wasn't answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settled {
-    /// The run's fence from now on. Whatever was sent under an older one can't arrive any more.
-    pub(super) fence: Fence,
-    /// Of the newest event that is durable.
-    pub(super) last_sequence: u64,
-    /// Whether the host still owns the run; if not, the transition that handed it back or ended it was committed.
-    pub(super) owned: bool,
-}
+use super::wire::Prepared;
+use super::{Committed, Error, HostId, Store, check_name, instant, to_json, unsigned};
+use crate::line::{Settled, key_uses};
 
 impl Store {
     /// Commits a transition of a run that `host` owns: durable as a whole, or refused as a whole.
@@ -49,6 +34,11 @@ impl Store {
         self.commit_in_line(host, transition, || ()).await
     }
 
+    /// For how long Postgres has owed the answer to a commit. `None` means that it owes none.
+    pub fn unanswered_for(&self) -> Option<Duration> {
+        self.line.unanswered_for()
+    }
+
     /// The same; calls `in_line` as soon as the transition's place among the host's commits is fixed. From then on others read what
     /// it writes and depend on it, and are committed with it or after it, or not at all.
     pub async fn commit_in_line(
@@ -57,29 +47,18 @@ impl Store {
         transition: Transition,
         in_line: impl FnOnce(),
     ) -> Result<Committed, Error> {
-        self.writer.commit(Prepared::new(host, transition)?, in_line).await
+        self.line.commit(prepare(host, transition)?, in_line).await
     }
 }
 
-/// A transition as it is sent: checked, and its JSON written, by the task that commits it and not by the one writer.
+/// The part of a transition that only Postgres looks at.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) host: HostId,
-    pub(super) workflow_id: WorkflowId,
-    pub(super) fence: Fence,
-    pub(super) last_sequence: i64,
-    pub(super) new_sequence: i64,
+pub(super) struct Payload {
     pub(super) at: DateTime<Utc>,
-    /// Whether the host keeps the run.
-    pub(super) stays: bool,
-    /// What becomes of the run's row; none: it stays as it is.
+    /// `None` means that the run's row stays as it is.
     pub(super) row: Option<Row>,
-    /// Type and payload.
+    /// Type and payload of each event.
     pub(super) events: Vec<(&'static str, String)>,
-    /// Each key once.
-    pub(super) keys: Vec<KeyUse>,
-    /// About what it adds to the statement.
-    pub(super) size_bytes: usize,
 }
 
 /// What a transition makes of its run's row.
@@ -93,94 +72,44 @@ pub(super) struct Row {
     pub(super) wake_at: Option<DateTime<Utc>>,
 }
 
-/// What a transition does with one key.
-#[derive(Debug)]
-pub(super) struct KeyUse {
-    pub(super) key: Key,
-    /// None: it is overwritten whatever is there.
-    pub(super) read: Option<Version>,
-    /// None: it was only read.
-    pub(super) write: Option<Value>,
-    /// Which version the key has with this commit, as far as the batch knows that carries it.
-    pub(super) written: Option<Version>,
-}
-
-impl Prepared {
-    pub(super) fn new(host: HostId, transition: Transition) -> Result<Self, Error> {
-        let Transition { workflow_id, fence, last_sequence, at, was, is_quiet, events, effects, run } =
-            transition;
-        let events: Vec<_> = events.iter().map(|event| (event.event_type(), event.payload())).collect();
-        let keys = merge(effects)?;
-        let (stays, wake_at) = match run.driver {
-            Driver::Owner => (true, None),
-            Driver::ClaimableAt(at) => (false, Some(instant(at))),
-            Driver::Nobody => (false, None),
-        };
-        // Who gives the run up writes that to the row, whatever the caller believes.
-        let row = match is_quiet && stays {
-            true => None,
-            false => Some(Row {
-                old_status: was.as_str(),
-                status: run.status.as_str(),
-                cause: run.cause.map(|cause| cause.as_str()),
-                result: run.result.as_ref().map(|result| to_json("the result", result)).transpose()?,
-                error: run.error.as_ref().map(|error| to_json("the error", error)).transpose()?,
-                wake_at,
-            }),
-        };
-        let size_bytes = events.iter().map(|(_, payload)| payload.len()).sum::<usize>()
-            + keys.iter().flat_map(|key| &key.write).flatten().map(|value| value.len()).sum::<usize>()
-            + row.as_ref().and_then(|row| row.result.as_ref()).map_or(0, String::len);
-        let last_sequence = signed(last_sequence);
-        Ok(Self {
-            host,
-            workflow_id,
-            fence,
-            last_sequence,
-            new_sequence: last_sequence.saturating_add(signed(events.len() as u64)),
-            at: instant(at),
-            stays,
-            row,
-            events,
-            keys,
-            size_bytes,
-        })
-    }
-
-    /// The answer after its statement was answered without a refusal.
-    pub(super) fn committed(&self) -> Committed {
-        let raised = i64::from(!self.stays);
-        Committed { fence: Fence(self.fence.0 + raised) }
-    }
-
-    /// The answer that follows from where its run stands, after its own was lost.
-    pub(super) fn settled(&self, settled: Settled) -> Result<Committed, Error> {
-        // A hand-back without events leaves the log alone and takes the owner away.
-        let applied = match self.events.is_empty() {
-            false => signed(settled.last_sequence) >= self.new_sequence,
-            true => self.stays || !settled.owned,
-        };
-        match applied {
-            true => Ok(Committed { fence: settled.fence }),
-            false if settled.owned => Err(Error::NotCommitted { fence: settled.fence }),
-            false => Err(Error::NotOwner { held: self.fence, current: settled.fence }),
-        }
-    }
-}
-
-/// One entry for each key that is read, written or both.
-fn merge(effects: aster_core::keyvalue::Effects) -> Result<Vec<KeyUse>, Error> {
-    let mut keys = std::collections::BTreeMap::new();
-    for read in effects.reads {
-        keys.insert(read.key, (Some(read.version), None));
-    }
-    for write in effects.writes {
-        keys.entry(write.key).or_insert((None, None)).1 = Some(write.value.map(Into::into));
-    }
-    for key in keys.keys() {
-        check_key(key)?;
-    }
-    Ok(keys.into_iter().map(|(key, (read, write))| KeyUse { key, read, write, written: None }).collect())
+/// Checks a transition and writes its JSON. The task that commits does this, and not the one writer.
+fn prepare(host: HostId, transition: Transition) -> Result<Prepared, Error> {
+    let Transition { workflow_id, fence, last_sequence, at, was, is_quiet, events, effects, run } =
+        transition;
+    let events: Vec<_> = events.iter().map(|event| (event.event_type(), event.payload())).collect();
+    let keys = key_uses(effects);
+    keys.iter().try_for_each(|key| check_key(&key.key))?;
+    let (stays, wake_at) = match run.driver {
+        Driver::Owner => (true, None),
+        Driver::ClaimableAt(at) => (false, Some(instant(at))),
+        Driver::Nobody => (false, None),
+    };
+    // A driver that gives the run up writes that to the row, whatever it believes.
+    let row = match is_quiet && stays {
+        true => None,
+        false => Some(Row {
+            old_status: was.as_str(),
+            status: run.status.as_str(),
+            cause: run.cause.map(|cause| cause.as_str()),
+            result: run.result.as_ref().map(|result| to_json("the result", result)).transpose()?,
+            error: run.error.as_ref().map(|error| to_json("the error", error)).transpose()?,
+            wake_at,
+        }),
+    };
+    let size_bytes = events.iter().map(|(_, payload)| payload.len()).sum::<usize>()
+        + keys.iter().flat_map(|key| &key.write).flatten().map(|value| value.len()).sum::<usize>()
+        + row.as_ref().and_then(|row| row.result.as_ref()).map_or(0, String::len);
+    Ok(Prepared {
+        host,
+        workflow_id,
+        fence,
+        last_sequence,
+        new_sequence: last_sequence.saturating_add(events.len() as u64),
+        stays,
+        keys,
+        size_bytes,
+        payload: Payload { at: instant(at), row, events },
+    })
 }
 
 pub(super) fn check_key(key: &Key) -> Result<(), Error> {
@@ -196,7 +125,7 @@ pub(super) fn refused_run(transition: &Prepared, fence: Option<i64>, sequence: O
         return Error::not_found(format!("run {}", transition.workflow_id));
     };
     if let Some(sequence) = sequence
-        && sequence != transition.last_sequence
+        && unsigned(sequence) != transition.last_sequence
         && current == held
     {
         // Under its own fence nobody else writes: the host itself has lost track of the run, and mustn't go on with it.

@@ -81,7 +81,7 @@ impl From<sqlx::Error> for Error {
 
 /// What a failed statement means for what it wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Nothing was written, and this data never will be.
     Data(String),
     /// Nothing was written; to be tried again soon.

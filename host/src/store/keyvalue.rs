@@ -21,19 +21,14 @@ impl Store {
     /// write that is on its way to the database, and as good as any other: a commit that depends on it is made with it or not at all.
     pub async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
         check_key(key)?;
-        if let Some(entry) = self.writer.known(key) {
-            return Ok(entry);
-        }
-        let entry = self.reads.read(key.clone()).await?;
-        self.writer.learn(key, &entry);
-        Ok(entry)
+        self.line.read(key, self.reads.read(key.clone())).await
     }
 
     /// What a key holds in the database.
     pub async fn load_entry(&self, key: &Key) -> Result<Entry, Error> {
         check_key(key)?;
         let entry = self.reads.read(key.clone()).await?;
-        self.writer.learn(key, &entry);
+        self.line.learn(key, &entry);
         Ok(entry)
     }
 
@@ -130,7 +125,7 @@ impl Store {
                 .fetch_one(connection)
             })
             .await?;
-        self.writer.forget(key);
+        self.line.forget(key);
         Ok(Version(version))
     }
 
@@ -154,7 +149,7 @@ impl Store {
                 .execute(connection)
             })
             .await?;
-        self.writer.forget(key);
+        self.line.forget(key);
         Ok(deleted.rows_affected() > 0)
     }
 }

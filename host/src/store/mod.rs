@@ -11,7 +11,6 @@
 
 mod accept;
 mod acceptor;
-mod batch;
 mod claims;
 mod code;
 mod commit;
@@ -19,7 +18,6 @@ mod components;
 mod connections;
 mod counters;
 mod definitions;
-mod entries;
 mod error;
 mod hosts;
 mod json;
@@ -32,7 +30,7 @@ mod retention;
 mod runs;
 #[cfg(test)]
 mod tests;
-mod writer;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +46,11 @@ use uuid::{NoContext, Uuid};
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::claims::{ClaimedRun, Claims};
 pub use self::code::CompiledCode;
-pub use self::commit::Committed;
 pub use self::components::{Component, ComponentVersion, Registered, Upload};
 pub use self::counters::Counters;
 pub use self::definitions::{Definition, DefinitionVersion, Deployed, NewDefinition};
 pub use self::error::Error;
+pub(crate) use self::error::Fault;
 pub use self::hosts::HostId;
 pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
@@ -61,11 +59,13 @@ pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId,
 pub use self::replay::Replay;
 pub use self::retention::{Partition, Week};
 pub use self::runs::{RecordedEvent, Run, RunFilter};
+pub use crate::line::Committed;
 
 use self::acceptor::Acceptor;
 use self::connections::{Connections, Line, Taken};
 use self::reads::Reads;
-use self::writer::Writer;
+use self::wire::Wire;
+use crate::line::{self, CommitLine};
 
 /// How to reach Postgres, and for how long to hope for it.
 #[derive(Clone, Debug)]
@@ -98,12 +98,12 @@ impl Default for Patience {
     }
 }
 
-/// One database, shared by all its clones. The writer of commits ends with the last one.
+/// One database, shared by all its clones. The line of commits ends with the last one.
 #[derive(Clone, Debug)]
 pub struct Store {
     connections: Connections,
     acceptor: Acceptor,
-    writer: Writer,
+    line: CommitLine<Wire>,
     reads: Reads,
     /// For [`Store::renew_lease`], which must not wait for a busy pool.
     lease_line: Arc<Mutex<Line>>,
@@ -127,11 +127,14 @@ impl Store {
 
     fn new(connections: Connections) -> Self {
         let counters = Arc::<Counters>::default();
-        let writer = Writer::start(connections.clone(), Arc::clone(&counters));
+        let wire = Wire::new(connections.clone());
+        let counted = Arc::clone(&counters);
+        let options = line::Options::new(connections.patience.outage);
+        let line = CommitLine::start(wire, &options, move |transitions| counted.add_batch(transitions));
         let acceptor = Acceptor::start(&connections);
         let reads = Reads::start(&connections);
         let lease_line = Arc::new(Mutex::new(Line::new(&connections.pool)));
-        Self { connections, acceptor, writer, reads, lease_line, counters }
+        Self { connections, acceptor, line, reads, lease_line, counters }
     }
 
     /// Brings the schema up to date. Several hosts may do so at once: all but one wait.

@@ -2,7 +2,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::proxy::{Fault, Proxy};
 use super::*;
-use crate::store::commit::{self, Settled};
+use crate::line::Settled;
+use crate::store::commit;
 
 /// A bed whose store reaches Postgres through a proxy, over one connection beside the writer's, so that every statement is
 /// prepared where it is sent.

@@ -1,24 +1,25 @@
-//! What this host knows of key-value entries without asking Postgres: what transitions on their way will write, and what was
-//! committed or read last.
+//! What this host knows of key-value entries without asking the database: what transitions in line will write, what depends on
+//! what, and what was committed or read last.
 //!
-//! Nothing here is the truth. A step may read what another one has written whose commit isn't answered yet: its version is then
-//! a *tentative* one, the negated ticket of that commit, and it stands for the version that the entry will have if that commit is
-//! made. A commit that depends on one that was refused is refused here, whatever versions Postgres has meanwhile. What was
-//! committed by another host is noticed by Postgres, which compares the versions that were read.
+//! Nothing here is the truth. A step may read what another one has written whose commit isn't answered yet. The version of that
+//! value is *tentative*: the negated ticket of that commit. It stands for the version that the entry will have if the commit is
+//! made. A commit that depends on a refused one is refused with it, whatever versions the database has meanwhile. The database
+//! notices what another host has committed: it compares the versions that were read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use aster_core::keyvalue::{Entry, Key, Version};
+use tokio::time::Instant;
 
-use super::commit::KeyUse;
+use super::{KeyUse, Value};
 
-/// Of a commit in line, from 1, in the order of the line.
+/// A commit's place in line, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ticket(pub(super) i64);
 
 impl Ticket {
-    /// What a step sees that reads what this commit writes.
+    /// The version that a step sees which reads what this commit writes.
     fn tentative(self) -> Version {
         Version(-self.0)
     }
@@ -28,42 +29,85 @@ impl Ticket {
     }
 }
 
-/// A value as it waits to be written: shared by the commit and those who read it meanwhile.
-pub(super) type Value = Option<Arc<[u8]>>;
-
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// The newest write of each key that isn't answered yet.
-    on_the_way: HashMap<Key, (Ticket, Value)>,
-    /// The commits whose writes aren't answered yet.
-    open: HashSet<Ticket>,
+    /// The writes of each key that aren't answered yet, in line order.
+    on_the_way: HashMap<Key, VecDeque<(Ticket, Value)>>,
+    /// The commits with keys that aren't answered yet.
+    open: HashMap<Ticket, Open>,
+    /// Those of them whose answer was lost, and since when.
+    settling: HashMap<Ticket, Instant>,
     committed: Generations,
+    /// A planted bug: see [`super::Options`].
+    #[cfg(any(test, feature = "simulation"))]
+    leaves_followers: bool,
 }
 
-/// What a version that was read stands for now.
+/// A commit that isn't answered yet, among those that it depends on and that depend on it.
+#[derive(Debug, Default)]
+struct Open {
+    /// Commits whose tentative values it has read.
+    depends_on: Vec<Ticket>,
+    /// Commits that have read its tentative values.
+    followers: Vec<Ticket>,
+}
+
+/// The version that a step has read, as it stands now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Committed(Version),
     /// Written by a commit that isn't answered yet.
     OnTheWay(Ticket),
-    /// It was refused, or its version isn't known any more.
+    /// Its commit was refused, or its version isn't known any more.
     Gone,
 }
 
+/// What a step sees that reads a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Known(Entry),
+    /// The database has to be asked.
+    Unknown,
+    /// Its newest write depends on a commit that is being settled.
+    Suspended,
+}
+
 impl Entries {
-    /// What a read of the key would give, if it is known.
-    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        let (version, value) = match self.on_the_way.get(key) {
-            Some((ticket, value)) => (ticket.tentative(), value),
-            None => {
-                let known = self.committed.get(key)?;
-                (known.version, &known.value)
-            }
-        };
-        Some(Entry { version, value: value.as_deref().map(<[u8]>::to_vec) })
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn leaving_followers(self, leaves_followers: bool) -> Self {
+        Self { leaves_followers, ..self }
     }
 
-    /// Remembers what Postgres has answered, unless something newer is known.
+    pub(super) fn read(&self, key: &Key) -> Reading {
+        let (version, value) = match self.on_the_way.get(key).and_then(VecDeque::back) {
+            Some((ticket, _)) if self.is_suspended(*ticket) => return Reading::Suspended,
+            Some((ticket, value)) => (ticket.tentative(), value),
+            None => match self.committed.get(key) {
+                Some(known) => (known.version, &known.value),
+                None => return Reading::Unknown,
+            },
+        };
+        Reading::Known(Entry { version, value: value.as_deref().map(<[u8]>::to_vec) })
+    }
+
+    /// Whether a commit is being settled, or depends on one that is.
+    fn is_suspended(&self, ticket: Ticket) -> bool {
+        if self.settling.is_empty() || self.leaves_followers() {
+            return false;
+        }
+        let mut seen = HashSet::from([ticket]);
+        let mut todo = vec![ticket];
+        while let Some(ticket) = todo.pop() {
+            if self.settling.contains_key(&ticket) {
+                return true;
+            }
+            let open = self.open.get(&ticket);
+            todo.extend(open.iter().flat_map(|open| &open.depends_on).filter(|on| seen.insert(**on)));
+        }
+        false
+    }
+
+    /// Remembers what the database has answered, unless something newer is known.
     pub(super) fn learn(&mut self, key: &Key, entry: &Entry) {
         if self.committed.get(key).is_none_or(|known| known.version < entry.version) {
             let known =
@@ -81,7 +125,8 @@ impl Entries {
     pub(super) fn stale(&self, keys: &[KeyUse]) -> Vec<Key> {
         let is_stale = |key: &&KeyUse| {
             let Some(read) = key.read else { return false };
-            match (self.on_the_way.get(&key.key), Ticket::of_tentative(read)) {
+            let newest = self.on_the_way.get(&key.key).and_then(VecDeque::back);
+            match (newest, Ticket::of_tentative(read)) {
                 (Some((newest, _)), Some(ticket)) => ticket != *newest,
                 (Some(_), None) => true,
                 (None, Some(ticket)) => self.standing(&key.key, ticket) == Standing::Gone,
@@ -100,7 +145,7 @@ impl Entries {
     }
 
     fn standing(&self, key: &Key, ticket: Ticket) -> Standing {
-        if self.open.contains(&ticket) {
+        if self.open.contains_key(&ticket) {
             return Standing::OnTheWay(ticket);
         }
         match self.committed.get(key) {
@@ -111,20 +156,43 @@ impl Entries {
 
     /// A commit has got its place in line.
     pub(super) fn enter(&mut self, ticket: Ticket, keys: &[KeyUse]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut depends_on = Vec::new();
         for key in keys {
-            if let Some(value) = &key.write {
-                self.on_the_way.insert(key.key.clone(), (ticket, value.clone()));
-                self.open.insert(ticket);
+            if let Some(read) = key.read.and_then(Ticket::of_tentative)
+                && let Some(open) = self.open.get_mut(&read)
+                && !depends_on.contains(&read)
+            {
+                open.followers.push(ticket);
+                depends_on.push(read);
             }
+            if let Some(value) = &key.write {
+                self.on_the_way.entry(key.key.clone()).or_default().push_back((ticket, value.clone()));
+            }
+        }
+        self.open.insert(ticket, Open { depends_on, followers: Vec::new() });
+    }
+
+    /// The answer to a commit was lost.
+    pub(super) fn settling(&mut self, ticket: Ticket) {
+        if self.open.contains_key(&ticket) {
+            self.settling.insert(ticket, Instant::now());
         }
     }
 
-    /// A commit was made; of each key that it wrote the version that it has since, if that is known.
+    /// Since when the oldest lost answer is missing. `None` means that none is.
+    pub(super) fn settling_since(&self) -> Option<Instant> {
+        self.settling.values().min().copied()
+    }
+
+    /// A commit was made. Each key that it wrote has a new version, if that is known.
     pub(super) fn committed(&mut self, ticket: Ticket, keys: &[KeyUse]) {
         for key in keys {
             let Some(value) = &key.write else { continue };
             match key.written {
-                // Those of a batch come in any order.
+                // An operator's write may have been learnt meanwhile.
                 Some(version)
                     if self.committed.get(&key.key).is_some_and(|known| known.version >= version) => {}
                 Some(version) => {
@@ -137,19 +205,64 @@ impl Entries {
         self.leave(ticket, keys);
     }
 
-    /// A commit wasn't made, and never will be.
-    pub(super) fn refused(&mut self, ticket: Ticket, keys: &[KeyUse]) {
-        self.leave(ticket, keys);
+    /// All commits that depend on one, in line order.
+    pub(super) fn followers_of(&self, ticket: Ticket) -> BTreeSet<Ticket> {
+        let mut found = BTreeSet::new();
+        if self.leaves_followers() {
+            return found;
+        }
+        let mut todo = vec![ticket];
+        while let Some(ticket) = todo.pop() {
+            let followers = self.open.get(&ticket).into_iter().flat_map(|open| &open.followers);
+            todo.extend(
+                followers.filter(|follower| self.open.contains_key(follower) && found.insert(**follower)),
+            );
+        }
+        found
     }
 
-    fn leave(&mut self, ticket: Ticket, keys: &[KeyUse]) {
-        if !self.open.remove(&ticket) {
+    /// A commit is answered: nothing that it wrote is on its way any more.
+    pub(super) fn leave(&mut self, ticket: Ticket, keys: &[KeyUse]) {
+        if self.open.remove(&ticket).is_none() {
             return;
         }
-        for key in keys {
-            if self.on_the_way.get(&key.key).is_some_and(|(newest, _)| *newest == ticket) {
+        self.settling.remove(&ticket);
+        for key in keys.iter().filter(|key| key.write.is_some()) {
+            let Some(writes) = self.on_the_way.get_mut(&key.key) else { continue };
+            if let Ok(i) = writes.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+                writes.remove(i);
+            }
+            if writes.is_empty() {
                 self.on_the_way.remove(&key.key);
             }
+        }
+    }
+
+    pub(super) fn leaves_followers(&self) -> bool {
+        #[cfg(any(test, feature = "simulation"))]
+        return self.leaves_followers;
+        #[cfg(not(any(test, feature = "simulation")))]
+        false
+    }
+
+    /// Whether nothing is on its way.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.on_the_way.is_empty() && self.open.is_empty() && self.settling.is_empty()
+    }
+
+    /// Nothing is read from a commit that is answered.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        for (key, writes) in &self.on_the_way {
+            assert!(!writes.is_empty(), "{key:?} has an empty queue");
+            assert!(writes.iter().is_sorted_by_key(|(ticket, _)| *ticket), "{key:?} is out of line");
+            for (ticket, _) in writes {
+                assert!(self.open.contains_key(ticket), "{key:?} is read from {ticket:?}, which is answered");
+            }
+        }
+        for ticket in self.settling.keys() {
+            assert!(self.open.contains_key(ticket), "{ticket:?} is answered and being settled");
         }
     }
 }
@@ -157,7 +270,7 @@ impl Entries {
 #[derive(Clone, Debug)]
 struct Known {
     version: Version,
-    /// Of the commit of this host that wrote it.
+    /// The commit of this host that wrote it.
     ticket: Option<Ticket>,
     value: Value,
 }
@@ -170,11 +283,11 @@ struct Generations {
     young_bytes: usize,
 }
 
-/// Of one generation.
+/// What one generation may hold.
 const MAX_BYTES: usize = 16 << 20;
 /// Larger values are read from Postgres each time.
 const MAX_VALUE_BYTES: usize = 64 << 10;
-/// Of an entry beside its value: names and tables.
+/// What an entry holds beside its value: names and tables.
 const ENTRY_BYTES: usize = 256;
 
 impl Generations {
@@ -218,7 +331,7 @@ mod tests {
     }
 
     fn text(entries: &Entries, name: &str) -> Option<(i64, String)> {
-        let entry = entries.get(&key(name))?;
+        let Reading::Known(entry) = entries.read(&key(name)) else { return None };
         Some((entry.version.0, String::from_utf8(entry.value.unwrap_or_default()).unwrap()))
     }
 
@@ -232,7 +345,7 @@ mod tests {
         assert!(entries.stale(&first).is_empty());
         entries.enter(Ticket(1), &first);
         assert_eq!(text(&entries, "a"), Some((-1, "new".into())));
-        // Who has read what was there before comes too late, who has read this one doesn't.
+        // A commit that has read the value before comes too late; one that has read this value doesn't.
         assert_eq!(entries.stale(&writes("a", Some(7), "x")), [key("a")]);
         assert!(entries.stale(&writes("a", Some(-1), "x")).is_empty());
         assert!(entries.stale(&writes("a", None, "x")).is_empty(), "it overwrites whatever is there");
@@ -245,11 +358,11 @@ mod tests {
     }
 
     #[test]
-    fn who_depends_on_a_refused_commit_is_refused_whatever_postgres_has() {
+    fn a_reader_of_a_refused_commit_is_stale_whatever_the_database_has() {
         let mut entries = Entries::default();
         let first = writes("a", Some(7), "never");
         entries.enter(Ticket(1), &first);
-        entries.refused(Ticket(1), &first);
+        entries.leave(Ticket(1), &first);
         assert_eq!(text(&entries, "a"), None);
         // Another host has made version 8 meanwhile, which isn't what was read.
         entries.learn(&key("a"), &Entry { version: Version(8), value: None });
@@ -290,6 +403,6 @@ mod tests {
         assert!(text(&entries, "1999").is_some());
         entries
             .learn(&key("large"), &Entry { version: Version(1), value: Some(vec![0; MAX_VALUE_BYTES + 1]) });
-        assert!(entries.get(&key("large")).is_none());
+        assert_eq!(entries.read(&key("large")), Reading::Unknown);
     }
 }
