@@ -115,6 +115,11 @@ impl Cluster {
         self.members[host].listen.to_string()
     }
 
+    /// Under which Postgres lists its connections.
+    pub(crate) fn application_name(&self, host: usize) -> String {
+        application_name(self.members[host].listen)
+    }
+
     /// The host to ask, as a load balancer would choose: one that hasn't just failed somebody and has the fewest requests to
     /// answer, from `wish` on.
     pub(crate) fn choose(&self, wish: usize) -> usize {
@@ -285,7 +290,8 @@ impl Member {
     }
 
     fn options(&self, log: PathBuf) -> Options {
-        let url = format!("postgres://{NAME}@{}/{NAME}?sslmode=disable", self.proxy.address());
+        let (address, name) = (self.proxy.address(), application_name(self.listen));
+        let url = format!("postgres://{NAME}@{address}/{NAME}?sslmode=disable&application_name={name}");
         let lease = format!("{}ms", LEASE.as_millis());
         Options { listen: Some(self.listen), log: Some(log), ..Options::database(&url) }
             .argument("--lease")
@@ -293,6 +299,10 @@ impl Member {
             .argument("--max-active-runs")
             .argument(ACTIVE_RUNS)
     }
+}
+
+fn application_name(listen: SocketAddr) -> String {
+    format!("aster-{}", listen.port())
 }
 
 fn signal(pid: u32, signal: Signal) {

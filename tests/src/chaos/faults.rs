@@ -20,6 +20,8 @@ pub enum Kind {
     Silence,
     /// The network holds every byte back, and delivers it after the fault's time.
     Hold,
+    /// Postgres ends all connections of a host, again and again.
+    Terminate,
     /// `pg_ctl stop -m immediate`, and a start after the fault's time.
     PostgresStop,
     /// The volume of Postgres has no room left.
@@ -27,13 +29,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Kill,
         Self::Freeze,
         Self::Stop,
         Self::Cut,
         Self::Silence,
         Self::Hold,
+        Self::Terminate,
         Self::PostgresStop,
         Self::DiskFull,
     ];
@@ -46,6 +49,7 @@ impl Kind {
             Self::Cut => "cut",
             Self::Silence => "silence",
             Self::Hold => "hold",
+            Self::Terminate => "terminate",
             Self::PostgresStop => "postgres-stop",
             Self::DiskFull => "disk-full",
         }
@@ -58,6 +62,7 @@ impl Kind {
             Self::Freeze => (100, 8_000),
             Self::Cut => (200, 8_000),
             Self::Silence | Self::Hold => (200, 10_000),
+            Self::Terminate => (300, 3_000),
             Self::PostgresStop => (100, 4_000),
             Self::DiskFull => (1_000, 8_000),
         }
@@ -66,7 +71,7 @@ impl Kind {
     fn target(self, host: usize) -> Target {
         match self {
             Self::Kill | Self::Freeze | Self::Stop => Target::Process(host),
-            Self::Cut | Self::Silence | Self::Hold => Target::Network(host),
+            Self::Cut | Self::Silence | Self::Hold | Self::Terminate => Target::Network(host),
             Self::PostgresStop | Self::DiskFull => Target::Postgres,
         }
     }
@@ -102,8 +107,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Of every ten faults, so many are of each kind.
-const DECK: [Kind; 10] = [
+/// How many of every eleven faults are of each kind.
+const DECK: [Kind; 11] = [
     Kind::Kill,
     Kind::Kill,
     Kind::Freeze,
@@ -112,9 +117,13 @@ const DECK: [Kind; 10] = [
     Kind::Cut,
     Kind::Silence,
     Kind::Hold,
+    Kind::Terminate,
     Kind::PostgresStop,
     Kind::DiskFull,
 ];
+/// Faults come for so long, and then none for a while, in which the runs have to go on.
+const TROUBLE: Duration = Duration::from_secs(80);
+const CALM: Duration = Duration::from_secs(20);
 /// Between two faults, on average; less where the whole is so short that not every kind would have its turn.
 const PAUSE: Duration = Duration::from_secs(5);
 /// What is left of a short run for its last fault.
@@ -136,6 +145,8 @@ pub(crate) fn schedule(seed: u64, length: Duration, hosts: usize, kinds: &[Kind]
         for kind in turn {
             let slot = slots.next().expect("it has no end");
             let at = Duration::from_millis(slot * pause) + random.millis(0, pause);
+            let calms = u32::try_from(at.as_secs() / TROUBLE.as_secs()).unwrap_or(u32::MAX);
+            let at = at + CALM * calms;
             if at >= length {
                 return faults;
             }

@@ -17,6 +17,10 @@ use super::takeover::{self, Takeover};
 
 /// Of a server that may be ending.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Between two ends of all connections of a host.
+const TERMINATE_PAUSE: Duration = Duration::from_millis(100);
+/// For a process to be ready that replaces another one.
+const START: Duration = Duration::from_secs(2);
 /// How often the server is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -34,6 +38,8 @@ pub(crate) struct Injector<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) faults: BTreeMap<Kind, u32>,
+    /// From the beginning of each to when it was undone.
+    pub(crate) in_force: Vec<(Instant, Instant)>,
     pub(crate) takeovers: Vec<Takeover>,
     /// Of Postgres by itself, as when it can't write its log on a full disk.
     pub(crate) postgres_ended: u32,
@@ -106,6 +112,7 @@ impl<'a> Injector<'a> {
     ) -> Result<()> {
         let Fault { kind, host, lasts, .. } = fault;
         self.say(format_args!("{fault}"));
+        let began = Instant::now();
         let was_done = match kind {
             Kind::Kill => {
                 let name = self.cluster.name(host);
@@ -142,6 +149,24 @@ impl<'a> Injector<'a> {
                 self.cluster.set_network(host, Mode::Pass);
                 true
             }
+            Kind::Terminate => {
+                let name = self.cluster.application_name(host);
+                let until = Instant::now() + lasts;
+                loop {
+                    // A server that has a fault of its own ends connections by itself.
+                    let _ = self.sql.ask(ANSWER, async |connection| {
+                        let ended = sqlx::query(
+                            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1",
+                        );
+                        ended.bind(&name).execute(connection).await?;
+                        Ok(())
+                    });
+                    let left = until.saturating_duration_since(Instant::now());
+                    if end.wait(TERMINATE_PAUSE.min(left)) || left.is_zero() {
+                        break true;
+                    }
+                }
+            }
             Kind::PostgresStop => {
                 let mut server = self.server();
                 server.stop_immediately()?;
@@ -167,8 +192,15 @@ impl<'a> Injector<'a> {
                 true
             }
         };
+        // A process that was killed or stopped is replaced after the fault's time.
+        let undone = match kind {
+            Kind::Kill | Kind::Stop => Instant::now() + lasts + START,
+            _ => Instant::now(),
+        };
+        let mut done = self.done();
+        done.in_force.push((began, undone));
         if was_done {
-            *self.done().faults.entry(kind).or_default() += 1;
+            *done.faults.entry(kind).or_default() += 1;
         }
         Ok(())
     }

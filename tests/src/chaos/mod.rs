@@ -11,6 +11,7 @@ mod inject;
 mod load;
 mod oracle;
 mod postgres;
+mod progress;
 mod proxy;
 mod random;
 mod report;
@@ -34,12 +35,15 @@ use cluster::Cluster;
 use inject::{Injector, wait_until};
 use load::Load;
 use postgres::Server;
+use progress::{LONGEST_PAUSE, Watch};
 use proxy::Mode;
 use sql::Sql;
 use submission::{PRODUCTS, STOCK, product};
 
 /// For what was accepted to end, when nothing hinders it any more.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(180);
+/// For the first runs to end.
+const WARM_UP: Duration = Duration::from_secs(3);
 /// Between two lines about how it goes.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -86,6 +90,7 @@ pub fn run(
     let faults = faults::schedule(options.seed, options.length, options.hosts, &kinds);
     let load = Load::new(&cluster, options.seed, options.rate);
     let injector = Injector::new(&cluster, &server, &sql, say);
+    let watch = Watch::default();
     let bells = Bells::default();
     let began = Instant::now();
     let times = thread::scope(|scope| -> Result<Times> {
@@ -93,6 +98,7 @@ pub fn run(
         let _at_end = [&bells.end, &bells.give_up, &bells.over].map(Bell::ring_at_end);
         scope.spawn(|| cluster.keep(&bells.over));
         scope.spawn(|| injector.keep_server(&bells.over));
+        scope.spawn(|| watch.keep(&sql, &bells.end));
         let injecting = scope.spawn(|| injector.run(scope, faults, &bells.end, &bells.over));
         let clients: Vec<_> = (0..load::CLIENTS)
             .map(|client| {
@@ -134,7 +140,13 @@ pub fn run(
     for what in lives.ended_by_themselves.iter().chain(&done.failures) {
         findings.violations.add(what.clone());
     }
-    Ok(Report { options: options.clone(), has_volume, times, book, done, lives, findings })
+    // The first runs wait for their components to be compiled.
+    let progress = watch.progress(began + WARM_UP, began + times.loaded, &done.in_force);
+    if progress.longest_pause > LONGEST_PAUSE {
+        let seconds = progress.longest_pause.as_secs_f64();
+        findings.violations.add(format!("no run ended for {seconds:.1} s while no fault was in force"));
+    }
+    Ok(Report { options: options.clone(), has_volume, times, book, done, lives, progress, findings })
 }
 
 /// What the threads are told.

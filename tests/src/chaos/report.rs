@@ -10,6 +10,7 @@ use super::faults::Kind;
 use super::inject::Done;
 use super::load::Book;
 use super::oracle::Findings;
+use super::progress::Progress;
 use super::takeover::Takeover;
 use super::{Options, Times};
 
@@ -22,6 +23,7 @@ pub struct Report {
     pub(super) book: Book,
     pub(super) done: Done,
     pub(super) lives: Lives,
+    pub(super) progress: Progress,
     pub(super) findings: Findings,
 }
 
@@ -49,7 +51,17 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let all = self.json();
         let mut lines = Vec::new();
-        for name in ["chaos", "faults", "takeover", "runs", "ends", "definitions", "clients", "violations"] {
+        for name in [
+            "chaos",
+            "faults",
+            "takeover",
+            "progress",
+            "runs",
+            "ends",
+            "definitions",
+            "clients",
+            "violations",
+        ] {
             rows(name, "", &all[name], &mut lines);
         }
         if !self.has_volume {
@@ -61,7 +73,7 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let Self { options, times, book, done, lives, findings, .. } = self;
+        let Self { options, times, book, done, lives, progress, findings, .. } = self;
         let faults: BTreeMap<&str, u32> =
             Kind::ALL.iter().map(|kind| (kind.name(), self.faults(*kind))).collect();
         // From a host without runs there is nothing to take over.
@@ -79,6 +91,11 @@ impl Report {
             "takeover": {
                 "all": percentiles(all),
                 "postgres up": percentiles(calm),
+            },
+            "progress": {
+                "seconds without a fault in force": rounded(progress.calm.as_secs_f64()),
+                "longest pause between ends of runs in that time, in seconds":
+                    rounded(progress.longest_pause.as_secs_f64()),
             },
             "runs": {
                 "accepted": self.runs(),

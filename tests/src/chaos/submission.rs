@@ -107,7 +107,9 @@ impl Submission {
             _ => Fate::Restocked,
         };
         let key = format!("{}-{n}", prefix(fate));
-        let product = product(random.below(PRODUCTS));
+        // Every other one is for one product, the hot key.
+        let hot = random.below(2) == 0;
+        let product = product(if hot { 0 } else { random.below(PRODUCTS) });
         let quantity = 1 + i64::try_from(random.below(3)).expect("it is small");
         let input = match fate {
             Fate::Fulfilled | Fate::Unpaid => order(&key, &product, quantity),
