@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ pub(crate) struct Load {
     /// saga: how often each is made; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// saga: another host's program, to be measured in turns with this one's, on a database of its own
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -89,8 +93,9 @@ const ORDER: &str = r#"{"orderId":"ORD-{n}","customerId":"CUST-{n}","items":[{"p
 
 pub(super) const PURE: &str = include_str!("workflows/pure.aster");
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     ("name", "workflow"),
+    ("host", "host"),
     ("concurrency", "clients"),
     ("per_second", "runs/s"),
     ("p50_ms", "p50 ms"),
@@ -123,11 +128,14 @@ struct Bench<'a> {
     workspace: &'a Workspace,
     postgres: &'a Embedded,
     programs: Programs,
-    host: &'a Host,
     interrupt: &'a Interrupt,
     /// The number of the next order.
     next: u64,
 }
+
+/// The hosts' names in the table.
+const THIS: &str = "this";
+const OTHER: &str = "other";
 
 pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     let mut stages = Stages::new();
@@ -145,20 +153,29 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
         let options = Options::new(folder.path().join("postgres"));
         Ok(Embedded::start(Options { max_connections: 400, ..options })?)
     })?;
-    let address = host::free_address("127.0.0.1:0")?;
-    let log = folder.path().join("aster.log");
-    let program = workspace.release_host();
-    let host = stages.doing("host starts", || {
-        Host::start_on(&program, postgres.url(), "5s", &log, &address, || !interrupt.has_come())
-    })?;
-    stages.doing("components and workflows", || {
-        demo::deploy(workspace, host.api())?;
-        host.api().deploy(PURE)?;
-        seed_stock(host.api())
-    })?;
     let programs = Programs::find()?;
-    let mut bench =
-        Bench { workspace, postgres: &postgres, programs, host: &host, interrupt: &interrupt, next: 0 };
+    let mut bench = Bench { workspace, postgres: &postgres, programs, interrupt: &interrupt, next: 0 };
+    let mut hosts = Vec::new();
+    let mut programs = vec![(THIS, workspace.release_host(), postgres.url().to_owned())];
+    if let Some(other) = &load.against {
+        bench.execute("create database other")?;
+        let url = postgres.url().replacen("/aster?", "/other?", 1);
+        ensure!(url != postgres.url(), "`{url}` doesn't name the database `aster`");
+        programs.push((OTHER, other.clone(), url));
+    }
+    for (name, program, url) in programs {
+        let address = host::free_address("127.0.0.1:0")?;
+        let log = folder.path().join(format!("{name}.log"));
+        let host = stages.doing(&format!("{name} host starts"), || {
+            Host::start_on(&program, &url, "5s", &log, &address, || !interrupt.has_come())
+        })?;
+        stages.doing("components and workflows", || {
+            demo::deploy(workspace, host.api())?;
+            host.api().deploy(PURE)?;
+            seed_stock(host.api())
+        })?;
+        hosts.push((name, host));
+    }
     let mut floors = BTreeMap::new();
     for &concurrency in &load.concurrency {
         let what = format!("plain SQL, {concurrency} at a time");
@@ -167,18 +184,26 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     let mut rows = Vec::new();
     let wanted: &[Workload] = if load.workload.is_empty() { &Workload::ALL } else { &load.workload };
     for &workload in wanted {
-        stages.doing("warm-up", || bench.round(workload, 16, WARM_UP))?;
+        for (_, host) in &hosts {
+            stages.doing("warm-up", || bench.round(host, workload, 16, WARM_UP))?;
+        }
         for &concurrency in &load.concurrency {
             let what = format!("{}, {concurrency} at a time", workload.name());
-            let rounds = stages.doing(&what, || {
-                (0..load.rounds)
-                    .map(|_| bench.round(workload, concurrency, load.seconds))
-                    .collect::<Result<Vec<_>>>()
+            let mut rounds = vec![Vec::new(); hosts.len()];
+            stages.doing(&what, || {
+                for _ in 0..load.rounds {
+                    for ((_, host), rounds) in hosts.iter().zip(&mut rounds) {
+                        rounds.push(bench.round(host, workload, concurrency, load.seconds)?);
+                    }
+                }
+                Ok(())
             })?;
-            rows.push(row(workload, concurrency, &rounds, floors[&concurrency]));
+            for ((name, _), rounds) in hosts.iter().zip(&rounds) {
+                rows.push(row(workload, name, concurrency, rounds, floors[&concurrency]));
+            }
         }
     }
-    drop(host);
+    drop(hosts);
     postgres.stop();
     stages.finish("measured");
     report::print("saga", &COLUMNS, &rows);
@@ -189,10 +214,11 @@ fn seed_stock(api: &Api) -> Result<()> {
     (0..PRODUCTS).try_for_each(|n| api.put_value("inventory", "stock", &format!("PROD-{n}"), "1000000000"))
 }
 
-fn row(workload: Workload, concurrency: u32, rounds: &[Round], floor: Option<f64>) -> Value {
+fn row(workload: Workload, host: &str, concurrency: u32, rounds: &[Round], floor: Option<f64>) -> Value {
     let of = |figure: fn(&Round) -> f64| rounded(median(rounds.iter().map(figure).collect()));
     let mut row = Map::from_iter([
         ("name".to_owned(), json!(workload.name())),
+        ("host".to_owned(), json!(host)),
         ("concurrency".to_owned(), json!(concurrency)),
         ("p50_ms".to_owned(), json!(of(|round| round.p50_ms))),
         ("p99_ms".to_owned(), json!(of(|round| round.p99_ms))),
@@ -214,14 +240,14 @@ fn row(workload: Workload, concurrency: u32, rounds: &[Round], floor: Option<f64
 
 impl Bench<'_> {
     /// Lets so many clients send one workflow after the other.
-    fn round(&mut self, workload: Workload, concurrency: u32, seconds: f64) -> Result<Round> {
+    fn round(&mut self, host: &Host, workload: Workload, concurrency: u32, seconds: f64) -> Result<Round> {
         ensure!(!self.interrupt.has_come(), "interrupted");
-        let commits_before = self.host.api().commits()?;
-        let host_before = Usage::of_process(self.host.pid())?;
+        let commits_before = host.api().commits()?;
+        let host_before = Usage::of_process(host.pid())?;
         let postgres_before = self.postgres_usage()?;
         let clients_before = Usage::of_ended_children()?;
         let output = Command::new(self.workspace.release("aster-load"))
-            .args(["--address", self.host.address(), "--path", workload.path(), "--body", ORDER])
+            .args(["--address", host.address(), "--path", workload.path(), "--body", ORDER])
             .args(["--products", &workload.products().to_string()])
             .args(["--declined", &workload.declined_percent().to_string()])
             .args(["--first", &self.next.to_string(), "--concurrency", &concurrency.to_string()])
@@ -247,10 +273,10 @@ impl Bench<'_> {
             p50_ms: figure("p50_ms")?,
             p99_ms: figure("p99_ms")?,
             p999_ms: figure("p999_ms")?,
-            host_cpu_us: of_one(Usage::of_process(self.host.pid())?.since(host_before)),
+            host_cpu_us: of_one(Usage::of_process(host.pid())?.since(host_before)),
             postgres_cpu_us: of_one(self.postgres_usage()?.since(postgres_before)),
             client_cpu_us: of_one(Usage::of_ended_children()?.since(clients_before)),
-            commits_per_run: (self.host.api().commits()? - commits_before) as f64 / runs,
+            commits_per_run: (host.api().commits()? - commits_before) as f64 / runs,
         })
     }
 
