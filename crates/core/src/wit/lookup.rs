@@ -67,7 +67,8 @@ impl Function {
         qualified(self.interface.as_deref(), &self.name)
     }
 
-    fn is_in(&self, wanted: &str) -> bool {
+    /// Whether it stands in the interface of that name: its own one by its words, or the full one.
+    pub fn is_in(&self, wanted: &str) -> bool {
         self.interface
             .as_deref()
             .is_some_and(|full| full == wanted || name::same(interface_own_name(full), wanted))
