@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aster_core::name::same;
+use aster_core::name::kebab;
 use aster_core::plan;
+use aster_core::wit::lookup::has_words;
 use aster_core::wit::{Exports, Type};
 
 /// A type's name stands for different types in different components.
@@ -35,8 +36,9 @@ impl std::error::Error for ResolveError {}
 /// A name is exported more than once, with different types.
 pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> Result<Type, ResolveError> {
     let named = |name: &str| {
+        let words = kebab(name);
         let exports = components.iter().flat_map(|(component, exports)| {
-            let types = exports.types.iter().filter(|export| same(&export.name, name));
+            let types = exports.types.iter().filter(|export| has_words(&export.name, &words));
             types.map(move |export| (component.as_str(), &export.ty))
         });
         one_of(name, exports)
