@@ -163,7 +163,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape {
         name: "components undeclared",
         text: |n| {
-            let list = (0..900).map(|n| format!("Component{n}, ")).collect::<String>();
+            let list = (0..90).map(|n| format!("Component{n}, ")).collect::<String>();
             let calls = counted(n.saturating_sub(list.len()), |n| format!("Componend{n}.f().\n      "));
             format!(
                 "{MODULE}To f produce Int with IO. It performs io [{list}Z]:\n  workflow:\n{STEP}      {calls}Return 1.\n"
