@@ -14,8 +14,8 @@ pub const MAX_MISMATCHES: usize = 20;
 /// thousand parts for each three bytes; and [`normalize`](super::normalize) would write them all out.
 pub const MAX_PARTS: usize = 4_000_000;
 
-/// With more fields than this a record's are found by a table.
-const FEW_FIELDS: usize = 16;
+/// More names than this are found by a table.
+const FEW: usize = 16;
 
 /// One place where a value doesn't fit its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ impl<'a> Checker<'a> {
         self.parts += match ty {
             Type::Record(fields) => 1 + fields.len(),
             // A look at a name is a fraction of what else a part costs.
-            Type::Enum(names) | Type::Flags(names) => 1 + names.len() / 16,
-            Type::Variant(cases) => 1 + cases.len() / 16,
+            Type::Enum(names) | Type::Flags(names) => 1 + names.len() / 4,
+            Type::Variant(cases) => 1 + cases.len() / 4,
             _ => 1,
         };
         if !self.goes_on() {
@@ -147,7 +147,7 @@ impl<'a> Checker<'a> {
         let Value::Object(object) = value else {
             return Err(format!("expected an object, found {}", json::brief(value)));
         };
-        let table = (fields.len() > FEW_FIELDS).then(|| places(fields));
+        let table = (fields.len() > FEW && object.len() > FEW).then(|| places(fields));
         let place = |key: &str| match &table {
             Some(table) => table.get(key).copied(),
             None => fields.iter().position(|field| json::spells(&field.name, key)),
@@ -234,7 +234,7 @@ impl<'a> Checker<'a> {
         };
         let mut seen = vec![false; names.len()];
         for (i, item) in items.iter().enumerate() {
-            self.parts += 1 + names.len() / 16;
+            self.parts += 1 + names.len() / 4;
             if !self.goes_on() {
                 break;
             }
