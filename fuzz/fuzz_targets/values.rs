@@ -75,7 +75,9 @@ fn any_type(given: &mut Unstructured, depth: u32) -> Result<Type> {
         3 => Type::Record(several(given, |given, n| {
             Ok(Field { name: name(given, n)?, ty: any_type(given, depth - 1)? })
         })?),
-        4 => Type::Variant(several(given, |given, n| Ok(Case { name: name(given, n)?, ty: perhaps(given)? }))?),
+        4 => {
+            Type::Variant(several(given, |given, n| Ok(Case { name: name(given, n)?, ty: perhaps(given)? }))?)
+        }
         5 => Type::Enum(several(given, name)?),
         6 => Type::Flags(several(given, name)?),
         7 => Type::Result { ok: perhaps(given)?.map(Box::new), err: perhaps(given)?.map(Box::new) },
