@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod chaos;
 mod demo;
+mod fuzz;
 mod generated;
 mod host;
 mod interrupt;
@@ -41,6 +42,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Kill, freeze and cut off hosts and Postgres while runs go on, and look at what is left
     Chaos(chaos::Arguments),
+    /// Throw random texts, types and values at the language and the core (nightly and cargo-fuzz are needed)
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,6 +52,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 fn lint(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     stages.run("format", workspace.cargo(["fmt", "--all", "--check"]))?;
     stages.run("guests' format", workspace.guest_cargo("fmt", ["--all", "--check"]))?;
+    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+    stages.run("fuzz targets' format", workspace.cargo(fuzz))?;
     let mut clippy = workspace.cargo(["clippy", "--workspace", "--all-targets"]);
     clippy.args(["--features", "aster-host/simulation", "--", "-D", "warnings"]);
     stages.run("clippy", clippy)?;

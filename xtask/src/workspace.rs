@@ -54,6 +54,11 @@ impl Workspace {
         self.root.join("guest-steps").join("Cargo.toml")
     }
 
+    /// A folder of the repository, by its path from the root.
+    pub(crate) fn folder(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     pub(crate) fn document(&self, file: &str) -> PathBuf {
         self.root.join("docs").join(file)
     }

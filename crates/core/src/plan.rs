@@ -50,12 +50,8 @@ impl Plan {
     pub fn calls(&self) -> Vec<(&Step, &Call)> {
         let mut calls = Vec::new();
         for step in &self.steps {
-            let bodies = [Some(&step.body), step.compensation.as_ref().map(|c| &c.body)];
-            for body in bodies.into_iter().flatten() {
-                let mut found = Vec::new();
-                body.iter().for_each(|statement| statement.calls(&mut found));
-                calls.extend(found.into_iter().map(|call| (step, call)));
-            }
+            let back = step.compensation.iter().flat_map(Compensation::calls);
+            calls.extend(step.calls().into_iter().chain(back).map(|call| (step, call)));
         }
         calls
     }
@@ -145,6 +141,26 @@ pub struct Compensation {
     pub limits: Limits,
     #[serde(default)]
     pub retry: Option<Retry>,
+}
+
+impl Step {
+    /// The calls of its body; inner ones come first, as they are made.
+    pub fn calls(&self) -> Vec<&Call> {
+        calls_of(&self.body)
+    }
+}
+
+impl Compensation {
+    /// The calls of its body; inner ones come first, as they are made.
+    pub fn calls(&self) -> Vec<&Call> {
+        calls_of(&self.body)
+    }
+}
+
+fn calls_of(body: &[Statement]) -> Vec<&Call> {
+    let mut calls = Vec::new();
+    body.iter().for_each(|statement| statement.calls(&mut calls));
+    calls
 }
 
 /// What the source sets; none: the workflow's setting, then the host's default.

@@ -148,7 +148,7 @@ pub(crate) enum StatementKind {
 pub(crate) struct Expr {
     pub(crate) kind: ExprKind,
     pub(crate) span: Span,
-    /// How deep its plan nests as JSON; see [`crate::parse::MAX_EXPR_DEPTH`].
+    /// How deep its plan nests as JSON; see [`crate::limits::EXPRESSION_DEPTH`].
     pub(crate) depth: u32,
 }
 

@@ -37,6 +37,8 @@ codes! {
     NUMBER = "E005" Error "a malformed number";
     INTEGER_RANGE = "E006" Error "an integer out of range";
     OPEN_BRACKET = "E007" Error "a bracket that is not closed";
+    SOURCE_SIZE = "E008" Error "a file that is too large";
+    MANY_ERRORS = "E009" Error "more errors than are listed";
     SYNTAX = "E010" Error "something else was expected here";
     SENTENCE_END = "E011" Error "a sentence without its `.`";
     INDENTATION = "E012" Error "an indentation that fits no block";
@@ -84,4 +86,6 @@ codes! {
     MAY_BE_NULL = "W109" Warning "a value that may be null for a parameter that is not an option";
     MISSING_COMPONENT = "W110" Warning "a component that is not registered";
     UNKNOWN_TYPE = "W111" Warning "a type that no component exports";
+    MANY_WARNINGS = "W112" Warning "more warnings than are listed";
+    TYPES_UNCHECKED = "W113" Warning "types that are too large to be checked";
 }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use aster_core::name::kebab;
 use serde::Serialize;
 
-use crate::codes::Code;
-use crate::lex::MAX_NAME;
+use crate::codes::{self, Code};
+use crate::limits::{DIAGNOSTICS as MOST, NAME as MAX_NAME};
 
 /// Whether a file with such a diagnostic can be deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -66,11 +67,23 @@ pub struct Diagnostic {
     pub end_column: usize,
 }
 
-/// As many errors, and as many warnings, are gathered. More come only of a text that is not meant as a workflow, and
-/// would make its check expensive.
-const MOST: usize = 1_000;
+/// Bytes of the longest message, and of the longest help. A message quotes the source, where a number or a text may be of any
+/// length.
+const LONGEST_MESSAGE: usize = 2_000;
 
-/// Collects the diagnostics of one source text.
+/// What all suggestions of one check may cost, in cells of the tables that compare two names.
+const SUGGESTION_WORK: u64 = 4_000_000;
+
+/// So many names are compared for one suggestion.
+pub(crate) const CANDIDATES: usize = 1_000;
+
+/// So many parts of types are looked at in one check. A file that is written by hand comes nowhere near.
+const TYPE_WORK: usize = 2_000_000;
+
+/// What it costs to look at a name, in cells.
+const LOOK: u64 = 64;
+
+/// Collects the diagnostics of one source text, and counts what its check takes.
 pub(crate) struct Sink<'a> {
     file: &'a str,
     source: &'a str,
@@ -78,6 +91,16 @@ pub(crate) struct Sink<'a> {
     lines: Vec<usize>,
     found: Vec<Diagnostic>,
     errors: usize,
+    /// There were more warnings than are listed.
+    warnings_cut: bool,
+    /// What suggestions have cost so far.
+    suggested: u64,
+    /// Parts of types that may still be looked at.
+    types_left: usize,
+    types_cut: bool,
+    /// Where something is looked at, for a fault that has no place of its own.
+    looking_at: Span,
+    work: u64,
 }
 
 /// A diagnostic that was just reported, to add to; none if it is one too many.
@@ -106,42 +129,109 @@ impl Reported<'_> {
 impl<'a> Sink<'a> {
     pub(crate) fn new(file: &'a str, source: &'a str) -> Self {
         let lines = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file, source, lines, found: Vec::new(), errors: 0 }
+        let work = source.len() as u64;
+        Self {
+            file,
+            source,
+            lines,
+            found: Vec::new(),
+            errors: 0,
+            warnings_cut: false,
+            suggested: 0,
+            types_left: TYPE_WORK,
+            types_cut: false,
+            looking_at: Span::default(),
+            work,
+        }
     }
 
+    /// Adds a fault. Its line and column are found out at the end, for all at once.
     pub(crate) fn report(
         &mut self,
         code: &'static Code,
         span: Span,
         message: impl Into<String>,
     ) -> Reported<'_> {
-        let is_error = code.severity == Severity::Error;
-        let before = if is_error { self.errors } else { self.found.len() - self.errors };
-        if before >= MOST {
+        self.work(1);
+        if self.is_full() {
             return Reported(None);
         }
+        let is_error = code.severity == Severity::Error;
+        let before = if is_error { self.errors } else { self.found.len() - self.errors };
         self.errors += usize::from(is_error);
+        if before < MOST {
+            return Reported(Some(self.push(code, span, message.into())));
+        }
+        if is_error {
+            let message = format!("there are more than {MOST} errors");
+            let last = self.push(&codes::MANY_ERRORS, span, message);
+            last.help = Some("mend the others first: the rest of the file is not checked".to_owned());
+        } else if !self.warnings_cut {
+            self.warnings_cut = true;
+            let message = format!("there are more than {MOST} warnings");
+            let last = self.push(&codes::MANY_WARNINGS, span, message);
+            last.help = Some("the others are not listed".to_owned());
+        }
+        Reported(None)
+    }
+
+    fn push(&mut self, code: &'static Code, span: Span, message: String) -> &mut Diagnostic {
         let span = self.inside(span);
-        let (line, column) = self.position(span.start);
-        let (end_line, end_column) = self.position(span.end);
         self.found.push(Diagnostic {
             file: self.file.to_owned(),
             code: code.id,
             severity: code.severity,
-            message: message.into(),
+            message: cut(message),
             help: None,
             span,
             label: None,
-            line,
-            column,
-            end_line,
-            end_column,
+            line: 0,
+            column: 0,
+            end_line: 0,
+            end_column: 0,
         });
-        Reported(self.found.last_mut())
+        self.found.last_mut().expect("it was just added")
     }
 
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
+    }
+
+    /// Whether there are so many errors that nothing more is looked at.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors > MOST
+    }
+
+    /// Counts work: things looked at, whatever they are.
+    pub(crate) fn work(&mut self, things: usize) {
+        self.work += things as u64;
+    }
+
+    /// Says where types are looked at from now on.
+    pub(crate) fn looking_at(&mut self, span: Span) {
+        self.looking_at = span;
+    }
+
+    /// Counts parts of types that are to be looked at. False if they are too many: then they are not.
+    pub(crate) fn look_at_types(&mut self, parts: usize) -> bool {
+        self.work(parts);
+        match self.types_left.checked_sub(parts) {
+            Some(left) => self.types_left = left,
+            None if self.types_cut => {}
+            None => {
+                self.types_cut = true;
+                self.types_left = 0;
+                let message = "the types in this file are too large to be checked from here on";
+                self.report(&codes::TYPES_UNCHECKED, self.looking_at, message)
+                    .help("make records with fewer fields, and fewer values of them");
+            }
+        }
+        !self.types_cut
+    }
+
+    /// All work so far.
+    pub(crate) fn worked(&self) -> u64 {
+        self.work
     }
 
     /// The line of a byte offset, from 1.
@@ -149,17 +239,73 @@ impl<'a> Sink<'a> {
         self.lines.partition_point(|&start| start <= offset).max(1)
     }
 
+    /// `did you mean …`, where something in `candidates` is near enough to `name`. What all of a file's suggestions may take is
+    /// limited: after that there are none.
+    pub(crate) fn did_you_mean<'c>(
+        &mut self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<String> {
+        if name.len() > MAX_NAME || self.is_full() {
+            return None;
+        }
+        let words = kebab(name);
+        let mut nearest: Option<(usize, &str)> = None;
+        for candidate in candidates.into_iter().take(CANDIDATES) {
+            if self.suggested >= SUGGESTION_WORK {
+                return None;
+            }
+            self.suggested += LOOK;
+            if candidate == name || candidate.len() > MAX_NAME {
+                continue;
+            }
+            let other = kebab(candidate);
+            let most = 1.max(candidate.chars().count() / 3);
+            if words.chars().count().abs_diff(other.chars().count()) > most {
+                continue;
+            }
+            self.suggested += (words.len() * other.len()) as u64;
+            let distance = strsim::damerau_levenshtein(&words, &other);
+            if distance <= most && nearest.is_none_or(|(least, _)| distance < least) {
+                nearest = Some((distance, candidate));
+            }
+        }
+        nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+    }
+
     /// Everything reported, by position; what was reported twice stands once.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        let mut offsets: Vec<usize> =
+            self.found.iter().flat_map(|found| [found.span.start, found.span.end]).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let positions = self.positions(&offsets);
+        let position = |offset| offsets.binary_search(&offset).map_or((1, 1), |place| positions[place]);
+        for found in &mut self.found {
+            (found.line, found.column) = position(found.span.start);
+            (found.end_line, found.end_column) = position(found.span.end);
+            found.help = found.help.take().map(cut);
+        }
         self.found
             .sort_by(|a, b| (a.span.start, a.span.end, a.code).cmp(&(b.span.start, b.span.end, b.code)));
         self.found.dedup_by(|a, b| a.span == b.span && a.code == b.code && a.message == b.message);
         self.found
     }
 
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let line = self.line(offset);
-        (line, self.source[self.lines[line - 1]..offset].chars().count() + 1)
+    /// Lines and columns of offsets that go up. Each line's characters are counted once, however many faults it has.
+    fn positions(&self, offsets: &[usize]) -> Vec<(usize, usize)> {
+        let mut positions: Vec<(usize, usize)> = Vec::with_capacity(offsets.len());
+        let mut counted = 0;
+        for &offset in offsets {
+            let line = self.line(offset);
+            let (from, column) = match positions.last() {
+                Some(&(same, column)) if same == line => (counted, column),
+                _ => (self.lines[line - 1], 1),
+            };
+            positions.push((line, column + self.source[from..offset].chars().count()));
+            counted = offset;
+        }
+        positions
     }
 
     /// INVARIANT: every span that leaves this crate lies within the source, at character boundaries.
@@ -170,23 +316,20 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// So many names are compared for a suggestion; whoever has more is not helped by one.
-const CANDIDATES: usize = 1_000;
-
-/// `help: did you mean …`, where something in `candidates` is near enough to `name`.
-pub(crate) fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
-    if name.len() > MAX_NAME {
-        return None;
+/// A message that is not too long to be sent.
+fn cut(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.push('…');
     }
-    let words = aster_core::name::kebab(name);
-    candidates
-        .into_iter()
-        .take(CANDIDATES)
-        .filter(|candidate| *candidate != name && candidate.len() <= MAX_NAME)
-        .map(|candidate| {
-            (strsim::damerau_levenshtein(&words, &aster_core::name::kebab(candidate)), candidate)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count() / 3))
-        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+    message
+}
+
+/// What a message quotes of the source: its beginning, where it is long.
+pub(crate) fn brief(text: &str) -> std::borrow::Cow<'_, str> {
+    const CHARACTERS: usize = 80;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
 }

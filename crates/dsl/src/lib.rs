@@ -15,11 +15,13 @@ mod check;
 pub mod codes;
 mod diagnostic;
 mod lex;
+pub mod limits;
 mod lower;
 mod parse;
 mod render;
 mod types;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use aster_core::plan::Plan;
@@ -38,6 +40,9 @@ pub struct Checked {
     pub plans: Vec<Plan>,
     /// By position.
     pub diagnostics: Vec<Diagnostic>,
+    /// What the check took, in things looked at: characters, tokens, names, parts of types. For those who watch that it grows
+    /// no faster than the text.
+    pub work: u64,
 }
 
 impl Checked {
@@ -58,8 +63,9 @@ pub fn check(file: &str, source: &str) -> Checked {
 ///
 /// `components` are all that are registered, by their names in kebab-case. A component that is missing among them is a
 /// warning (`W110`), since it can still come; everything else that doesn't fit is an error.
-pub fn check_with(file: &str, source: &str, components: &BTreeMap<String, Exports>) -> Checked {
-    run(file, source, Some(components))
+pub fn check_with<E: Borrow<Exports>>(file: &str, source: &str, components: &BTreeMap<String, E>) -> Checked {
+    let components = components.iter().map(|(name, exports)| (name.as_str(), exports.borrow())).collect();
+    run(file, source, Some(types::Components::new(components)))
 }
 
 /// Reads a source text as far as its tree, and drops that; how many functions it has. For measurements of what the rest takes.
@@ -69,14 +75,25 @@ pub fn parse_only(file: &str, source: &str) -> usize {
     parse::parse(source, tokens, &mut sink).functions.len()
 }
 
-fn run(file: &str, source: &str, components: Option<&BTreeMap<String, Exports>>) -> Checked {
+fn run(file: &str, source: &str, components: Option<types::Components>) -> Checked {
+    if source.len() > limits::SOURCE {
+        return too_large(file, source.len());
+    }
     let mut sink = diagnostic::Sink::new(file, source);
     let tokens = lex::lex(source, &mut sink);
     let tree = parse::parse(source, tokens, &mut sink);
     let models = check::check(&tree, &mut sink);
     if let Some(components) = components {
-        types::check(&models, components, &mut sink);
+        types::check(&models, &components, &mut sink);
     }
     let plans = if sink.has_errors() { Vec::new() } else { lower::lower(&tree, &models, &sink) };
-    Checked { module: tree.module.map(|name| name.text), plans, diagnostics: sink.finish() }
+    let work = sink.worked();
+    Checked { module: tree.module.map(|name| name.text), plans, diagnostics: sink.finish(), work }
+}
+
+fn too_large(file: &str, bytes: usize) -> Checked {
+    let mut sink = diagnostic::Sink::new(file, "");
+    let message = format!("this file has {bytes} bytes, and at most {} are read", limits::SOURCE);
+    sink.report(&codes::SOURCE_SIZE, Span::default(), message).help("make several files of it");
+    Checked { module: None, plans: Vec::new(), diagnostics: sink.finish(), work: 0 }
 }

@@ -19,11 +19,14 @@ struct Lowering<'l, 't, 's> {
     model: &'l Model<'t>,
     /// For the lines.
     sink: &'l Sink<'s>,
+    /// The steps' names, each kept once.
+    names: Vec<Arc<str>>,
 }
 
 impl<'l, 't, 's> Lowering<'l, 't, 's> {
     fn new(model: &'l Model<'t>, sink: &'l Sink<'s>) -> Self {
-        Self { model, sink }
+        let names = model.workflow.steps.iter().map(|step| Arc::from(step.name.text.as_str())).collect();
+        Self { model, sink, names }
     }
 
     fn plan(&self, module: &str) -> Plan {
@@ -58,14 +61,13 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
     }
 
     fn step(&self, place: usize) -> plan::Step {
-        let steps = &self.model.workflow.steps;
-        let step = &steps[place];
+        let step = &self.model.workflow.steps[place];
         plan::Step {
-            name: Arc::from(step.name.text.as_str()),
+            name: Arc::clone(&self.names[place]),
             line: self.line(step.name.span),
             depends_on: self.model.depends_on[place]
                 .iter()
-                .map(|other| Arc::from(steps[*other].name.text.as_str()))
+                .map(|other| Arc::clone(&self.names[*other]))
                 .collect(),
             when: step.when.as_ref().map(|when| self.expr(when)),
             body: self.body(&step.body),
@@ -116,10 +118,10 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
             ExprKind::Name(name) if self.model.params.contains_key(name.as_str()) => {
                 plan::Expr::Parameter(name.clone())
             }
-            ExprKind::Name(name) if self.model.steps.contains_key(name.as_str()) => {
-                plan::Expr::Step(Arc::from(name.as_str()))
-            }
-            ExprKind::Name(name) => plan::Expr::Local(name.clone()),
+            ExprKind::Name(name) => match self.model.steps.get(name.as_str()) {
+                Some(place) => plan::Expr::Step(Arc::clone(&self.names[*place])),
+                None => plan::Expr::Local(name.clone()),
+            },
             ExprKind::Field(of, name) => plan::Expr::Field(boxed(of), name.text.clone()),
             ExprKind::Index(of, index) => plan::Expr::Index(boxed(of), boxed(index)),
             ExprKind::List(items) => plan::Expr::List(items.iter().map(|item| self.expr(item)).collect()),

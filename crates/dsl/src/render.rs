@@ -1,8 +1,12 @@
 //! Diagnostics as a report for people, with the source line underlined.
 
 use std::fmt;
+use std::ops::Range;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
+    SourceSpan, SpanContents,
+};
 
 use crate::{Diagnostic, Severity};
 
@@ -10,12 +14,14 @@ use crate::{Diagnostic, Severity};
 pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], color: bool) -> String {
     let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
-    let lengths: Vec<usize> = source.lines().map(str::len).collect();
-    let source = NamedSource::new(file, source.to_owned());
+    let lines = Lines::new(file, source);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let view = View { diagnostic, source: &source };
-        if !can_be_drawn(diagnostic, &lengths) || handler.render_report(&mut out, &view).is_err() {
+        let excerpt = lines.around(diagnostic);
+        let drawn = excerpt.is_some_and(|excerpt| {
+            handler.render_report(&mut out, &View { diagnostic, excerpt: &excerpt }).is_ok()
+        });
+        if !drawn {
             let Diagnostic { code, line, column, message, help, .. } = diagnostic;
             out.push_str(&format!("{code}\n\n  {message}\n  at {file}:{line}:{column}\n"));
             out.extend(help.iter().map(|help| format!("  help: {help}\n")));
@@ -27,16 +33,82 @@ pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], color: bool)
 /// The longest line, in bytes, that a person might look at. miette panics at 65,536 columns.
 const LONGEST_LINE: usize = 4_096;
 
-fn can_be_drawn(diagnostic: &Diagnostic, lengths: &[usize]) -> bool {
-    // With a line of context before and after, counted from 0.
-    let first = diagnostic.line.saturating_sub(2);
-    let end = (diagnostic.end_line + 1).min(lengths.len());
-    lengths.get(first..end).is_none_or(|shown| shown.iter().all(|length| *length <= LONGEST_LINE))
+/// The most lines that are drawn of one diagnostic.
+const MOST_LINES: usize = 200;
+
+/// A source, and where its lines begin and end.
+struct Lines<'a> {
+    file: &'a str,
+    source: &'a str,
+    ranges: Vec<Range<usize>>,
+}
+
+/// The lines of one diagnostic, with one of context before and after. miette would look for them from the beginning of the
+/// source, for each diagnostic anew.
+#[derive(Debug)]
+struct Excerpt<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// Where it begins in the source.
+    start: usize,
+    /// Of its first line, from 0.
+    line: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(file: &'a str, source: &'a str) -> Self {
+        let mut start = 0;
+        let range = |line: &str| {
+            let range = start..start + line.len();
+            start = range.end;
+            range
+        };
+        Self { file, source, ranges: source.split_inclusive('\n').map(range).collect() }
+    }
+
+    /// None if nobody could look at it.
+    fn around(&self, diagnostic: &Diagnostic) -> Option<Excerpt<'a>> {
+        // Counted from 0.
+        let first = diagnostic.line.saturating_sub(2).min(self.ranges.len());
+        let end = (diagnostic.end_line + 1).min(self.ranges.len());
+        let shown = self.ranges.get(first..end)?;
+        if shown.len() > MOST_LINES || shown.iter().any(|line| line.len() > LONGEST_LINE) {
+            return None;
+        }
+        let (start, end) = match shown {
+            [] => (self.source.len(), self.source.len()),
+            [first, ..] => (first.start, shown.last().map_or(first.end, |last| last.end)),
+        };
+        Some(Excerpt { file: self.file, text: &self.source[start..end], start, line: first })
+    }
+}
+
+impl SourceCode for Excerpt<'_> {
+    /// miette's own reading of a text, moved to where the excerpt stands.
+    fn read_span<'b>(
+        &'b self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'b> + 'b>, MietteError> {
+        let offset = span.offset().checked_sub(self.start).ok_or(MietteError::OutOfBounds)?;
+        let inside = SourceSpan::new(offset.into(), span.len());
+        let read = self.text.read_span(&inside, before, after)?;
+        let span = SourceSpan::new((read.span().offset() + self.start).into(), read.span().len());
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.file.to_owned(),
+            read.data(),
+            span,
+            read.line() + self.line,
+            read.column(),
+            read.line_count(),
+        )))
+    }
 }
 
 struct View<'a> {
     diagnostic: &'a Diagnostic,
-    source: &'a NamedSource<String>,
+    excerpt: &'a Excerpt<'a>,
 }
 
 impl fmt::Debug for View<'_> {
@@ -70,7 +142,7 @@ impl miette::Diagnostic for View<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self.source)
+        Some(self.excerpt)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

@@ -26,6 +26,9 @@ fn a_case_has_a_plan_exactly_if_it_has_no_error() {
     }
 }
 
+/// What only a large text has: `worst.rs` makes them.
+const OF_LARGE_TEXTS: [&str; 4] = ["E008", "E009", "W112", "W113"];
+
 #[test]
 fn every_code_has_a_case() {
     let reported: BTreeSet<&str> = cases()
@@ -33,8 +36,11 @@ fn every_code_has_a_case() {
         .flat_map(|(name, source)| run(name, source).diagnostics)
         .map(|diagnostic| diagnostic.code)
         .collect();
-    let missing: Vec<&str> =
-        codes::TABLE.iter().map(|code| code.id).filter(|id| !reported.contains(id)).collect();
+    let missing: Vec<&str> = codes::TABLE
+        .iter()
+        .map(|code| code.id)
+        .filter(|id| !reported.contains(id) && !OF_LARGE_TEXTS.contains(id))
+        .collect();
     assert!(missing.is_empty(), "no case reports {missing:?}");
 }
 
@@ -69,6 +75,9 @@ fn every_example_of_the_docs_reports_its_code() {
         };
         let checked = check_with("docs.aster", &source, &common::components());
         let found: Vec<&str> = checked.diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
+        if OF_LARGE_TEXTS.contains(&code.as_str()) {
+            continue;
+        }
         assert!(found.contains(&code.as_str()), "the example of {code} reports {found:?}:\n{source}");
     }
 }

@@ -81,6 +81,8 @@ fn holds(source: &str) {
     }
     let shown: Vec<_> = checked.diagnostics.iter().take(5).cloned().collect();
     render("t.aster", source, &shown, true);
+    // Whatever it is: what is fixed, and so much for each byte.
+    assert!(checked.work <= 10_000_000 + 50 * source.len() as u64, "{} for {}", checked.work, source.len());
 }
 
 /// `source` with some of its characters replaced by pieces.

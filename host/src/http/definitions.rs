@@ -358,24 +358,16 @@ fn triggers(path: Option<String>) -> Vec<Trigger> {
 }
 
 fn graph_of(plan: &Plan) -> Vec<GraphStep> {
-    // The plan lists the calls of a step and of its compensation together: each is taken from a plan without the other.
-    let (mut forward, mut back) = (plan.clone(), plan.clone());
-    forward.steps.iter_mut().for_each(|step| step.compensation = None);
-    back.steps.iter_mut().for_each(|step| step.body.clear());
-    let (forward, back) = (forward.calls(), back.calls());
-    let calls = |calls: &[(&aster_core::plan::Step, &Call)], step: &str| {
-        let of_step = calls.iter().filter(|(owner, _)| &*owner.name == step);
-        of_step.map(|(_, call)| view_of_call(call)).collect::<Vec<_>>()
-    };
+    let calls = |calls: Vec<&Call>| calls.into_iter().map(view_of_call).collect::<Vec<_>>();
     let view = |step: &aster_core::plan::Step| GraphStep {
         name: step.name.to_string(),
         line: step.line,
         depends_on: step.depends_on.iter().map(ToString::to_string).collect(),
         conditional: step.when.is_some(),
-        calls: calls(&forward, &step.name),
+        calls: calls(step.calls()),
         compensation: step.compensation.as_ref().map(|compensation| GraphCompensation {
             line: compensation.line,
-            calls: calls(&back, &step.name),
+            calls: calls(compensation.calls()),
         }),
     };
     plan.steps.iter().map(view).collect()

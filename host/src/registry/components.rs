@@ -118,15 +118,23 @@ impl Registry {
     /// generation at which that was so.
     async fn check_fit(&self, tenant: &TenantId, component: &str, exports: &Exports) -> Result<i64, Error> {
         let view = self.view_anew(tenant).await?;
-        let breaks = breaks(&view.snapshot, component, exports);
-        if breaks.is_empty() { Ok(view.snapshot.generation) } else { Err(Error::Breaks(breaks)) }
+        let generation = view.snapshot.generation;
+        let (component, exports) = (component.to_owned(), exports.clone());
+        let breaks = self.shared.checks.run(move || breaks(&view.snapshot, &component, &exports)).await;
+        if breaks.is_empty() { Ok(generation) } else { Err(Error::Breaks(breaks)) }
     }
 }
 
-/// What the current definitions call of `component` that `new` doesn't offer, each with its definition.
+/// More than these say nothing that is new.
+const MOST_BREAKS: usize = 100;
+
+/// What the current definitions call of `component` that `new` doesn't offer, each with its definition; the first ones.
 fn breaks(snapshot: &Snapshot, component: &str, new: &Exports) -> Vec<String> {
     let mut breaks = Vec::new();
     for (definition, current) in &snapshot.definitions {
+        if breaks.len() >= MOST_BREAKS {
+            break;
+        }
         let mut calls: Vec<(Option<&str>, &str)> = current
             .plan
             .calls()
@@ -140,14 +148,19 @@ fn breaks(snapshot: &Snapshot, component: &str, new: &Exports) -> Vec<String> {
             Some(active) => breaks.extend(
                 fits_calls(&active.exports, new, calls)
                     .into_iter()
+                    .take(MOST_BREAKS)
                     .map(|broken| format!("`{definition}`: {}", said(&broken))),
             ),
-            None => breaks.extend(calls.into_iter().filter_map(|(interface, function)| {
-                let error = new.find_function(interface, function).err()?;
-                Some(format!("`{definition}`: component `{component}`: {error}"))
-            })),
+            None => {
+                let missing = calls.into_iter().filter_map(|(interface, function)| {
+                    let error = new.find_function(interface, function).err()?;
+                    Some(format!("`{definition}`: component `{component}`: {error}"))
+                });
+                breaks.extend(missing.take(MOST_BREAKS));
+            }
         }
     }
+    breaks.truncate(MOST_BREAKS);
     breaks
 }
 

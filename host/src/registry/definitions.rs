@@ -1,6 +1,7 @@
 //! Checks and deployments of source files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use aster_core::id::{Digest, TenantId};
 use aster_core::plan::Plan;
@@ -47,8 +48,8 @@ const OWN_PATHS: [&str; 9] = [
 impl Registry {
     /// The diagnostics of `source` against the tenant's active components; deploys nothing.
     pub async fn check(&self, tenant: &TenantId, file: &str, source: &str) -> Result<Vec<Diagnostic>, Error> {
-        let view = self.view_anew(tenant).await?;
-        Ok(check_in(&view, file, source).diagnostics)
+        let view = self.view_of_now(tenant).await?;
+        Ok(self.checked(&view, file, source).await.diagnostics)
     }
 
     /// Deploys every function of `source`, or nothing.
@@ -56,17 +57,15 @@ impl Registry {
     /// # Errors
     /// The source has errors, or a trigger's path is answered by someone else.
     pub async fn deploy(&self, tenant: &TenantId, file: &str, source: &str) -> Result<Deployed, Error> {
-        let digest = Digest(Sha256::digest(source).into());
         let now = self.shared.store.clock().await?;
         loop {
-            let view = self.view_anew(tenant).await?;
-            let checked = check_in(&view, file, source);
+            let view = self.view_of_now(tenant).await?;
+            let checked = self.checked(&view, file, source).await;
             if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
                 return Err(Error::Diagnostics(checked.diagnostics));
             }
-            for plan in &checked.plans {
-                refuse_taken_path(plan, &view, &checked.plans)?;
-            }
+            refuse_taken_paths(&view, &checked.plans)?;
+            let digest = Digest(Sha256::digest(source).into());
             let new: Vec<NewDefinition<'_>> = checked
                 .plans
                 .iter()
@@ -88,6 +87,12 @@ impl Registry {
         }
     }
 
+    /// The check itself, on a thread of its own.
+    async fn checked(&self, view: &Arc<View>, file: &str, source: &str) -> Checked {
+        let (view, file, source) = (Arc::clone(view), file.to_owned(), source.to_owned());
+        self.shared.checks.run(move || check_in(&view, &file, &source)).await
+    }
+
     /// The definition that answers `POST path`, if there is one.
     pub async fn trigger(&self, tenant: &TenantId, path: &str) -> Result<Option<String>, Error> {
         Ok(self.shared.store.find_trigger(tenant, path).await?)
@@ -96,28 +101,35 @@ impl Registry {
 
 fn check_in(view: &View, file: &str, source: &str) -> Checked {
     let components = view.snapshot.components.iter();
-    let exports: BTreeMap<String, Exports> =
-        components.map(|(name, active)| (name.clone(), active.exports.clone())).collect();
+    let exports: BTreeMap<String, &Exports> =
+        components.map(|(name, active)| (name.clone(), &active.exports)).collect();
     aster_dsl::check_with(file, source, &exports)
 }
 
 /// A trigger answers `POST path` and `GET path/{key}/status`; the host's own paths and those of other definitions, also of
 /// the same file, are taken.
-fn refuse_taken_path(plan: &Plan, view: &View, deployed: &[Plan]) -> Result<(), Error> {
-    let Some(path) = plan.trigger.as_ref().map(|trigger| &trigger.path) else { return Ok(()) };
-    let taken = |by: String| Err(Error::TriggerTaken { path: path.clone(), by });
-    let is_own =
-        |own: &&&str| path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if let Some(own) = OWN_PATHS.iter().find(is_own) {
-        return taken(format!("the host itself (`{own}`)"));
-    }
-    let others = view.snapshot.definitions.values().map(|definition| &definition.plan).chain(deployed);
-    for other in others.filter(|other| other.name != plan.name) {
-        // One that is deployed anew in this file counts as it will be.
-        let is_old = deployed.iter().any(|new| new.name == other.name && !std::ptr::eq(new, other));
-        let Some(trigger) = other.trigger.as_ref().filter(|_| !is_old) else { continue };
-        if *path == trigger.path || is_status(path, &trigger.path) || is_status(&trigger.path, path) {
-            return taken(format!("definition `{}`", other.name));
+fn refuse_taken_paths(view: &View, deployed: &[Plan]) -> Result<(), Error> {
+    // One that is deployed anew in this file counts as it will be.
+    let new: HashSet<&str> = deployed.iter().map(|plan| plan.name.as_str()).collect();
+    let current = view.snapshot.definitions.values().map(|definition| &definition.plan);
+    let all: Vec<(&str, &str)> = current
+        .filter(|plan| !new.contains(plan.name.as_str()))
+        .chain(deployed)
+        .filter_map(|plan| Some((plan.name.as_str(), plan.trigger.as_ref()?.path.as_str())))
+        .collect();
+    for plan in deployed {
+        let Some(path) = plan.trigger.as_ref().map(|trigger| &trigger.path) else { continue };
+        let taken = |by: String| Err(Error::TriggerTaken { path: path.clone(), by });
+        let is_own = |own: &&&str| {
+            path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if let Some(own) = OWN_PATHS.iter().find(is_own) {
+            return taken(format!("the host itself (`{own}`)"));
+        }
+        for (name, other) in all.iter().filter(|(name, _)| *name != plan.name) {
+            if path == other || is_status(path, other) || is_status(other, path) {
+                return taken(format!("definition `{name}`"));
+            }
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! old: whatever was decided on it names its generation, and is refused if that has moved. What was compiled or resolved
 //! is kept by digest and by release, which never change.
 
+mod checks;
 mod code;
 mod components;
 mod definitions;
@@ -21,6 +22,8 @@ use aster_dsl::Diagnostic;
 use crate::recent::Recent;
 use crate::sandbox::{self, Sandbox, UploadError};
 use crate::store::{self, Snapshot, Store};
+
+use self::checks::Checks;
 
 pub use self::components::Uploaded;
 pub use self::definitions::{Deployed, DeployedDefinition};
@@ -42,6 +45,7 @@ struct Shared {
     releases: Mutex<Recent<i64, Release>>,
     /// Held by who hands compiled code on: as a copy it takes memory once more.
     sharing: tokio::sync::Mutex<()>,
+    checks: Checks,
 }
 
 /// How many tenants' views, definitions of a view, and releases are kept beside those in use. What is resolved holds its release,
@@ -126,6 +130,7 @@ impl Registry {
             views: Mutex::new(Recent::new(MOST_KEPT)),
             releases: Mutex::new(Recent::new(MOST_KEPT)),
             sharing: tokio::sync::Mutex::default(),
+            checks: Checks::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -139,7 +144,18 @@ impl Registry {
         }
     }
 
-    /// The tenant's registry as it is now.
+    /// The tenant's registry as it is now, read only if it has changed since it was read last.
+    async fn view_of_now(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
+        let known = self.shared.views.lock().expect(UNPOISONED).get(tenant);
+        if let Some(view) = known
+            && self.shared.store.generation(tenant).await? == view.snapshot.generation
+        {
+            return Ok(view);
+        }
+        self.view_anew(tenant).await
+    }
+
+    /// The tenant's registry, read now.
     async fn view_anew(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let snapshot = self.shared.store.registry_snapshot(tenant).await?;
         let view = Arc::new(View { snapshot, resolved: Mutex::new(Recent::new(MOST_KEPT)) });

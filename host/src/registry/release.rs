@@ -34,6 +34,10 @@ impl Release {
     fn new(id: i64, plan: Plan, components: &BTreeMap<String, Arc<Loaded>>) -> Result<Self, Error> {
         let mut targets = HashMap::new();
         for (_, call) in plan.calls() {
+            let site = site(call);
+            if targets.contains_key(&site) {
+                continue;
+            }
             let component = name::kebab(&call.capability);
             let loaded = components.get(&component).ok_or_else(|| {
                 Error::NotReady(format!("component `{component}` is not there: upload it first"))
@@ -43,7 +47,7 @@ impl Release {
                 .map_err(|error| Error::NotReady(format!("component `{component}`: {error}")))?;
             let target =
                 Target { component: component.as_str().into(), loaded: Arc::clone(loaded), function };
-            targets.insert(site(call), target);
+            targets.insert(site, target);
         }
         Ok(Self { id, plan: Arc::new(plan), targets })
     }

@@ -1,10 +1,11 @@
 //! From a definition's name to what a new run of it pins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use aster_core::eval::{self, Env};
 use aster_core::id::{Digest, TenantId};
+use aster_core::wit::check::MAX_MISMATCHES;
 use aster_core::wit::{Field, Mismatch, Type, check, normalize};
 use serde_json::Value;
 
@@ -37,15 +38,17 @@ impl Resolved {
                 let fields = several.iter().map(|(name, ty)| Field { name: name.clone(), ty: ty.clone() });
                 let mut mismatches = check(&Type::Record(fields.collect()), input, "input");
                 // A parameter's name is the source's, and not one of several spellings.
+                let names: HashSet<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                let known: HashSet<&str> = mismatches.iter().map(|known| known.pointer.as_str()).collect();
                 let given = input.as_object().into_iter().flat_map(|values| values.keys());
-                let misspelled = given.filter(|given| {
-                    let is_parameter = several.iter().any(|(name, _)| name == *given);
-                    !is_parameter && mismatches.iter().all(|known| known.pointer != format!("/{given}"))
-                });
-                let misspelled: Vec<Mismatch> = misspelled
-                    .map(|given| Mismatch {
+                let misspelled: Vec<Mismatch> = given
+                    .filter(|given| !names.contains(given.as_str()))
+                    .map(|given| (given, format!("/{}", given.replace('~', "~0").replace('/', "~1"))))
+                    .filter(|(_, pointer)| !known.contains(pointer.as_str()))
+                    .take(MAX_MISMATCHES)
+                    .map(|(given, pointer)| Mismatch {
                         path: format!("input.{given}"),
-                        pointer: format!("/{}", given.replace('~', "~0").replace('/', "~1")),
+                        pointer,
                         message: "the workflow has no such parameter".to_owned(),
                     })
                     .collect();

@@ -203,17 +203,21 @@ async fn snapshot(connection: &mut PgConnection, tenant: &TenantId) -> Result<Sn
     .await?;
     view.commit().await?;
 
-    let components = components.into_iter().map(|row| {
-        let exports = parse_json("the exports of a component", &row.exports)?;
-        Ok((row.name, ActiveComponent { digest: digest(&row.digest)?, exports }))
+    // A tenant may have so much of both that reading it would hold a thread that serves.
+    let read = tokio::task::spawn_blocking(move || {
+        let components = components.into_iter().map(|row| {
+            let exports = parse_json("the exports of a component", &row.exports)?;
+            Ok((row.name, ActiveComponent { digest: digest(&row.digest)?, exports }))
+        });
+        let definitions = definitions.into_iter().map(|row| {
+            let plan = parse_json("a plan", &row.plan)?;
+            Ok((row.name, CurrentDefinition { digest: digest(&row.digest)?, plan }))
+        });
+        Ok(Snapshot {
+            generation,
+            components: components.collect::<Result<_, Error>>()?,
+            definitions: definitions.collect::<Result<_, Error>>()?,
+        })
     });
-    let definitions = definitions.into_iter().map(|row| {
-        let plan = parse_json("a plan", &row.plan)?;
-        Ok((row.name, CurrentDefinition { digest: digest(&row.digest)?, plan }))
-    });
-    Ok(Snapshot {
-        generation,
-        components: components.collect::<Result<_, Error>>()?,
-        definitions: definitions.collect::<Result<_, Error>>()?,
-    })
+    read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

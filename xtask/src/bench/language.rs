@@ -19,10 +19,21 @@ const COLUMNS: [Column; 9] = [
     ("ratio", "ratio"),
 ];
 
+const SHAPES: [Column; 6] = [
+    ("name", "shape"),
+    ("bytes", "bytes"),
+    ("diagnostics", "diagnostics"),
+    ("plan_bytes", "plan bytes"),
+    ("check_ms", "check ms"),
+    ("render_ms", "render ms"),
+];
+
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut stages = Stages::new();
     let rows = example::rows(workspace, &mut stages, "aster-dsl", "bench_language")?;
+    let shapes = example::rows(workspace, &mut stages, "aster-dsl", "bench_shapes")?;
     stages.finish("measured");
     report::print("language", &COLUMNS, &rows);
+    report::print("shapes", &SHAPES, &shapes);
     Ok(())
 }

@@ -8,6 +8,8 @@
 
 mod operator;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use self::operator::{negate, operate};
@@ -21,6 +23,10 @@ pub const MAX_BUILT_BYTES: usize = 64 << 20;
 
 /// Calls that one attempt may make. The body is computed anew for each, so this bounds that work, too.
 pub const MAX_CALLS: u32 = 256;
+
+/// Steps of one evaluation: each expression and statement is one, and so is each field that is compared with a name by its words.
+/// It bounds what an evaluation takes where little is built: some hundred milliseconds.
+pub const MAX_STEPS: usize = 1_000_000;
 
 /// How deep values may be nested: what is stored must be read back, and readers of JSON stop at 128 levels.
 pub const MAX_DEPTH: usize = 64;
@@ -97,13 +103,23 @@ pub fn pure(expr: &Expr, env: Env<'_>) -> Result<Value, Failure> {
     })
 }
 
-struct Frame<'a> {
+struct Frame<'a, 'p> {
     env: Env<'a>,
     answers: &'a [Result<Value, Failure>],
     calls_made: u32,
     /// Inner blocks push behind outer ones and are cut off at their end.
-    locals: Vec<(String, Value)>,
+    locals: Vec<Local<'p>>,
+    /// The place of each name's innermost local.
+    places: HashMap<&'p str, usize>,
     built_bytes: usize,
+    steps: usize,
+}
+
+struct Local<'p> {
+    name: &'p str,
+    value: Value,
+    /// The place of the one that it hides.
+    hides: Option<usize>,
 }
 
 /// Why a computation doesn't go on.
@@ -118,28 +134,52 @@ impl From<Failure> for Stop<'_> {
     }
 }
 
-impl<'a> Frame<'a> {
+impl<'a, 'p> Frame<'a, 'p> {
     fn new(env: Env<'a>, answers: &'a [Result<Value, Failure>]) -> Self {
-        Self { env, answers, calls_made: 0, locals: Vec::new(), built_bytes: 0 }
+        Self {
+            env,
+            answers,
+            calls_made: 0,
+            locals: Vec::new(),
+            places: HashMap::new(),
+            built_bytes: 0,
+            steps: 0,
+        }
+    }
+
+    /// Counts steps that were made, or are about to be.
+    fn step(&mut self, steps: usize) -> Result<(), Failure> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > MAX_STEPS {
+            return Err(type_error(format!("the step's expressions take more than {MAX_STEPS} steps")));
+        }
+        Ok(())
     }
 
     /// The returned value, if the block returns.
-    fn block<'p>(&mut self, statements: &'p [Statement]) -> Result<Option<Value>, Stop<'p>> {
+    fn block(&mut self, statements: &'p [Statement]) -> Result<Option<Value>, Stop<'p>> {
         let outer = self.locals.len();
         for statement in statements {
             if let Some(value) = self.statement(statement)? {
                 return Ok(Some(value));
             }
         }
-        self.locals.truncate(outer);
+        for local in self.locals.drain(outer..).rev() {
+            match local.hides {
+                Some(place) => self.places.insert(local.name, place),
+                None => self.places.remove(local.name),
+            };
+        }
         Ok(None)
     }
 
-    fn statement<'p>(&mut self, statement: &'p Statement) -> Result<Option<Value>, Stop<'p>> {
+    fn statement(&mut self, statement: &'p Statement) -> Result<Option<Value>, Stop<'p>> {
+        self.step(1)?;
         match statement {
             Statement::Let { name, value } => {
                 let value = self.expr(value)?;
-                self.locals.push((name.clone(), value));
+                let hides = self.places.insert(name, self.locals.len());
+                self.locals.push(Local { name, value, hides });
                 Ok(None)
             }
             Statement::Return { err: false, value } => self.expr(value).map(Some),
@@ -155,9 +195,10 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn expr<'p>(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
+    fn expr(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
+        self.step(1)?;
         Ok(match expr {
-            Expr::Literal(value) => value.clone(),
+            Expr::Literal(value) => self.built(value.clone())?,
             Expr::Text(parts) => {
                 let mut text = String::new();
                 for part in parts {
@@ -202,44 +243,56 @@ impl<'a> Frame<'a> {
     }
 
     /// Paths are walked by reference, so that a field of a large value doesn't copy the value.
-    fn field<'p>(&mut self, of: &'p Expr, name: &str) -> Result<Value, Stop<'p>> {
-        if let Some(value) = self.place(of)? {
-            let value = field_of(value, name)?.clone();
+    fn field(&mut self, of: &'p Expr, name: &str) -> Result<Value, Stop<'p>> {
+        let mut steps = 0;
+        let found = match self.place(of, &mut steps)? {
+            Some(value) => Some(field_of(value, name, &mut steps)?.clone()),
+            None => None,
+        };
+        self.step(steps)?;
+        if let Some(value) = found {
             return Ok(self.built(value)?);
         }
         let value = self.expr(of)?;
-        Ok(field_of(&value, name)?.clone())
+        let mut steps = 0;
+        let found = field_of(&value, name, &mut steps)?.clone();
+        self.step(steps)?;
+        Ok(found)
     }
 
-    /// The value that a path of names stands for; `None` if `expr` is something else.
-    fn place(&self, expr: &Expr) -> Result<Option<&Value>, Failure> {
+    /// The value that a path of names stands for; `None` if `expr` is something else. Adds to `steps` what it takes.
+    fn place(&self, expr: &Expr, steps: &mut usize) -> Result<Option<&Value>, Failure> {
         match expr {
             Expr::Parameter(name) => Ok(Some(self.env.parameter(name))),
             Expr::Step(name) => Ok(Some(self.env.step(name))),
             Expr::Local(name) => Ok(self.local(name)),
-            Expr::Field(of, name) => self.place(of)?.map(|value| field_of(value, name)).transpose(),
+            Expr::Field(of, name) => {
+                let Some(value) = self.place(of, steps)? else { return Ok(None) };
+                field_of(value, name, steps).map(Some)
+            }
             _ => Ok(None),
         }
     }
 
     fn local(&self, name: &str) -> Option<&Value> {
-        self.locals.iter().rev().find(|(local, _)| local == name).map(|(_, value)| value)
+        self.places.get(name).map(|place| &self.locals[*place].value)
     }
 
-    fn truth<'p>(&mut self, expr: &'p Expr, whose: &str) -> Result<bool, Stop<'p>> {
+    fn truth(&mut self, expr: &'p Expr, whose: &str) -> Result<bool, Stop<'p>> {
         match self.expr(expr)? {
             Value::Bool(truth) => Ok(truth),
             other => Err(type_error(format!("{whose} takes true or false, not {}", kind(&other))).into()),
         }
     }
 
-    fn binary<'p>(&mut self, op: BinaryOp, a: &'p Expr, b: &'p Expr) -> Result<Value, Stop<'p>> {
+    fn binary(&mut self, op: BinaryOp, a: &'p Expr, b: &'p Expr) -> Result<Value, Stop<'p>> {
         match op {
             BinaryOp::And => Ok((self.truth(a, "`and`")? && self.truth(b, "`and`")?).into()),
             BinaryOp::Or => Ok((self.truth(a, "`or`")? || self.truth(b, "`or`")?).into()),
             _ => {
                 let a = self.expr(a)?;
                 let b = self.expr(b)?;
+
                 let value = operate(op, &a, &b)?;
                 Ok(self.built(value)?)
             }
@@ -263,7 +316,7 @@ impl<'a> Frame<'a> {
         self.built(value)
     }
 
-    fn call<'p>(&mut self, call: &'p Call) -> Result<Value, Stop<'p>> {
+    fn call(&mut self, call: &'p Call) -> Result<Value, Stop<'p>> {
         let args: Result<Vec<Value>, _> = call.args.iter().map(|arg| self.expr(arg)).collect();
         let args = args?;
         self.calls_made += 1;
@@ -314,21 +367,32 @@ pub fn is_too_deep(value: &Value) -> bool {
 
 /// A path through null is null; a field missing from a record that is there is an error. Fields are found by their words,
 /// since a value's names are camelCase and the source's may be snake_case.
-fn field_of<'v>(value: &'v Value, name: &str) -> Result<&'v Value, Failure> {
+///
+/// Adds to `steps` what it takes: a field that isn't spelled like `name` is compared by its words.
+fn field_of<'v>(value: &'v Value, name: &str, steps: &mut usize) -> Result<&'v Value, Failure> {
     const NULL: &Value = &Value::Null;
     match value {
         Value::Null => Ok(NULL),
         Value::Object(fields) => fields
             .get(name)
             .or_else(|| {
-                fields.iter().find(|(field, _)| crate::name::same(field, name)).map(|(_, value)| value)
+                let words = crate::name::kebab(name);
+                let mut by_words = fields.iter().inspect(|_| *steps += 1);
+                by_words.find(|(field, _)| crate::name::kebab(field) == words).map(|(_, value)| value)
             })
-            .ok_or_else(|| {
-                let names: Vec<_> = fields.keys().map(|field| format!("`{field}`")).collect();
-                let there = if names.is_empty() { "no fields".into() } else { names.join(", ") };
-                type_error(format!("no field `{name}`: the record has {there}"))
-            }),
+            .ok_or_else(|| type_error(format!("no field `{name}`: the record has {}", named(fields)))),
         other => Err(type_error(format!("`.{name}` of {}: only a record has fields", kind(other)))),
+    }
+}
+
+/// The names of a record's fields, for a message.
+fn named(fields: &serde_json::Map<String, Value>) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<_> = fields.keys().take(SHOWN).map(|field| format!("`{field}`")).collect();
+    match (shown.is_empty(), fields.len() > SHOWN) {
+        (true, _) => "no fields".into(),
+        (false, true) => format!("{}, …", shown.join(", ")),
+        (false, false) => shown.join(", "),
     }
 }
 
@@ -447,5 +511,76 @@ mod tests {
         assert!(!is_too_deep(&nested(MAX_DEPTH)));
         assert!(is_too_deep(&nested(MAX_DEPTH + 1)));
         assert!(!is_too_deep(&Arc::new(json!({"a": [1, {"b": null}]}))));
+    }
+
+    fn field(of: Expr, name: &str) -> Expr {
+        Expr::Field(Box::new(of), name.into())
+    }
+
+    #[test]
+    fn a_name_stands_for_its_innermost_value_and_for_the_outer_one_after_that() {
+        let plan = empty_plan();
+        let define =
+            |name: &str, value: i64| Statement::Let { name: name.into(), value: Expr::Literal(json!(value)) };
+        let local = |name: &str| Expr::Local(name.into());
+        let inner = call("see", vec![local("a"), local("b")]);
+        let body = [
+            define("a", 1),
+            Statement::If {
+                condition: Expr::Literal(json!(true)),
+                then: vec![
+                    define("a", 2),
+                    define("a", 3),
+                    define("b", 4),
+                    Statement::Let { name: "c".into(), value: inner },
+                ],
+                otherwise: Vec::new(),
+            },
+            Statement::Return { err: false, value: Expr::List(vec![local("a"), local("b"), local("c")]) },
+        ];
+        let env = Env::of_input(&plan, &Value::Null);
+        let Progress::Call(pending) = run(&body, env, &[]) else { panic!("it calls") };
+        assert_eq!(pending.args, [json!(3), json!(4)]);
+        assert_eq!(run(&body, env, &[Ok(json!(0))]), Progress::Returned(json!([1, null, null])));
+    }
+
+    #[test]
+    fn many_names_take_no_longer_than_their_number() {
+        let plan = empty_plan();
+        // Each reads the first one. Looked for one by one that would be two billion comparisons.
+        let first = Expr::Local("n0".into());
+        let body: Vec<Statement> = (0..60_000)
+            .map(|n| Statement::Let {
+                name: format!("n{n}"),
+                value: if n == 0 { Expr::Literal(json!(7)) } else { first.clone() },
+            })
+            .chain([Statement::Return { err: false, value: Expr::Local("n59999".into()) }])
+            .collect();
+        assert_eq!(run(&body, Env::of_input(&plan, &Value::Null), &[]), Progress::Returned(json!(7)));
+    }
+
+    #[test]
+    fn what_an_evaluation_looks_at_is_bounded_where_nothing_is_built() {
+        let mut plan = empty_plan();
+        plan.parameters = vec![crate::plan::Parameter { name: "a".into(), ty: Type::Json }];
+        let wide: Value =
+            (0..100_000).map(|n| (format!("f{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into();
+        // Its words are those of the last field, so that all are compared.
+        let read = field(Expr::Parameter("a".into()), "F99999");
+        let body = |times| [Statement::Return { err: false, value: Expr::List(vec![read.clone(); times]) }];
+        let env = Env::of_input(&plan, &wide);
+        assert_eq!(run(&body(2), env, &[]), Progress::Returned(json!([99_999, 99_999])));
+        let Progress::Failed(failure) = run(&body(20), env, &[]) else { panic!("it takes too long") };
+        assert_eq!(failure.message, "the step's expressions take more than 1000000 steps");
+    }
+
+    #[test]
+    fn a_message_lists_some_of_many_fields() {
+        let plan = empty_plan();
+        let wide: Value =
+            (0..100).map(|n| (format!("f{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into();
+        let read = field(Expr::Literal(wide), "nothing");
+        let Err(failure) = pure(&read, Env::of_input(&plan, &Value::Null)) else { panic!("there is none") };
+        assert!(failure.message.ends_with(", …") && failure.message.len() < 300, "{}", failure.message);
     }
 }

@@ -1,11 +1,21 @@
 //! JSON against a WIT type: every mismatch at once, each with the path that leads to it.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::{Case, Field, Type, json};
 
 /// More mismatches than this aren't gathered: the first ones say enough.
 pub const MAX_MISMATCHES: usize = 20;
+
+/// So many parts of a value and of its type are looked at. A list of empty objects, whose type has a thousand options, has a
+/// thousand parts for each three bytes; and [`normalize`](super::normalize) would write them all out.
+pub const MAX_PARTS: usize = 4_000_000;
+
+/// More names than this are found by a table.
+const FEW: usize = 16;
 
 /// One place where a value doesn't fit its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +31,13 @@ pub struct Mismatch {
 /// All places where `value` doesn't fit `ty`, at most [`MAX_MISMATCHES`]; none if it fits. `path` is what the value
 /// itself is called in messages.
 pub fn check(ty: &Type, value: &Value, path: &str) -> Vec<Mismatch> {
-    let mut checker = Checker { root: path, trail: Vec::new(), found: Vec::new() };
+    let mut checker = Checker { root: path, trail: Vec::new(), found: Vec::new(), parts: 0 };
     checker.value(ty, value);
+    if checker.parts > MAX_PARTS {
+        checker.trail.clear();
+        checker.found.truncate(MAX_MISMATCHES - 1);
+        checker.note(format!("the value has more than {MAX_PARTS} parts, with those that its type adds"));
+    }
     checker.found
 }
 
@@ -36,11 +51,25 @@ struct Checker<'a> {
     /// From the root to the value that is looked at.
     trail: Vec<Segment<'a>>,
     found: Vec<Mismatch>,
+    /// Looked at so far.
+    parts: usize,
 }
 
 impl<'a> Checker<'a> {
+    /// Whether there is more to be said, and not too much to be looked at.
+    fn goes_on(&self) -> bool {
+        self.found.len() < MAX_MISMATCHES && self.parts <= MAX_PARTS
+    }
+
     fn value(&mut self, ty: &'a Type, value: &'a Value) {
-        if self.found.len() >= MAX_MISMATCHES {
+        self.parts += match ty {
+            Type::Record(fields) => 1 + fields.len(),
+            // A look at a name is a fraction of what else a part costs.
+            Type::Enum(names) | Type::Flags(names) => 1 + names.len() / 4,
+            Type::Variant(cases) => 1 + cases.len() / 4,
+            _ => 1,
+        };
+        if !self.goes_on() {
             return;
         }
         let result = match ty {
@@ -94,7 +123,7 @@ impl<'a> Checker<'a> {
         };
         for (i, item) in items.iter().enumerate() {
             self.below(Segment::Index(i), element, item);
-            if self.found.len() >= MAX_MISMATCHES {
+            if !self.goes_on() {
                 break;
             }
         }
@@ -118,21 +147,34 @@ impl<'a> Checker<'a> {
         let Value::Object(object) = value else {
             return Err(format!("expected an object, found {}", json::brief(value)));
         };
-        for field in fields {
-            let mut spellings = object.iter().filter(|(key, _)| json::spells(&field.name, key));
-            match (spellings.next(), spellings.next()) {
-                (Some((key, value)), None) => self.below(Segment::Field(key), &field.ty, value),
-                (Some(_), Some((second, _))) => {
-                    self.note_at(second, "the field is given twice, in two spellings".into());
-                }
-                (None, _) if matches!(field.ty, Type::Option(_)) => {}
-                (None, _) => self.note_at(&json::camel(&field.name), "the field is missing".into()),
+        let table = (fields.len() > FEW && object.len() > FEW).then(|| places(fields));
+        let place = |key: &str| match &table {
+            Some(table) => table.get(key).copied(),
+            None => fields.iter().position(|field| json::spells(&field.name, key)),
+        };
+        // What each field is given, and a second time.
+        let mut given: Vec<[Option<(&'a String, &'a Value)>; 2]> = vec![[None; 2]; fields.len()];
+        let mut unknown = Vec::new();
+        for (key, value) in object {
+            match place(key).map(|place| &mut given[place]) {
+                Some([first @ None, _]) => *first = Some((key, value)),
+                Some([_, second]) => *second = second.or(Some((key, value))),
+                None if unknown.len() < MAX_MISMATCHES => unknown.push(key),
+                None => {}
             }
         }
-        for key in object.keys() {
-            if !fields.iter().any(|f| json::spells(&f.name, key)) {
-                self.note_at(key, "there is no such field".into());
+        for (field, given) in fields.iter().zip(given) {
+            match given {
+                [Some((key, value)), None] => self.below(Segment::Field(key), &field.ty, value),
+                [Some(_), Some((second, _))] => {
+                    self.note_at(second, "the field is given twice, in two spellings".into());
+                }
+                [None, _] if matches!(field.ty, Type::Option(_)) => {}
+                [None, _] => self.note_at(&json::camel(&field.name), "the field is missing".into()),
             }
+        }
+        for key in unknown {
+            self.note_at(key, "there is no such field".into());
         }
         Ok(())
     }
@@ -192,6 +234,10 @@ impl<'a> Checker<'a> {
         };
         let mut seen = vec![false; names.len()];
         for (i, item) in items.iter().enumerate() {
+            self.parts += 1 + names.len() / 4;
+            if !self.goes_on() {
+                break;
+            }
             let flag = item.as_str().and_then(|name| names.iter().position(|n| json::spells(n, name)));
             let message = match flag {
                 Some(flag) if !std::mem::replace(&mut seen[flag], true) => continue,
@@ -215,6 +261,9 @@ impl<'a> Checker<'a> {
                     return Err("a key must not contain NUL".into());
                 }
                 self.below(Segment::Field(name), element, value);
+                if !self.goes_on() {
+                    break;
+                }
             }
             return Ok(());
         }
@@ -223,6 +272,9 @@ impl<'a> Checker<'a> {
         };
         let mut keys = Vec::with_capacity(pairs.len());
         for (i, pair) in pairs.iter().enumerate() {
+            if !self.goes_on() {
+                return Ok(());
+            }
             self.trail.push(Segment::Index(i));
             match pair.as_array().map(Vec::as_slice) {
                 Some([k, v]) => {
@@ -289,6 +341,18 @@ impl<'a> Checker<'a> {
         }
         (path, pointer)
     }
+}
+
+/// Where each spelling's field stands. WIT's own spelling comes before another field's in JSON.
+fn places(fields: &[Field]) -> HashMap<Cow<'_, str>, usize> {
+    let mut places = HashMap::with_capacity(2 * fields.len());
+    for (place, field) in fields.iter().enumerate() {
+        places.entry(Cow::Borrowed(field.name.as_str())).or_insert(place);
+    }
+    for (place, field) in fields.iter().enumerate() {
+        places.entry(Cow::Owned(json::camel(&field.name))).or_insert(place);
+    }
+    places
 }
 
 /// A key of a map that isn't keyed by text, in a form in which equal keys are equal: `"1"` and `1` are one integer.

@@ -202,3 +202,46 @@ fn a_value_that_is_wrong_all_over_gives_a_bounded_answer() {
     assert_eq!(check(&list(Type::U8), &Value::Null, "x").len(), 1);
     assert_eq!(check(&list(Type::U32), &value, "x").len(), MAX_MISMATCHES);
 }
+
+#[test]
+fn a_record_of_many_fields_is_checked_like_one_of_few() {
+    // Few are looked through, many are found by a table.
+    for more in [0, 100_usize] {
+        let mut fields: Vec<Field> =
+            ["order-id", "ship-to"].map(|name| Field { name: name.into(), ty: Type::U8 }).into();
+        fields.push(Field { name: "note".into(), ty: option(Type::U8) });
+        fields.extend((0..more).map(|n| Field { name: format!("more-of-it{n}"), ty: option(Type::U8) }));
+        let ty = Type::Record(fields);
+        accepts(&ty, json!({"order-id": 1, "shipTo": 2}));
+        accepts(&ty, json!({"orderId": 1, "ship-to": 2, "note": null}));
+        let mut many = json!({"order-id": 1, "shipTo": 2});
+        for n in 0..more {
+            many[if n % 2 == 0 { format!("moreOfIt{n}") } else { format!("more-of-it{n}") }] = json!(1);
+        }
+        accepts(&ty, many.clone());
+        many["orderId"] = json!(1);
+        refuses(&ty, many, &[("x.orderId", "the field is given twice, in two spellings")]);
+        refuses(
+            &ty,
+            json!({"order-id": 1, "orderId": 1, "x": 0, "y": 0}),
+            &[
+                ("x.orderId", "the field is given twice, in two spellings"),
+                ("x.shipTo", "the field is missing"),
+                ("x.x", "there is no such field"),
+                ("x.y", "there is no such field"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_value_that_its_type_would_make_huge_is_refused() {
+    let options = (0..1_000).map(|n| Field { name: format!("f{n}"), ty: option(Type::U8) }).collect();
+    let ty = list(Type::Record(options));
+    let objects = |n| Value::Array(vec![json!({}); n]);
+    accepts(&ty, objects(1_000));
+    let message = "the value has more than 4000000 parts, with those that its type adds";
+    refuses(&ty, objects(300_000), &[("x", message)]);
+    let names = Type::Enum((0..10_000).map(|n| format!("n{n}")).collect());
+    refuses(&list(names), Value::Array(vec![json!("n9999"); 100_000]), &[("x", message)]);
+}

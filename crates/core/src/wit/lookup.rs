@@ -14,10 +14,11 @@ impl Exports {
     /// # Errors
     /// No function or more than one matches.
     pub fn find_function(&self, interface: Option<&str>, name: &str) -> Result<&Function, LookupError> {
+        let words = name::kebab(name);
         let matches: Vec<&Function> = self
             .functions
             .iter()
-            .filter(|f| name::same(&f.name, name) && interface.is_none_or(|wanted| f.is_in(wanted)))
+            .filter(|f| has_words(&f.name, &words) && interface.is_none_or(|wanted| f.is_in(wanted)))
             .collect();
         let wanted = match interface {
             Some(interface) => format!("{interface}.{name}"),
@@ -67,7 +68,8 @@ impl Function {
         qualified(self.interface.as_deref(), &self.name)
     }
 
-    fn is_in(&self, wanted: &str) -> bool {
+    /// Whether it stands in the interface of that name: its own one by its words, or the full one.
+    pub fn is_in(&self, wanted: &str) -> bool {
         self.interface
             .as_deref()
             .is_some_and(|full| full == wanted || name::same(interface_own_name(full), wanted))
@@ -167,11 +169,20 @@ pub enum LookupError {
 }
 
 fn offer(names: &[String]) -> String {
+    const SHOWN: usize = 20;
     match names {
         [] => "are no functions".into(),
         [one] => format!("is only `{one}`"),
+        several if several.len() > SHOWN => format!("are {}, …", several[..SHOWN].join(", ")),
         several => format!("are {}", several.join(", ")),
     }
+}
+
+/// Whether an export's name has these words, given in kebab-case; it mostly is spelled so itself.
+pub fn has_words(export: &str, words: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_kebab = export.bytes().all(plain) && !export.contains("--");
+    export == words || !is_kebab && name::kebab(export) == words
 }
 
 fn names<'a>(functions: impl IntoIterator<Item = &'a Function>) -> Vec<String> {

@@ -7,7 +7,7 @@ use aster_core::name::kebab;
 use super::Model;
 use crate::ast::{self, Call, Name};
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::Sink;
 
 pub(super) fn check(model: &Model, sink: &mut Sink) {
     let io = model.function.io.as_ref();
@@ -63,7 +63,8 @@ fn undeclared(call: &Call, declared: &Declared, sink: &mut Sink) {
     if is_declared(call, declared) {
         return;
     }
-    let help = did_you_mean(&name.text, declared.values().copied())
+    let help = sink
+        .did_you_mean(&name.text, declared.values().copied())
         .unwrap_or_else(|| format!("add it to the head: `It performs io with … and {}`", name.text));
     sink.report(
         &codes::UNDECLARED_CAPABILITY,

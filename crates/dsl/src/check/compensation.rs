@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::ast::{Compensation, Workflow};
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::Sink;
 
 /// The compensation of each step, by the step's place. One inside its step may carry a name of its own choosing; one
 /// that stands after a step belongs to the step that it names, or else to the one right before it.
@@ -34,9 +34,11 @@ pub(super) fn owners<'t>(
                 Some(&place) => place,
                 None if workflow.incomplete => continue,
                 None => {
-                    let help = did_you_mean(&name.text, steps.keys().copied()).unwrap_or_else(|| {
-                        "name the step that it undoes, or indent it into that step".to_owned()
-                    });
+                    let help = sink
+                        .did_you_mean(&name.text, workflow.steps.iter().map(|step| step.name.text.as_str()))
+                        .unwrap_or_else(|| {
+                            "name the step that it undoes, or indent it into that step".to_owned()
+                        });
                     let message = format!("`{}` is not a step of this workflow", name.text);
                     sink.report(&codes::COMPENSATION_OWNER, name.span, message).help(help);
                     continue;

@@ -25,7 +25,7 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
 }
 
 /// Whether the body can return something.
-pub(crate) fn returns_value(body: &[Statement]) -> bool {
+pub(super) fn returns_value(body: &[Statement]) -> bool {
     body.iter().any(|statement| match &statement.kind {
         StatementKind::Return { err, .. } => !err,
         StatementKind::Lost => true,

@@ -9,7 +9,7 @@ mod scope;
 mod settings;
 mod trigger;
 
-pub(crate) use flow::{returns_value, surely_returns};
+pub(crate) use flow::surely_returns;
 pub(crate) use order::Set;
 
 use std::collections::HashMap;
@@ -17,9 +17,7 @@ use std::collections::HashMap;
 use crate::ast::{Compensation, File, Function, Name, Workflow};
 use crate::codes;
 use crate::diagnostic::Sink;
-
-/// More steps than a person writes, few enough for what is quadratic in them.
-const MAX_STEPS: usize = 1_000;
+use crate::{Span, limits};
 
 /// A function whose parts have been found: what the later checks and the lowering work on.
 pub(crate) struct Model<'t> {
@@ -33,19 +31,42 @@ pub(crate) struct Model<'t> {
     pub(crate) depends_on: Vec<Vec<usize>>,
     /// What is surely complete, or skipped, when a step starts.
     pub(crate) before: Vec<Set>,
+    /// Whether a step can return something, by place.
+    pub(crate) returns: Vec<bool>,
     pub(crate) compensations: Vec<Option<&'t Compensation>>,
 }
 
 /// Checks each function of the file, and returns what could be made out of it.
 pub(crate) fn check<'t>(file: &'t File, sink: &mut Sink) -> Vec<Model<'t>> {
-    declared_once(file.functions.iter().map(|function| &function.name), "workflow function", sink);
+    let names = || file.functions.iter().map(|function| &function.name);
+    if too_many(
+        names(),
+        limits::FUNCTIONS,
+        "this file",
+        "workflow functions",
+        "make several files of it",
+        sink,
+    ) {
+        return Vec::new();
+    }
+    declared_once(names(), "workflow function", sink);
     trigger::distinct(&file.functions, sink);
-    file.functions.iter().filter_map(|function| self::function(function, sink)).collect()
+    let mut models = Vec::new();
+    for function in &file.functions {
+        if sink.is_full() {
+            break;
+        }
+        models.extend(self::function(function, sink));
+    }
+    models
 }
 
 fn function<'t>(function: &'t Function, sink: &mut Sink) -> Option<Model<'t>> {
     let workflow = function.workflow.as_ref()?;
     let names = || workflow.steps.iter().map(|step| &step.name);
+    if is_too_large(function, workflow, sink) {
+        return None;
+    }
     let params = places(function.params.iter().map(|param| &param.name));
     declared_once(function.params.iter().map(|param| &param.name), "parameter", sink);
     declared_once(names(), "step", sink);
@@ -60,22 +81,52 @@ fn function<'t>(function: &'t Function, sink: &mut Sink) -> Option<Model<'t>> {
         }
         return None;
     }
-    if workflow.steps.len() > MAX_STEPS {
-        let span = workflow.steps[MAX_STEPS].name.span;
-        sink.report(&codes::TOO_LARGE, span, format!("this workflow has more than {MAX_STEPS} steps"))
-            .help("make several workflows of it");
-        return None;
-    }
     let steps = places(names());
-    let (depends_on, before) = order::dependencies(workflow, &steps, sink);
+    let (depends_on, before) = order::dependencies(workflow, &steps, sink)?;
+    let returns = workflow.steps.iter().map(|step| flow::returns_value(&step.body)).collect();
     let compensations = compensation::owners(workflow, &steps, sink);
-    let model = Model { function, workflow, params, steps, depends_on, before, compensations };
+    let model = Model { function, workflow, params, steps, depends_on, before, returns, compensations };
     flow::check(&model, sink);
     scope::check(&model, sink);
     settings::check(&model, sink);
     trigger::check(&model, sink);
     capabilities::check(&model, sink);
     Some(model)
+}
+
+/// Whether there is more of anything than the later checks and a run are made for.
+fn is_too_large(function: &Function, workflow: &Workflow, sink: &mut Sink) -> bool {
+    let steps = workflow.steps.iter().map(|step| &step.name);
+    let params = function.params.iter().map(|param| &param.name);
+    let listed = function.io.iter().flat_map(|io| io.list.iter().flatten());
+    let several = "make several workflows of it";
+    let record = "make a record of some of them";
+    let any = "write `It performs io` without a list, which admits any";
+    // All are told of.
+    [
+        too_many(steps, limits::STEPS, "this workflow", "steps", several, sink),
+        too_many(params, limits::PARAMETERS, "this function", "parameters", record, sink),
+        too_many(listed, limits::COMPONENTS, "this function", "components", any, sink),
+    ]
+    .contains(&true)
+}
+
+/// Reports the first of `names` that is one too many.
+fn too_many<'t>(
+    mut names: impl Iterator<Item = &'t Name>,
+    most: usize,
+    whose: &str,
+    what: &str,
+    help: &str,
+    sink: &mut Sink,
+) -> bool {
+    let Some(over) = names.nth(most) else { return false };
+    report_too_many(over.span, most, whose, what, help, sink);
+    true
+}
+
+fn report_too_many(span: Span, most: usize, whose: &str, what: &str, help: &str, sink: &mut Sink) {
+    sink.report(&codes::TOO_LARGE, span, format!("{whose} has more than {most} {what}")).help(help);
 }
 
 fn declared_once<'t>(names: impl Iterator<Item = &'t Name>, what: &str, sink: &mut Sink) {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::ast::{Name, StatementKind, Workflow};
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::{Sink, brief};
+use crate::limits::DEPENDENCIES;
 
 /// A set of steps, by their places; one bit for each.
 #[derive(Clone)]
@@ -33,13 +34,18 @@ impl Set {
     }
 }
 
-/// Each step's own dependencies, and all that is done before it.
+/// Each step's own dependencies, and all that is done before it; none if there are too many.
 pub(super) fn dependencies(
     workflow: &Workflow,
     steps: &HashMap<&str, usize>,
     sink: &mut Sink,
-) -> (Vec<Vec<usize>>, Vec<Set>) {
+) -> Option<(Vec<Vec<usize>>, Vec<Set>)> {
     let mut depends_on = Vec::with_capacity(workflow.steps.len());
+    let mut known: Vec<&str> = steps.keys().copied().collect();
+    known.sort_unstable();
+    // The step that named each one last, so that it counts once.
+    let mut named_by = vec![None; workflow.steps.len()];
+    let mut total = 0;
     for (place, step) in workflow.steps.iter().enumerate() {
         let leading = step.body.first().and_then(|first| match &first.kind {
             StatementKind::Await(names) => Some(names),
@@ -54,39 +60,51 @@ pub(super) fn dependencies(
         let mut own = Vec::new();
         for name in step.depends_on.iter().flatten().chain(&step.awaits).chain(leading.into_iter().flatten())
         {
+            sink.work(1);
             match steps.get(name.text.as_str()) {
-                Some(&dependency) if !own.contains(&dependency) => own.push(dependency),
+                Some(&dependency) if named_by[dependency] != Some(place) => {
+                    named_by[dependency] = Some(place);
+                    own.push(dependency);
+                }
                 Some(_) => {}
                 None if workflow.incomplete => {}
-                None => unknown(name, &step.name.text, steps, sink),
+                None => unknown(name, &step.name.text, &known, sink),
             }
+        }
+        total += own.len();
+        if total > DEPENDENCIES {
+            let help = "a step need not name what its dependencies wait for anyway";
+            super::report_too_many(step.name.span, DEPENDENCIES, "this workflow", "dependencies", help, sink);
+            return None;
         }
         depends_on.push(own);
     }
     let before = transitive(workflow, &depends_on, sink);
-    (depends_on, before)
+    Some((depends_on, before))
 }
 
-fn unknown(name: &Name, own: &str, steps: &HashMap<&str, usize>, sink: &mut Sink) {
-    let mut candidates: Vec<&str> = steps.keys().copied().filter(|step| *step != own).collect();
-    candidates.sort_unstable();
-    let help =
-        did_you_mean(&name.text, candidates.iter().copied()).unwrap_or_else(|| match &candidates[..] {
-            [] => "this workflow has no other step to wait for".to_owned(),
-            _ => format!("the other steps are {}", listed(&candidates)),
-        });
+/// `known` are all steps, sorted.
+fn unknown(name: &Name, own: &str, known: &[&str], sink: &mut Sink) {
+    if sink.is_full() {
+        return;
+    }
+    let candidates = || known.iter().copied().filter(|step| *step != own);
+    let help = sink.did_you_mean(&name.text, candidates()).unwrap_or_else(|| match candidates().next() {
+        None => "this workflow has no other step to wait for".to_owned(),
+        Some(_) => format!("the other steps are {}", listed(candidates())),
+    });
     sink.report(
         &codes::UNKNOWN_DEPENDENCY,
         name.span,
-        format!("`{}` is not a step of this workflow", name.text),
+        format!("`{}` is not a step of this workflow", brief(&name.text)),
     )
     .help(help)
     .label("named here");
 }
 
-fn listed(names: &[&str]) -> String {
-    let shown: Vec<String> = names.iter().take(8).map(|name| format!("`{name}`")).collect();
-    let more = if names.len() > shown.len() { " …" } else { "" };
+fn listed<'n>(mut names: impl Iterator<Item = &'n str>) -> String {
+    let shown: Vec<String> = names.by_ref().take(8).map(|name| format!("`{name}`")).collect();
+    let more = if names.next().is_some() { " …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }
 
@@ -110,6 +128,7 @@ fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -
             let (step, followed) = *top;
             let Some(&next) = depends_on[step].get(followed) else {
                 let mut all = Set::new(count);
+                sink.work(depends_on[step].len() * all.0.len());
                 for &dependency in &depends_on[step] {
                     all.insert(dependency);
                     all.extend(&before[dependency]);
@@ -126,9 +145,9 @@ fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -
                     path.push((next, 0));
                 }
                 State::Open => {
-                    let from = path.iter().position(|(step, _)| *step == next).unwrap_or(0);
-                    let cycle: Vec<usize> = path[from..].iter().map(|(step, _)| *step).collect();
                     if cycles < MOST_CYCLES {
+                        let from = path.iter().position(|(step, _)| *step == next).unwrap_or(0);
+                        let cycle: Vec<usize> = path[from..].iter().map(|(step, _)| *step).collect();
                         report_cycle(workflow, &cycle, sink);
                     }
                     cycles += 1;

@@ -6,10 +6,13 @@ use super::Model;
 use crate::Span;
 use crate::ast::{Call, Expr, ExprKind, Name, Statement, StatementKind};
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::Sink;
 
 pub(super) fn check(model: &Model, sink: &mut Sink) {
     for (place, step) in model.workflow.steps.iter().enumerate() {
+        if sink.is_full() {
+            return;
+        }
         if let Some(when) = &step.when {
             no_calls(when, "`when`", sink);
             Scope::new(model, place, false).expr(when, sink);
@@ -91,6 +94,10 @@ impl<'m, 't> Scope<'m, 't> {
     }
 
     fn expr(&self, expr: &Expr, sink: &mut Sink) {
+        sink.work(1);
+        if sink.is_full() {
+            return;
+        }
         if let ExprKind::Name(name) = &expr.kind {
             self.name(name, expr.span, sink);
         }
@@ -119,20 +126,16 @@ impl<'m, 't> Scope<'m, 't> {
             None if self.model.workflow.incomplete => {}
             None => {
                 let params = self.model.function.params.iter().map(|param| param.name.text.as_str());
-                let mut steps: Vec<&str> = self
-                    .model
-                    .steps
-                    .iter()
-                    .filter(|(_, step)| self.readable(**step))
-                    .map(|(name, _)| *name)
-                    .collect();
-                steps.sort_unstable();
+                let steps = self.model.workflow.steps.iter().enumerate();
+                let steps =
+                    steps.filter(|(place, _)| self.readable(*place)).map(|(_, step)| step.name.text.as_str());
                 let known = self.locals.iter().copied().chain(params).chain(steps);
-                let help =
-                    did_you_mean(name, known).unwrap_or_else(|| match name.starts_with(char::is_uppercase) {
+                let help = sink.did_you_mean(name, known).unwrap_or_else(|| {
+                    match name.starts_with(char::is_uppercase) {
                         true => format!("to call a component, write `{name}.function(…)`"),
                         false => "a name is a parameter, an earlier step, or a `Let` above".to_owned(),
-                    });
+                    }
+                });
                 sink.report(&codes::UNKNOWN_NAME, span, format!("`{name}` is not known here")).help(help);
             }
         }
@@ -142,8 +145,7 @@ impl<'m, 't> Scope<'m, 't> {
         let step_name = |place: usize| self.model.workflow.steps[place].name.text.as_str();
         let (own, other) = (step_name(self.place), step_name(step));
         if self.readable(step) {
-            if !super::returns_value(&self.model.workflow.steps[step].body) && !self.model.workflow.incomplete
-            {
+            if !self.model.returns[step] && !self.model.workflow.incomplete {
                 sink.report(
                     &codes::ALWAYS_NULL,
                     span,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Model;
 use crate::ast::{Expr, ExprKind, Function};
 use crate::codes;
-use crate::diagnostic::Sink;
+use crate::diagnostic::{Sink, brief};
 
 pub(super) fn check(model: &Model, sink: &mut Sink) {
     let Some(trigger) = &model.workflow.settings.trigger else { return };
@@ -32,8 +32,12 @@ pub(super) fn distinct(functions: &[Function], sink: &mut Sink) {
         };
         let path = trigger.path.text.as_str();
         if let Some(owner) = seen.get(path) {
-            sink.report(&codes::TRIGGER, trigger.path.span, format!("`{owner}` answers `{path}` already"))
-                .help("give each function a path of its own");
+            sink.report(
+                &codes::TRIGGER,
+                trigger.path.span,
+                format!("`{owner}` answers `{}` already", brief(path)),
+            )
+            .help("give each function a path of its own");
         } else {
             seen.insert(path, &function.name.text);
         }
@@ -42,24 +46,25 @@ pub(super) fn distinct(functions: &[Function], sink: &mut Sink) {
 
 fn path_fault(path: &str) -> Option<(String, &'static str)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    let shown = brief(path);
     if !path.starts_with('/') {
         return Some((
-            format!("the path `{path}` does not begin with `/`"),
+            format!("the path `{shown}` does not begin with `/`"),
             "write `\"/api/orders\"` for example",
         ));
     }
     if path.len() == 1 || path.ends_with('/') {
-        return Some((format!("the path `{path}` ends with `/`"), "end it with a name"));
+        return Some((format!("the path `{shown}` ends with `/`"), "end it with a name"));
     }
     if let Some(c) = path.chars().find(|c| !plain(*c)) {
         return Some((
-            format!("the path `{path}` has a `{}` in it", c.escape_debug()),
+            format!("the path `{shown}` has a `{}` in it", c.escape_debug()),
             "a path is made of letters, digits, `-`, `.`, `_`, `~` and `/`",
         ));
     }
     if path[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Some((
-            format!("the path `{path}` has a part that is no name"),
+            format!("the path `{shown}` has a part that is no name"),
             "put one name between two `/`",
         ));
     }

@@ -11,10 +11,8 @@ pub(crate) use token::{Kind, Segment, Token};
 
 use crate::Span;
 use crate::codes;
-use crate::diagnostic::Sink;
-
-/// Bytes of the longest name. Names stand in messages, in events and in idempotency keys.
-pub(crate) const MAX_NAME: usize = 128;
+use crate::diagnostic::{Sink, brief};
+use crate::limits::NAME as MAX_NAME;
 
 /// The tokens of the whole source; the last one is [`Kind::Eof`].
 pub(crate) fn lex(source: &str, sink: &mut Sink) -> Vec<Token> {
@@ -51,6 +49,10 @@ struct Lexer<'a> {
 impl Lexer<'_> {
     fn run(&mut self, sink: &mut Sink) {
         while let Some(c) = self.peek() {
+            if sink.is_full() {
+                self.at = self.end;
+                break;
+            }
             match c {
                 '\n' => {
                     self.at += 1;
@@ -130,10 +132,10 @@ impl Lexer<'_> {
         }
         let word = &self.source[start..self.at];
         if !word.is_ascii() {
-            sink.report(&codes::CHARACTER, Span::new(start, self.at), format!("`{word}` is not a name"))
-                .help(
-                    "names are made of the letters a to z, digits and `_`; anything else can stand in a text",
-                );
+            let message = format!("`{}` is not a name", brief(word));
+            sink.report(&codes::CHARACTER, Span::new(start, self.at), message).help(
+                "names are made of the letters a to z, digits and `_`; anything else can stand in a text",
+            );
         }
         if word.len() > MAX_NAME {
             let message = format!("this name has {} characters", word.chars().count());
@@ -186,9 +188,11 @@ impl Lexer<'_> {
         if !(after.is_empty() || after.starts_with(char::is_whitespace) || comment(after)) {
             return Kind::Dot;
         }
-        let rest_of_line = after[..after.find('\n').unwrap_or(after.len())].trim_start();
-        let alone = matches!(self.tokens.last(), Some(Token { kind: Kind::LineStart, .. }))
-            && (rest_of_line.is_empty() || comment(rest_of_line));
+        // The rest of the line is looked at once, for its first token.
+        let alone = matches!(self.tokens.last(), Some(Token { kind: Kind::LineStart, .. })) && {
+            let rest_of_line = after[..after.find('\n').unwrap_or(after.len())].trim_start();
+            rest_of_line.is_empty() || comment(rest_of_line)
+        };
         // No bracket goes past the end of its sentence, so that one that is left open spoils no other.
         self.depth = 0;
         if alone { Kind::LoneStop } else { Kind::Stop }

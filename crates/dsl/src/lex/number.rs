@@ -3,7 +3,7 @@
 use super::{Kind, Lexer};
 use crate::Span;
 use crate::codes;
-use crate::diagnostic::Sink;
+use crate::diagnostic::{Sink, brief};
 
 impl Lexer<'_> {
     pub(super) fn number(&mut self, sink: &mut Sink) {
@@ -29,12 +29,12 @@ impl Lexer<'_> {
                 Some('e' | 'E') if rest[1..].chars().all(|c| c.is_ascii_digit()) => {
                     "write the number without an exponent".to_owned()
                 }
-                _ => format!("write `{number} {rest}`, with a blank between"),
+                _ => format!("write `{} {}`, with a blank between", brief(number), brief(rest)),
             };
             sink.report(
                 &codes::NUMBER,
                 Span::new(start, self.at),
-                format!("`{seen}` is neither a number nor a name"),
+                format!("`{}` is neither a number nor a name", brief(seen)),
             )
             .help(help);
         }

@@ -12,7 +12,9 @@ impl Lexer<'_> {
         let mut segments = Vec::new();
         let mut plain = String::new();
         let mut closed = false;
-        while !closed {
+        // Where the next `}`, `"` or line break stands, so that it is looked for once for all `{` before it.
+        let mut ahead = None;
+        while !closed && !sink.is_full() {
             let at = self.at;
             let Some(c) = self.rest().chars().next().filter(|&c| c != '\n') else {
                 sink.report(
@@ -32,9 +34,17 @@ impl Lexer<'_> {
                     plain.push(c);
                 }
                 '{' => {
-                    let inside = self.rest();
-                    let close = inside.find(['}', '"', '\n']).filter(|&at| inside[at..].starts_with('}'));
-                    let Some(close) = close else {
+                    let close = match ahead.filter(|&end| end >= self.at) {
+                        Some(end) => end,
+                        None => {
+                            let found = self.rest().find(['}', '"', '\n']);
+                            let end = found.map_or(self.end, |length| self.at + length);
+                            sink.work(end - self.at);
+                            end
+                        }
+                    };
+                    ahead = Some(close);
+                    if !self.source[close..self.end].starts_with('}') {
                         sink.report(
                             &codes::INTERPOLATION,
                             Span::new(at, at + 1),
@@ -42,9 +52,9 @@ impl Lexer<'_> {
                         )
                         .help("close it with `}`; a brace itself is written `{{` or `\\{`");
                         continue;
-                    };
-                    let path = Span::new(self.at, self.at + close);
-                    self.at += close + 1;
+                    }
+                    let path = Span::new(self.at, close);
+                    self.at = close + 1;
                     if !plain.is_empty() {
                         segments.push(Segment::Plain(std::mem::take(&mut plain)));
                     }

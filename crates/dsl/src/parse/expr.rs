@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use aster_core::plan::BinaryOp;
 
-use super::{Lost, MAX_EXPR_DEPTH, Parsed, Parser};
+use super::{Lost, Parsed, Parser};
 use crate::Span;
 use crate::ast::{Expr, ExprKind, Name, TextPart};
 use crate::codes;
+use crate::diagnostic::brief;
 use crate::lex::{Kind, Segment};
+use crate::limits::EXPRESSION_DEPTH;
 
 const COMPARISONS: [(&str, BinaryOp); 6] = [
     ("==", BinaryOp::Eq),
@@ -144,7 +146,7 @@ impl<'s> Parser<'_, 's> {
             Kind::Dot if *self.nth(1) == Kind::Int => {
                 self.bump();
                 let span = span.to(self.bump());
-                let help = format!("write `0{}`", &self.source[span.range()]);
+                let help = format!("write `0{}`", brief(&self.source[span.range()]));
                 self.report(&codes::NUMBER, span, "a number has digits on both sides of its point")
                     .help(help);
                 Err(Lost)
@@ -178,7 +180,8 @@ impl<'s> Parser<'_, 's> {
         };
         let mut expr = Expr { kind, span, depth: own };
         expr.depth += expr.children().iter().map(|child| child.depth).max().unwrap_or(0);
-        if expr.depth > MAX_EXPR_DEPTH {
+        self.part(span)?;
+        if expr.depth > EXPRESSION_DEPTH {
             return Err(self.too_deep(span));
         }
         Ok(expr)
@@ -216,7 +219,7 @@ impl<'s> Parser<'_, 's> {
                 self.report(
                     &codes::DECLARED_TWICE,
                     name.span,
-                    format!("field `{}` is given twice", name.text),
+                    format!("field `{}` is given twice", brief(&name.text)),
                 )
                 .help("keep one of them");
             }
@@ -255,13 +258,17 @@ impl<'s> Parser<'_, 's> {
     fn path_in_text(&mut self, piece: Span) -> Parsed<Expr> {
         let tokens = crate::lex::lex_piece(self.source, piece, self.sink);
         let mut inner: Parser<'_, 's> = Parser::new(self.source, tokens, self.sink);
+        inner.parts = self.parts;
         if inner.at_word() {
-            let path = inner.path()?;
-            if inner.at_end() && is_path(&path) {
+            let path = inner.path();
+            let whole = inner.at_end();
+            self.parts = inner.parts;
+            let path = path?;
+            if whole && is_path(&path) {
                 return Ok(path);
             }
         }
-        let seen = &self.source[piece.range()];
+        let seen = brief(&self.source[piece.range()]);
         let message = format!("`{}` is not a path", seen.escape_debug());
         self.report(&codes::INTERPOLATION, piece, message)
             .help("name the value with `Let name be …` and write `{name}`; a brace itself is written `{{`");

@@ -4,9 +4,7 @@ use super::{Lost, Parsed, Parser, is_keyword};
 use crate::ast::{File, Function, Io, Name, Param, TypeExpr};
 use crate::codes;
 use crate::lex::Kind;
-
-/// Bytes of the longest module name. With a function's name it is a definition's name, which stands in URLs.
-const MAX_MODULE: usize = 256;
+use crate::limits;
 
 /// What stands between `To` and `:`.
 struct Head {
@@ -19,7 +17,7 @@ impl Parser<'_, '_> {
     pub(super) fn file(mut self) -> File {
         let module = self.module();
         let mut functions = Vec::new();
-        while !self.at_end() {
+        while !self.at_end() && !self.sink.is_full() {
             if self.at_keywords("to") {
                 functions.extend(self.function());
                 continue;
@@ -75,9 +73,9 @@ impl Parser<'_, '_> {
             name.text.push_str(&part.text);
             name.span = name.span.to(part.span);
         }
-        if name.text.len() > MAX_MODULE {
+        if name.text.len() > limits::MODULE {
             self.report(&codes::TOO_LARGE, name.span, "this module's name is too long")
-                .help(format!("it has at most {MAX_MODULE} characters"));
+                .help(format!("it has at most {} characters", limits::MODULE));
         }
         Ok(name)
     }

@@ -15,18 +15,9 @@ mod workflow;
 use crate::Span;
 use crate::ast::{File, Name};
 use crate::codes::{self, Code};
-use crate::diagnostic::{Reported, Sink};
+use crate::diagnostic::{Reported, Sink, brief};
 use crate::lex::{Kind, Token};
-
-/// How deep the plan of an expression may nest as JSON. With [`MAX_IF_DEPTH`] it keeps every plan within the 128 levels
-/// that serde_json reads.
-pub(crate) const MAX_EXPR_DEPTH: u32 = 84;
-
-/// How many `If` may stand in one another.
-pub(crate) const MAX_IF_DEPTH: u32 = 8;
-
-/// How deep brackets, signs and types may nest in the source, so that the stack suffices.
-const MAX_NESTING: u32 = 48;
+use crate::limits;
 
 /// Words that can't be names, since an expression reads them as something else.
 const RESERVED: [&str; 6] = ["true", "false", "null", "and", "or", "not"];
@@ -53,12 +44,14 @@ struct Parser<'p, 's> {
     nesting: u32,
     /// A declaration was lost.
     incomplete: bool,
+    /// Expressions and statements of this workflow so far.
+    parts: usize,
     sink: &'p mut Sink<'s>,
 }
 
 impl<'p, 's> Parser<'p, 's> {
     fn new(source: &'p str, tokens: Vec<Token>, sink: &'p mut Sink<'s>) -> Self {
-        Self { source, tokens, at: 0, indent: 0, nesting: 0, incomplete: false, sink }
+        Self { source, tokens, at: 0, indent: 0, nesting: 0, incomplete: false, parts: 0, sink }
     }
 
     // What comes next.
@@ -121,6 +114,7 @@ impl<'p, 's> Parser<'p, 's> {
 
     fn bump(&mut self) -> Span {
         let span = self.token().span;
+        self.sink.work(1);
         if self.at + 1 < self.tokens.len() {
             self.at += 1;
         }
@@ -247,7 +241,7 @@ impl<'p, 's> Parser<'p, 's> {
         let found = match self.kind() {
             Kind::Text(_) => "a text".to_owned(),
             Kind::Stop | Kind::LoneStop => "the end of the sentence".to_owned(),
-            _ => format!("`{}`", &self.source[span.range()]),
+            _ => format!("`{}`", brief(&self.source[span.range()])),
         };
         (span, found)
     }
@@ -297,7 +291,7 @@ impl<'p, 's> Parser<'p, 's> {
             }
         }
         self.indent = deeper.unwrap_or(outer + 1);
-        while !self.at_end() {
+        while !self.at_end() && !self.sink.is_full() {
             if strict && let Some(indent) = self.token().first.filter(|indent| *indent > self.indent) {
                 let span = self.token().span;
                 let expected = self.indent;
@@ -321,7 +315,7 @@ impl<'p, 's> Parser<'p, 's> {
 
     /// Runs `read` one level deeper, if the stack allows.
     fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
-        if self.nesting >= MAX_NESTING {
+        if self.nesting >= limits::NESTING {
             let span = self.token().span;
             return Err(self.too_deep(span));
         }
@@ -329,6 +323,23 @@ impl<'p, 's> Parser<'p, 's> {
         let result = read(self);
         self.nesting -= 1;
         result
+    }
+
+    /// Counts an expression or a statement; one too many is lost, like all after it.
+    fn part(&mut self, span: Span) -> Parsed<()> {
+        self.parts += 1;
+        if self.parts <= limits::PARTS {
+            return Ok(());
+        }
+        if self.parts == limits::PARTS + 1 {
+            let message = format!(
+                "this workflow has more than {} values, operators, calls and statements",
+                limits::PARTS
+            );
+            self.report(&codes::TOO_LARGE, span, message).help("make several workflows of it");
+        }
+        self.incomplete = true;
+        Err(Lost)
     }
 
     fn too_deep(&mut self, span: Span) -> Lost {

@@ -6,7 +6,6 @@ use super::{Lost, Parsed, Parser, is_keyword};
 use crate::Span;
 use crate::ast::{Retry, Settings, Spanned, Trigger};
 use crate::codes::{self, Code};
-use crate::diagnostic::did_you_mean;
 use crate::lex::Kind;
 
 /// Where a setting stands.
@@ -162,7 +161,7 @@ impl Parser<'_, '_> {
             let Some(keyword) = ALL.into_iter().find(|keyword| p.at_keywords(keyword)) else {
                 let (span, found) = p.found();
                 let word = format!("{} {}", p.nth_word(0), p.nth_word(1));
-                let near = did_you_mean(word.trim(), ALL);
+                let near = p.sink.did_you_mean(word.trim(), ALL);
                 p.report(&codes::UNKNOWN_ITEM, span, format!("expected a setting of `retry`, found {found}"))
                     .help(near.unwrap_or(
                         "what can stand here: `max attempts`, `backoff`, `initial delay`, `max delay`".into(),
@@ -300,8 +299,11 @@ impl Parser<'_, '_> {
             ("", None) => (self.found().0, "a unit is missing here".to_owned()),
             _ => (self.token().span, format!("`{word}` is not a unit here")),
         };
-        let near =
-            if word.is_empty() { None } else { did_you_mean(word, units.iter().map(|(unit, _)| *unit)) };
+        let near = if word.is_empty() {
+            None
+        } else {
+            self.sink.did_you_mean(word, units.iter().map(|(unit, _)| *unit))
+        };
         let units = match after {
             Some(number) => format!(
                 "write `{} {}` for example; the units are {list}",

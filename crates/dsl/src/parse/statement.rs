@@ -1,10 +1,11 @@
 //! Statements: `Let`, `Return`, `await`, `If`, and a call.
 
-use super::{Lost, MAX_IF_DEPTH, Parsed, Parser};
+use super::{Lost, Parsed, Parser};
 use crate::Span;
 use crate::ast::{Expr, ExprKind, Statement, StatementKind};
 use crate::codes;
 use crate::lex::Kind;
+use crate::limits::IFS;
 
 impl Parser<'_, '_> {
     /// The statement that begins here; none if it is lost.
@@ -14,6 +15,10 @@ impl Parser<'_, '_> {
 
     fn statement_within(&mut self, ifs: u32) -> Option<Statement> {
         let start = self.token().span;
+        if self.part(start).is_err() {
+            self.recover();
+            return None;
+        }
         // A component may have a keyword's name, but then a `.` follows.
         let keyword = !self.dot_follows();
         let kind = if keyword && self.at_keywords("if") {
@@ -121,7 +126,7 @@ impl Parser<'_, '_> {
             self.recover_head();
             Expr { kind: ExprKind::Error, span: start, depth: 0 }
         });
-        if ifs == MAX_IF_DEPTH {
+        if ifs == IFS {
             self.too_deep(start);
         }
         let then = self.statements("`If`", ifs);
@@ -140,7 +145,7 @@ impl Parser<'_, '_> {
     fn statements(&mut self, after: &str, ifs: u32) -> Vec<Statement> {
         let mut statements = Vec::new();
         self.block(after, |p| {
-            if ifs >= MAX_IF_DEPTH {
+            if ifs >= IFS {
                 // Reported already; skipped, so that the stack suffices.
                 while !p.at_end() {
                     p.bump();

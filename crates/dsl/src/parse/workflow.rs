@@ -5,12 +5,12 @@ use super::{Lost, Parsed, Parser};
 use crate::Span;
 use crate::ast::{Compensation, LateCompensation, Name, Settings, Step, Workflow};
 use crate::codes;
-use crate::diagnostic::did_you_mean;
 use crate::lex::{Kind, Segment};
 
 impl Parser<'_, '_> {
     pub(super) fn workflow(&mut self) -> Workflow {
         let mut workflow = Workflow { span: self.bump(), ..Workflow::default() };
+        self.parts = 0;
         if self.expect_colon().is_err() {
             self.recover_head();
         }
@@ -200,7 +200,7 @@ impl Parser<'_, '_> {
         } else if word.is_empty() {
             None
         } else {
-            did_you_mean(&word, known.iter().copied())
+            self.sink.did_you_mean(&word, known.iter().copied())
         };
         let list = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         self.report(&codes::UNKNOWN_ITEM, span, format!("expected {expected}, found {found}"))

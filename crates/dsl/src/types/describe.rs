@@ -42,7 +42,8 @@ fn at_depth(ty: &Type, depth: u32) -> String {
 }
 
 fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    let all: Vec<String> = names.map(lower_camel).collect();
-    let more = if all.len() > 8 { ", …" } else { "" };
-    format!("{{ {}{more} }}", all[..all.len().min(8)].join(", "))
+    let mut names = names.map(lower_camel);
+    let shown: Vec<String> = names.by_ref().take(8).collect();
+    let more = if names.next().is_some() { ", …" } else { "" };
+    format!("{{ {}{more} }}", shown.join(", "))
 }

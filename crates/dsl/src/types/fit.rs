@@ -3,19 +3,24 @@
 //! The rules are those of the JSON mapping. A value whose type is known fits if some value of that type does: what is
 //! only sometimes wrong (an integer that may be too large, an option that may be null) is left to the run.
 
-use aster_core::name::{lower_camel, same};
-use aster_core::wit::{Field, Type};
+use std::collections::{HashMap, HashSet};
+
+use aster_core::name::{kebab, lower_camel};
+use aster_core::wit::{Case, Field, Type, json};
 
 use super::describe;
 use super::infer::{Scope, is_integer, is_number, is_text};
 use crate::Span;
 use crate::ast::{Expr, ExprKind, Name, TextPart};
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::{Sink, brief};
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     /// Checks what is written for parameter `name`.
-    pub(super) fn argument(&mut self, name: &str, arg: &Expr, param: &Type, sink: &mut Sink) {
+    pub(super) fn argument(&self, name: &str, arg: &Expr, param: &Type, sink: &mut Sink) {
+        if sink.is_full() || !sink.look_at_types(1) {
+            return;
+        }
         let inner = strip(param);
         match (&arg.kind, inner) {
             (ExprKind::List(items), Type::List(item)) if **item != Type::U8 => {
@@ -26,6 +31,9 @@ impl Scope<'_, '_> {
             }
             (ExprKind::List(items), Type::Flags(flags)) => {
                 let all = Type::Enum(flags.clone());
+                if !sink.look_at_types(flags.len()) {
+                    return;
+                }
                 items.iter().for_each(|value| self.argument(name, value, &all, sink));
             }
             (ExprKind::Record(given), Type::Record(fields)) => {
@@ -46,13 +54,13 @@ impl Scope<'_, '_> {
             }
             _ => {
                 let ty = self.infer(arg, sink);
-                if ty == Type::Unit && !accepts_null(param) {
+                if *ty == Type::Unit && !accepts_null(param) {
                     let message = format!("`{}` can't be null: it is {}", lower_camel(name), describe(param));
                     sink.report(&codes::NULL_ARGUMENT, arg.span, message)
                         .help("write a value, or make the parameter an `option` in the component");
-                } else if !fits(&ty, param) {
+                } else if !fits(&ty, param, sink) {
                     mismatch(name, arg.span, &ty, param, sink);
-                } else if matches!(ty, Type::Option(_)) && !accepts_null(param) {
+                } else if matches!(*ty, Type::Option(_)) && !accepts_null(param) {
                     let message = format!(
                         "`{}` can't be null, and this may be: it is {}",
                         lower_camel(name),
@@ -65,33 +73,42 @@ impl Scope<'_, '_> {
         }
     }
 
-    fn record(&mut self, name: &str, span: Span, given: &[(Name, Expr)], fields: &[Field], sink: &mut Sink) {
+    fn record(&self, name: &str, span: Span, given: &[(Name, Expr)], fields: &[Field], sink: &mut Sink) {
+        if !sink.look_at_types(given.len() + fields.len()) {
+            return;
+        }
+        let known: Vec<String> = fields.iter().map(|field| lower_camel(&field.name)).collect();
+        let mut by_name: HashMap<String, &Field> = HashMap::new();
+        for (field, camel) in fields.iter().zip(&known) {
+            for name in [field.name.clone(), camel.clone()] {
+                by_name.entry(name).or_insert(field);
+            }
+        }
         for (key, value) in given {
-            if let Some(field) =
-                fields.iter().find(|field| key.text == field.name || key.text == lower_camel(&field.name))
-            {
+            if sink.is_full() {
+                return;
+            }
+            if let Some(field) = by_name.get(&key.text) {
                 self.argument(&field.name, value, &field.ty, sink);
                 continue;
             }
             self.infer(value, sink);
-            let known: Vec<String> = fields.iter().map(|field| lower_camel(&field.name)).collect();
-            let near = did_you_mean(&key.text, known.iter().map(String::as_str));
+            let near = sink.did_you_mean(&key.text, known.iter().map(String::as_str));
             sink.report(
                 &codes::ARGUMENT_TYPE,
                 key.span,
                 format!("`{}` has no field `{}`", lower_camel(name), key.text),
             )
-            .help(near.unwrap_or_else(|| format!("its fields are `{}`", known.join("`, `"))));
+            .help(near.unwrap_or_else(|| format!("its fields are {}", listed(&known))));
         }
+        let given: HashSet<String> = given.iter().map(|(key, _)| kebab(&key.text)).collect();
         let missing: Vec<String> = fields
             .iter()
-            .filter(|field| {
-                !accepts_null(&field.ty) && !given.iter().any(|(key, _)| same(&key.text, &field.name))
-            })
-            .map(|field| format!("`{}`", lower_camel(&field.name)))
+            .filter(|field| !accepts_null(&field.ty) && !given.contains(&kebab(&field.name)))
+            .map(|field| lower_camel(&field.name))
             .collect();
         if !missing.is_empty() {
-            let message = format!("`{}` lacks {}", lower_camel(name), missing.join(", "));
+            let message = format!("`{}` lacks {}", lower_camel(name), listed(&missing));
             sink.report(&codes::ARGUMENT_TYPE, span, message).help("write every field that is not an option");
         }
     }
@@ -104,23 +121,24 @@ fn constant(name: &str, span: Span, text: &str, param: &Type, sink: &mut Sink) {
         Type::Variant(cases) => {
             cases.iter().filter(|case| case.ty.is_none()).map(|case| case.name.as_str()).collect()
         }
-        _ if text.chars().count() == 1 => return,
+        _ if text.chars().nth(1).is_none() && !text.is_empty() => return,
         _ => {
             mismatch(name, span, &Type::String, param, sink);
             return;
         }
     };
-    if cases.iter().any(|case| *case == text || lower_camel(case) == text) {
+    let known = cases.iter().any(|case| json::spells(case, text) || lower_camel(case) == text);
+    if known || sink.is_full() || !sink.look_at_types(cases.len()) {
         return;
     }
     let cases: Vec<String> = cases.into_iter().map(lower_camel).collect();
-    let near = did_you_mean(text, cases.iter().map(String::as_str));
+    let near = sink.did_you_mean(text, cases.iter().map(String::as_str));
     sink.report(
         &codes::ARGUMENT_TYPE,
         span,
-        format!("`{}` can't be `{}`", lower_camel(name), text.escape_debug()),
+        format!("`{}` can't be `{}`", lower_camel(name), brief(text).escape_debug()),
     )
-    .help(near.unwrap_or_else(|| format!("it is one of `{}`", cases.join("`, `"))));
+    .help(near.unwrap_or_else(|| format!("it is one of {}", listed(&cases))));
 }
 
 fn mismatch(name: &str, span: Span, ty: &Type, param: &Type, sink: &mut Sink) {
@@ -129,51 +147,81 @@ fn mismatch(name: &str, span: Span, ty: &Type, param: &Type, sink: &mut Sink) {
         .help(format!("write something that is {}", describe(strip(param))));
 }
 
-/// Whether some value of type `arg` is taken for a `param`.
-fn fits(arg: &Type, param: &Type) -> bool {
+/// Whether some value of type `arg` is taken for a `param`; also where types are no longer looked at.
+fn fits(arg: &Type, param: &Type, sink: &mut Sink) -> bool {
+    if !sink.look_at_types(1) {
+        return true;
+    }
     match (arg, param) {
         (Type::Any, _) | (_, Type::Any) => true,
         (Type::Unit, _) => accepts_null(param),
-        (Type::Option(arg), Type::Option(param)) => fits(arg, param),
+        (Type::Option(arg), Type::Option(param)) => fits(arg, param, sink),
         // Null is left to the run, or taken; the value is what can be wrong.
-        (Type::Option(arg), param) => fits(arg, param),
-        (arg, Type::Option(param)) => fits(arg, param),
-        (arg, param) if arg == param => true,
+        (Type::Option(arg), param) => fits(arg, param, sink),
+        (arg, Type::Option(param)) => fits(arg, param, sink),
         (arg, param) if is_integer(param) => is_integer(arg),
         (arg, Type::F32 | Type::F64) => is_number(arg),
         (arg, Type::String) => is_text(arg) || has_bare_case(arg),
         (arg, Type::Char) => is_text(arg),
-        (Type::Enum(arg), Type::Enum(param)) => arg.iter().any(|case| param.contains(case)),
+        (Type::Enum(arg), Type::Enum(param)) => {
+            have_one_in_common(arg.iter().map(String::as_str), param.iter().map(String::as_str), sink)
+        }
         (arg, Type::Enum(_)) => is_text(arg) || has_bare_case(arg),
         (Type::Variant(arg), Type::Variant(param)) => {
-            arg.iter().any(|case| param.iter().any(|other| other.name == case.name))
+            have_one_in_common(arg.iter().map(name_of), param.iter().map(name_of), sink)
         }
         (arg, Type::Variant(_)) => is_text(arg) || matches!(arg, Type::Record(_) | Type::Map(..)),
         (arg, Type::List(item)) if **item == Type::U8 => is_text(arg),
-        (Type::List(arg), Type::List(param)) => **arg != Type::U8 && fits(arg, param),
-        (Type::Tuple(items), Type::List(param)) => items.iter().all(|item| fits(item, param)),
+        (Type::List(arg), Type::List(param)) => **arg != Type::U8 && fits(arg, param, sink),
+        (Type::Tuple(items), Type::List(param)) => items.iter().all(|item| fits(item, param, sink)),
         (Type::Tuple(arg), Type::Tuple(param)) => {
-            arg.len() == param.len() && arg.iter().zip(param).all(|(arg, param)| fits(arg, param))
+            arg.len() == param.len() && arg.iter().zip(param).all(|(arg, param)| fits(arg, param, sink))
         }
         (Type::List(arg), Type::Tuple(param)) => {
-            **arg != Type::U8 && param.iter().all(|param| fits(arg, param))
+            **arg != Type::U8 && param.iter().all(|param| fits(arg, param, sink))
         }
-        (Type::List(arg), Type::Flags(_)) => fits(arg, &Type::String),
-        (Type::Record(arg), Type::Record(param)) => record_fits(arg, param),
+        (Type::List(arg), Type::Flags(_)) => fits(arg, &Type::String, sink),
+        (Type::Record(arg), Type::Record(param)) => record_fits(arg, param, sink),
         (Type::Map(..), Type::Record(_)) => true,
-        (Type::Record(arg), Type::Map(_, value)) => arg.iter().all(|field| fits(&field.ty, value)),
-        (Type::Map(_, arg), Type::Map(_, param)) => fits(arg, param),
+        (Type::Record(arg), Type::Map(_, value)) => arg.iter().all(|field| fits(&field.ty, value, sink)),
+        (Type::Map(_, arg), Type::Map(_, param)) => fits(arg, param, sink),
         (Type::List(_) | Type::Tuple(_), Type::Map(key, _)) => **key != Type::String,
         (Type::Record(_) | Type::Result { .. } | Type::Variant(_), Type::Result { .. }) => true,
-        _ => false,
+        _ => arg == param,
     }
 }
 
+fn name_of(case: &Case) -> &str {
+    &case.name
+}
+
+fn have_one_in_common<'n>(
+    mut some: impl Iterator<Item = &'n str>,
+    others: impl Iterator<Item = &'n str>,
+    sink: &mut Sink,
+) -> bool {
+    let others: HashSet<&str> = others.collect();
+    !sink.look_at_types(others.len()) || some.any(|name| others.contains(name))
+}
+
 /// Every field that must be there is, and there is no other: a field that is unknown is refused.
-fn record_fits(arg: &[Field], param: &[Field]) -> bool {
-    let find = |fields: &[Field], name: &str| fields.iter().position(|field| same(&field.name, name));
-    arg.iter().all(|field| find(param, &field.name).is_some_and(|at| fits(&field.ty, &param[at].ty)))
-        && param.iter().all(|field| accepts_null(&field.ty) || find(arg, &field.name).is_some())
+fn record_fits(arg: &[Field], param: &[Field], sink: &mut Sink) -> bool {
+    if !sink.look_at_types(arg.len() + param.len()) {
+        return true;
+    }
+    let by_name: HashMap<String, &Field> = param.iter().map(|field| (kebab(&field.name), field)).collect();
+    let given: HashSet<String> = arg.iter().map(|field| kebab(&field.name)).collect();
+    arg.iter()
+        .all(|field| by_name.get(&kebab(&field.name)).is_some_and(|param| fits(&field.ty, &param.ty, sink)))
+        && param.iter().all(|field| accepts_null(&field.ty) || given.contains(&kebab(&field.name)))
+}
+
+/// Some names of many, for a message.
+pub(super) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 fn accepts_null(param: &Type) -> bool {

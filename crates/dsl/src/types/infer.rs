@@ -1,41 +1,67 @@
 //! The types of expressions, as far as they are known.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use aster_core::eval::MAX_DEPTH;
-use aster_core::name::{lower_camel, same};
+use aster_core::name::{kebab, lower_camel};
 use aster_core::plan::BinaryOp;
-use aster_core::wit::{Field, Type};
+use aster_core::wit::{Case, Field, Type, json};
 
-use super::{Called, describe, lookup, resolve};
+use super::fit::listed;
+use super::parts::{known_parts, parts};
+use super::{Called, Params, describe, lookup};
 use crate::Span;
 use crate::ast::{Call, Expr, ExprKind, Name, TextPart};
 use crate::check::Model;
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::{CANDIDATES, Sink};
 
 /// What is known at one point of a body.
-pub(super) struct Scope<'s, 't> {
+pub(super) struct Scope<'s, 't, 'c> {
     model: &'s Model<'t>,
-    pub(super) called: &'s Called,
+    called: &'s Called<'c>,
+    /// Of the parameters, by place.
+    params: &'s Params<'c>,
     /// Of the steps, by place, as far as they have been looked at.
     values: &'s [Option<Type>],
-    pub(super) locals: HashMap<String, Type>,
+    pub(super) locals: HashMap<&'t str, Type>,
 }
 
-impl<'s, 't> Scope<'s, 't> {
-    pub(super) fn new(model: &'s Model<'t>, called: &'s Called, values: &'s [Option<Type>]) -> Self {
-        Self { model, called, values, locals: HashMap::new() }
+impl<'s, 't, 'c> Scope<'s, 't, 'c> {
+    pub(super) fn new(
+        model: &'s Model<'t>,
+        called: &'s Called<'c>,
+        params: &'s Params<'c>,
+        values: &'s [Option<Type>],
+    ) -> Self {
+        Self { model, called, params, values, locals: HashMap::new() }
     }
 
-    /// The type of the expression's value. What is surely wrong inside it is reported.
-    pub(super) fn infer(&mut self, expr: &Expr, sink: &mut Sink) -> Type {
-        match &expr.kind {
+    /// The type of the expression's value. What is surely wrong inside it is reported. A type that is known is lent, since it
+    /// may be large, and a name read often.
+    pub(super) fn infer(&self, expr: &Expr, sink: &mut Sink) -> Cow<'_, Type> {
+        sink.looking_at(expr.span);
+        if sink.is_full() || !sink.look_at_types(1) {
+            return Cow::Owned(Type::Any);
+        }
+        Cow::Owned(match &expr.kind {
             ExprKind::Error => Type::Any,
             ExprKind::Null => Type::Unit,
             ExprKind::Bool(_) => Type::Bool,
             ExprKind::Int(_) => Type::S64,
             ExprKind::Float(_) => Type::F64,
+            ExprKind::Name(name) => return self.name(name),
+            ExprKind::Field(of, name) => {
+                let of = self.infer(of, sink);
+                return field(of, name, sink);
+            }
+            ExprKind::Index(of, index) => {
+                let list = self.infer(of, sink);
+                let at = self.infer(index, sink);
+                return element(list, of.span, index, &at, sink);
+            }
+            ExprKind::Call(call) => return self.call(call, sink),
             ExprKind::Text(parts) => {
                 for part in parts {
                     if let TextPart::Path(path) = part {
@@ -44,32 +70,34 @@ impl<'s, 't> Scope<'s, 't> {
                 }
                 Type::String
             }
-            ExprKind::Name(name) => self.name(name),
-            ExprKind::Field(of, name) => {
-                let of = self.infer(of, sink);
-                field(&of, name, sink)
-            }
-            ExprKind::Index(of, index) => {
-                let list = self.infer(of, sink);
-                let at = self.infer(index, sink);
-                element(&list, of.span, index, &at, sink)
-            }
             ExprKind::List(items) => {
-                let mut all = None;
+                let mut all: Option<Cow<'_, Type>> = None;
                 for item in items {
                     let ty = self.infer(item, sink);
-                    all = Some(join_all(all, ty));
+                    all = Some(match all {
+                        None => ty,
+                        // The same one again, as it mostly is.
+                        Some(Cow::Borrowed(before)) if matches!(ty, Cow::Borrowed(ty) if std::ptr::eq(ty, before)) => {
+                            ty
+                        }
+                        Some(Cow::Owned(Type::Any)) => Cow::Owned(Type::Any),
+                        Some(before) => {
+                            let (before, ty) = (owned(before, sink), owned(ty, sink));
+                            Cow::Owned(join_all(Some(before), ty, sink))
+                        }
+                    });
                 }
                 // A list of bytes is a text, and this is none.
-                let item = all.filter(|ty| *ty != Type::U8).unwrap_or(Type::Any);
-                bounded(Type::List(Box::new(item)))
+                let item = all.filter(|ty| **ty != Type::U8).map_or(Type::Any, |ty| owned(ty, sink));
+                bounded(Type::List(Box::new(item)), sink)
             }
             ExprKind::Record(fields) => {
-                let field = |(name, value): &(Name, Expr)| Field {
-                    name: name.text.clone(),
-                    ty: self.infer(value, sink),
-                };
-                bounded(Type::Record(fields.iter().map(field).collect()))
+                let mut typed = Vec::with_capacity(fields.len());
+                for (name, value) in fields {
+                    let ty = self.infer(value, sink);
+                    typed.push(Field { name: name.text.clone(), ty: owned(ty, sink) });
+                }
+                bounded(Type::Record(typed), sink)
             }
             ExprKind::Not(of) => {
                 let ty = self.infer(of, sink);
@@ -79,29 +107,35 @@ impl<'s, 't> Scope<'s, 't> {
             ExprKind::Negate(of) => {
                 let ty = self.infer(of, sink);
                 operand(&ty, of.span, "`-`", "a number", may_be_number(&ty), sink);
-                match &ty {
+                match &*ty {
                     Type::F32 | Type::F64 => Type::F64,
                     ty if is_integer(ty) => Type::S64,
                     _ => Type::Any,
                 }
             }
             ExprKind::Binary(op, left, right) => self.binary(*op, left, right, sink),
-            ExprKind::Call(call) => self.call(call, sink),
-        }
+        })
+    }
+
+    /// A copy of a type, or any JSON if types are no longer looked at.
+    pub(super) fn copied(&self, ty: &Type, sink: &mut Sink) -> Type {
+        owned(Cow::Borrowed(ty), sink)
     }
 
     /// Checks the call; its value is the `ok` of the function's result.
-    pub(super) fn call(&mut self, call: &Call, sink: &mut Sink) -> Type {
+    pub(super) fn call(&self, call: &Call, sink: &mut Sink) -> Cow<'_, Type> {
+        sink.looking_at(call.span);
         let Some(function) = lookup::function(call, self.called, sink) else {
             for arg in &call.args {
                 self.infer(arg, sink);
             }
-            return Type::Any;
+            return Cow::Owned(Type::Any);
         };
         if function.params.len() != call.args.len() {
             let params: Vec<String> = function
                 .params
                 .iter()
+                .take(20)
                 .map(|param| format!("{}: {}", lower_camel(&param.name), describe(&param.ty)))
                 .collect();
             let message = format!(
@@ -124,24 +158,25 @@ impl<'s, 't> Scope<'s, 't> {
             }
         }
         match &function.result {
-            None => Type::Unit,
-            Some(Type::Result { ok, .. }) => ok.as_deref().cloned().unwrap_or(Type::Unit),
-            Some(ty) => ty.clone(),
+            None => Cow::Owned(Type::Unit),
+            Some(Type::Result { ok, .. }) => ok.as_deref().map_or(Cow::Owned(Type::Unit), Cow::Borrowed),
+            Some(ty) => Cow::Borrowed(ty),
         }
     }
 
-    fn name(&self, name: &str) -> Type {
+    fn name(&self, name: &str) -> Cow<'_, Type> {
         if let Some(ty) = self.locals.get(name) {
-            return ty.clone();
+            return Cow::Borrowed(ty);
         }
         if let Some(place) = self.model.params.get(name) {
-            let param = &self.model.function.params[*place];
-            return resolve::resolve_type(&param.ty.ty, &self.called.exports).unwrap_or(Type::Any);
+            let find = || self.called.resolve(&self.model.function.params[*place].ty);
+            return Cow::Borrowed(&**self.params[*place].get_or_init(find));
         }
-        self.model.steps.get(name).and_then(|step| self.values[*step].clone()).unwrap_or(Type::Any)
+        let value = self.model.steps.get(name).and_then(|step| self.values[*step].as_ref());
+        value.map_or(Cow::Owned(Type::Any), Cow::Borrowed)
     }
 
-    fn binary(&mut self, op: BinaryOp, left: &Expr, right: &Expr, sink: &mut Sink) -> Type {
+    fn binary(&self, op: BinaryOp, left: &Expr, right: &Expr, sink: &mut Sink) -> Type {
         let (a, b) = (self.infer(left, sink), self.infer(right, sink));
         let mut both = |name: &str, expected: &str, may_be: fn(&Type) -> bool| {
             operand(&a, left.span, name, expected, may_be(&a), sink);
@@ -166,7 +201,10 @@ impl<'s, 't> Scope<'s, 't> {
                     (true, _) if float(&a) || float(&b) => Type::F64,
                     (true, _) => Type::S64,
                     (_, true) => Type::String,
-                    _ if matches!((&a, &b), (Type::List(_), Type::List(_))) => join(a, b),
+                    _ if matches!((&*a, &*b), (Type::List(_), Type::List(_))) => {
+                        let (a, b) = (owned(a, sink), owned(b, sink));
+                        join_all(Some(a), b, sink)
+                    }
                     _ => Type::Any,
                 }
             }
@@ -179,20 +217,20 @@ impl<'s, 't> Scope<'s, 't> {
 const MAX_PARTS: usize = 10_000;
 
 /// A type that is larger than any that a component has is not looked into any further: each `Let` could double it.
-fn bounded(ty: Type) -> Type {
-    /// What is left of `parts` after those of `ty`, none if there are more; looks `levels` deep.
-    fn after(ty: &Type, parts: usize, levels: usize) -> Option<usize> {
-        let (parts, levels) = (parts.checked_sub(1)?, levels.checked_sub(1)?);
-        match ty {
-            Type::List(item) | Type::Option(item) => after(item, parts, levels),
-            Type::Record(fields) => {
-                fields.iter().try_fold(parts, |parts, field| after(&field.ty, parts, levels))
-            }
-            Type::Tuple(items) => items.iter().try_fold(parts, |parts, item| after(item, parts, levels)),
-            _ => Some(parts),
-        }
+fn bounded(ty: Type, sink: &mut Sink) -> Type {
+    match known_parts(&ty, MAX_PARTS, MAX_DEPTH) {
+        Some(parts) if sink.look_at_types(parts) => ty,
+        _ => Type::Any,
     }
-    if after(&ty, MAX_PARTS, MAX_DEPTH).is_some() { ty } else { Type::Any }
+}
+
+/// The type itself, copied if it is lent; any JSON where types are no longer looked at.
+pub(super) fn owned(ty: Cow<'_, Type>, sink: &mut Sink) -> Type {
+    match ty {
+        Cow::Owned(ty) => ty,
+        Cow::Borrowed(ty) if sink.look_at_types(parts(ty, MAX_PARTS)) => ty.clone(),
+        Cow::Borrowed(_) => Type::Any,
+    }
 }
 
 /// The type of a value that is one or the other.
@@ -209,9 +247,11 @@ pub(super) fn join(a: Type, b: Type) -> Type {
     }
 }
 
-pub(super) fn join_all(before: Option<Type>, more: Type) -> Type {
+pub(super) fn join_all(before: Option<Type>, more: Type, sink: &mut Sink) -> Type {
     match before {
-        Some(before) => join(before, more),
+        // Both are compared as a whole.
+        Some(before) if sink.look_at_types(parts(&more, MAX_PARTS)) => join(before, more),
+        Some(_) => Type::Any,
         None => more,
     }
 }
@@ -274,24 +314,41 @@ fn arguments(count: usize) -> String {
 }
 
 /// The type of `of.name`. A path through null is null.
-fn field(of: &Type, name: &Name, sink: &mut Sink) -> Type {
-    let (found, names): (Option<Type>, Vec<String>) = match of {
-        Type::Any => return Type::Any,
-        Type::Unit => return Type::Unit,
+fn field<'a>(of: Cow<'a, Type>, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
+    match of {
+        Cow::Borrowed(of) => part(of, name, sink),
+        // What is made for this path only is mostly small.
+        Cow::Owned(of) => Cow::Owned(part(&of, name, sink).into_owned()),
+    }
+}
+
+fn part<'a>(of: &'a Type, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
+    let any = Cow::Owned(Type::Any);
+    let found = match of {
+        Type::Any => return any,
+        Type::Unit => return Cow::Owned(Type::Unit),
         // A nested option has a JSON of its own.
-        Type::Option(inner) if matches!(**inner, Type::Option(_)) => return Type::Any,
-        Type::Option(inner) => return join(field(inner, name, sink), Type::Unit),
-        Type::Map(key, value) if **key == Type::String => return join((**value).clone(), Type::Unit),
-        Type::Record(fields) => (
-            fields.iter().find(|field| spells(&field.name, &name.text)).map(|field| field.ty.clone()),
-            fields.iter().map(|field| in_json(&field.name)).collect(),
-        ),
+        Type::Option(inner) if matches!(**inner, Type::Option(_)) => return any,
+        Type::Option(inner) => {
+            let found = part(inner, name, sink);
+            return Cow::Owned(join(owned(found, sink), Type::Unit));
+        }
+        Type::Map(key, value) if **key == Type::String => {
+            return Cow::Owned(join(owned(Cow::Borrowed(value), sink), Type::Unit));
+        }
+        Type::Record(fields) => {
+            if !sink.look_at_types(fields.len() / 8) {
+                return any;
+            }
+            find(fields, |field| &field.name, &name.text, sink).map(|field| Cow::Borrowed(&field.ty))
+        }
         Type::Variant(cases) => {
-            let payloads = || cases.iter().filter(|case| case.ty.is_some());
-            (
-                payloads().find(|case| spells(&case.name, &name.text)).and_then(|case| case.ty.clone()),
-                payloads().map(|case| in_json(&case.name)).collect(),
-            )
+            if !sink.look_at_types(cases.len() / 8) {
+                return any;
+            }
+            let payloads: Vec<&Case> = cases.iter().filter(|case| case.ty.is_some()).collect();
+            let case = find(&payloads, |case| &case.name, &name.text, sink);
+            case.and_then(|case| case.ty.as_ref()).map(Cow::Borrowed)
         }
         Type::Result { ok, err } => {
             let found = match name.text.as_str() {
@@ -299,58 +356,88 @@ fn field(of: &Type, name: &Name, sink: &mut Sink) -> Type {
                 "err" => Some(err),
                 _ => None,
             };
-            (
-                found.map(|ty| ty.as_deref().cloned().unwrap_or(Type::Unit)),
-                vec!["ok".to_owned(), "err".to_owned()],
-            )
+            found.map(|ty| ty.as_deref().map_or(Cow::Owned(Type::Unit), Cow::Borrowed))
         }
-        _ => (None, Vec::new()),
+        _ => None,
     };
-    if let Some(found) = found {
+    found.unwrap_or_else(|| {
+        unknown_part(of, name, sink);
+        any
+    })
+}
+
+/// A path finds a field by its words, as the core does when it evaluates the path.
+fn find<'a, T>(all: &'a [T], name_of: impl Fn(&T) -> &str, name: &str, sink: &mut Sink) -> Option<&'a T> {
+    let spelled = |it: &&T| name_of(it) == name || json::spells(name_of(it), name);
+    let found = all.iter().find(spelled);
+    if found.is_some() || !sink.look_at_types(all.len()) {
         return found;
     }
+    let words = kebab(name);
+    all.iter().find(|it| kebab(name_of(it)) == words)
+}
+
+fn unknown_part(of: &Type, name: &Name, sink: &mut Sink) {
+    // They were all compared by their words.
+    let names: Vec<&str> = match of {
+        Type::Record(fields) => fields.iter().map(|field| field.name.as_str()).collect(),
+        Type::Variant(cases) => {
+            cases.iter().filter(|case| case.ty.is_some()).map(|case| case.name.as_str()).collect()
+        }
+        Type::Result { .. } => vec!["ok", "err"],
+        _ => Vec::new(),
+    };
+    if sink.is_full() || !sink.look_at_types(names.len()) {
+        return;
+    }
+    let names: Vec<String> = names.into_iter().take(CANDIDATES).map(in_json).collect();
     let message = format!("there is no `{}` in this: it is {}", name.text, describe(of));
-    let near = did_you_mean(&name.text, names.iter().map(String::as_str));
+    let near = sink.did_you_mean(&name.text, names.iter().map(String::as_str));
     let help = near.unwrap_or_else(|| match names.is_empty() {
         true => "leave the field out".to_owned(),
-        false => format!("it has `{}`", names.join("`, `")),
+        false => format!("it has {}", listed(&names)),
     });
     sink.report(&codes::UNKNOWN_FIELD, name.span, message).help(help);
-    Type::Any
 }
 
 /// The type of `list[index]`.
-fn element(list: &Type, span: Span, index: &Expr, at: &Type, sink: &mut Sink) -> Type {
+fn element<'a>(list: Cow<'a, Type>, span: Span, index: &Expr, at: &Type, sink: &mut Sink) -> Cow<'a, Type> {
     match list {
-        Type::Any => return Type::Any,
-        Type::Unit => return Type::Unit,
-        Type::Option(inner) if matches!(**inner, Type::Option(_)) => return Type::Any,
-        Type::Option(inner) => return join(element(inner, span, index, at, sink), Type::Unit),
+        Cow::Borrowed(list) => item(list, span, index, at, sink),
+        Cow::Owned(list) => Cow::Owned(item(&list, span, index, at, sink).into_owned()),
+    }
+}
+
+fn item<'a>(list: &'a Type, span: Span, index: &Expr, at: &Type, sink: &mut Sink) -> Cow<'a, Type> {
+    let any = Cow::Owned(Type::Any);
+    match list {
+        Type::Any => return any,
+        Type::Unit => return Cow::Owned(Type::Unit),
+        Type::Option(inner) if matches!(**inner, Type::Option(_)) => return any,
+        Type::Option(inner) => {
+            let found = item(inner, span, index, at, sink);
+            return Cow::Owned(join(owned(found, sink), Type::Unit));
+        }
         Type::List(item) if **item != Type::U8 => {
             operand(at, index.span, "an index", "an integer", may_be(at, is_integer), sink);
-            return (**item).clone();
+            return Cow::Borrowed(item);
         }
         Type::Tuple(items) => {
-            let ExprKind::Int(place) = index.kind else { return Type::Any };
+            let ExprKind::Int(place) = index.kind else { return any };
             if let Some(item) = usize::try_from(place).ok().and_then(|place| items.get(place)) {
-                return item.clone();
+                return Cow::Borrowed(item);
             }
             sink.report(&codes::UNKNOWN_FIELD, index.span, format!("this tuple has {} items", items.len()))
                 .help("the first one is `[0]`");
-            return Type::Any;
+            return any;
         }
         // A map whose keys are no texts is a list of pairs.
-        Type::Map(key, _) if **key != Type::String => return Type::Any,
+        Type::Map(key, _) if **key != Type::String => return any,
         _ => {}
     }
     sink.report(&codes::UNKNOWN_FIELD, span, format!("this has no items: it is {}", describe(list)))
         .help("only a list or a tuple is read by an index");
-    Type::Any
-}
-
-/// A path finds a field by its words, as the core does when it evaluates the path.
-fn spells(field: &str, name: &str) -> bool {
-    same(field, name)
+    any
 }
 
 fn in_json(field: &str) -> String {

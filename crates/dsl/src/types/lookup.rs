@@ -1,30 +1,37 @@
 //! Components and their functions, by the names that a call gives.
 
-use aster_core::name::{kebab, same};
-use aster_core::wit::{Function, LookupError};
+use std::collections::{BTreeMap, HashSet};
 
-use super::{Called, Components};
+use aster_core::name::kebab;
+use aster_core::wit::Function;
+
+use super::components::{Called, Components, Export};
 use crate::ast::{self, Call};
 use crate::check::Model;
 use crate::codes;
-use crate::diagnostic::{Sink, did_you_mean};
+use crate::diagnostic::Sink;
+
+/// So many names are listed in a help.
+const SHOWN: usize = 8;
 
 /// The components that the workflow calls. One that is missing is reported at its first call.
-pub(super) fn called(model: &Model, components: &Components, sink: &mut Sink) -> Called {
-    let mut called = Called { exports: Components::new(), missing: false };
-    let mut missing = Vec::new();
+pub(super) fn called<'c>(model: &Model, components: &Components<'c>, sink: &mut Sink) -> Called<'c> {
+    let mut called = BTreeMap::new();
+    let mut missing = HashSet::new();
     let forward = model.workflow.steps.iter().map(|step| &step.body);
     let back = model.compensations.iter().flatten().map(|compensation| &compensation.body);
     for call in forward.chain(back).flat_map(|body| ast::calls(body)) {
         let name = kebab(&call.capability.text);
-        if called.exports.contains_key(&name) || missing.contains(&name) {
+        sink.work(1);
+        if called.contains_key(&name) || missing.contains(&name) {
             continue;
         }
-        if let Some((_, exports)) = components.iter().find(|(other, _)| same(other, &name)) {
-            called.exports.insert(name, exports.clone());
+        if let Some(index) = components.index(&name) {
+            called.insert(name, index);
             continue;
         }
-        let help = did_you_mean(&name, components.keys().map(String::as_str))
+        let help = sink
+            .did_you_mean(&name, components.all.keys().copied())
             .unwrap_or_else(|| format!("upload it before a run starts: `aster component push {name} FILE`"));
         sink.report(
             &codes::MISSING_COMPONENT,
@@ -32,27 +39,33 @@ pub(super) fn called(model: &Model, components: &Components, sink: &mut Sink) ->
             format!("no component `{name}` is registered"),
         )
         .help(help);
-        missing.push(name);
+        missing.insert(name);
     }
-    called.missing = !missing.is_empty();
-    called
+    Called::new(called, !missing.is_empty())
 }
 
 /// The function that the call names, if there is exactly one and it can be called.
-pub(super) fn function<'c>(call: &Call, called: &'c Called, sink: &mut Sink) -> Option<&'c Function> {
+pub(super) fn function<'c>(call: &Call, called: &Called<'c>, sink: &mut Sink) -> Option<&'c Function> {
     let component = kebab(&call.capability.text);
-    let exports = called.exports.get(&component)?;
+    let index = called.by_name.get(&component)?;
     let name = &call.function;
     let interface = call.interface.as_ref().map(|interface| interface.text.as_str());
-    let function = match exports.find_function(interface, &name.text) {
-        Ok(function) => function,
-        Err(LookupError::Unknown { .. }) => {
-            unknown(call, &component, &exports.functions, sink);
+    let all = index.functions(&name.text);
+    if !sink.look_at_types(all.len()) {
+        return None;
+    }
+    let found: Vec<&Export> =
+        all.iter().filter(|export| interface.is_none_or(|wanted| export.function.is_in(wanted))).collect();
+    let export = match found[..] {
+        [export] => export,
+        [] => {
+            unknown(call, &component, &index.exports.functions, all, sink);
             return None;
         }
-        Err(LookupError::Ambiguous { candidates, .. }) => {
-            let message =
-                format!("component `{component}` exports `{}` {} times", name.text, candidates.len());
+        _ => {
+            let candidates: Vec<String> =
+                found.iter().take(SHOWN).map(|export| export.function.qualified_name()).collect();
+            let message = format!("component `{component}` exports `{}` {} times", name.text, found.len());
             let help = format!(
                 "name the interface, `{}.interface.{}(…)`; there are `{}`",
                 call.capability.text,
@@ -63,7 +76,8 @@ pub(super) fn function<'c>(call: &Call, called: &'c Called, sink: &mut Sink) -> 
             return None;
         }
     };
-    if let Some(opaque) = function.opaque() {
+    let function = export.function;
+    if let Some(opaque) = export.opaque() {
         let message = format!(
             "`{}` of component `{component}` can't be called: its signature has {opaque}",
             function.name
@@ -75,16 +89,20 @@ pub(super) fn function<'c>(call: &Call, called: &'c Called, sink: &mut Sink) -> 
     Some(function)
 }
 
-fn unknown(call: &Call, component: &str, functions: &[Function], sink: &mut Sink) {
+/// `functions` are all that the component exports, `named` those of the call's name.
+fn unknown(call: &Call, component: &str, functions: &[Function], named: &[Export], sink: &mut Sink) {
+    if sink.is_full() {
+        return;
+    }
     let name = &call.function;
-    let elsewhere: Vec<String> =
-        functions.iter().filter(|function| same(&function.name, &name.text)).map(place).collect();
+    let elsewhere: Vec<String> = named.iter().take(SHOWN).map(|export| place(export.function)).collect();
     let help = match &call.interface {
         Some(_) if !elsewhere.is_empty() => format!("`{}` is exported {}", name.text, elsewhere.join(", ")),
-        _ => did_you_mean(&name.text, functions.iter().map(|function| function.name.as_str()))
+        _ => sink
+            .did_you_mean(&name.text, functions.iter().map(|function| function.name.as_str()))
             .unwrap_or_else(|| {
                 let all: Vec<String> =
-                    functions.iter().take(8).map(|function| format!("`{}`", function.name)).collect();
+                    functions.iter().take(SHOWN).map(|function| format!("`{}`", function.name)).collect();
                 match all.is_empty() {
                     true => "it exports no functions".to_owned(),
                     false => format!("it exports {}", all.join(", ")),

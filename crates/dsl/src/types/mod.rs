@@ -4,47 +4,46 @@
 //! whose type a component exports. Everything else is [`Type::Any`] and is left to the run. Only what is surely wrong
 //! is reported.
 
+mod components;
 mod describe;
 mod fit;
 mod infer;
 mod lookup;
+mod parts;
 mod resolve;
 
 pub use resolve::{ResolveError, resolve_type};
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cell::OnceCell;
 
-use aster_core::wit::{Exports, Type};
+use aster_core::wit::Type;
 
 use crate::ast::{self, ExprKind, Statement, StatementKind};
 use crate::check::{Model, surely_returns};
 use crate::codes;
 use crate::diagnostic::Sink;
+use components::Called;
+pub(crate) use components::Components;
 use describe::describe;
-use infer::Scope;
-
-type Components = BTreeMap<String, Exports>;
+use infer::{Scope, owned};
 
 /// Checks each function against the registered components.
 pub(crate) fn check(models: &[Model], components: &Components, sink: &mut Sink) {
     for model in models {
+        if sink.is_full() {
+            return;
+        }
         let called = lookup::called(model, components, sink);
         named_types(model, &called, sink);
         bodies(model, &called, sink);
     }
 }
 
-/// The components that a workflow calls, those of them that are there.
-struct Called {
-    exports: Components,
-    /// One is missing, so that nobody knows what it would have exported.
-    missing: bool,
-}
-
 fn named_types(model: &Model, called: &Called, sink: &mut Sink) {
     let params = model.function.params.iter().map(|param| &param.ty);
     for name in params.chain(&model.function.result).flat_map(|ty| &ty.named) {
-        match resolve::named(&name.text, &called.exports) {
+        match called.named(&name.text) {
             Ok(Some(_)) => {}
             Ok(None) if called.missing => {}
             Ok(None) => {
@@ -67,17 +66,18 @@ fn named_types(model: &Model, called: &Called, sink: &mut Sink) {
 fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
     let count = model.workflow.steps.len();
     let mut order: Vec<usize> = (0..count).collect();
-    order.sort_by_key(|step| model.before[*step].len());
+    order.sort_by_cached_key(|step| model.before[*step].len());
     let mut values: Vec<Option<Type>> = vec![None; count];
+    let params: Params = model.function.params.iter().map(|_| OnceCell::new()).collect();
     for place in order {
         let step = &model.workflow.steps[place];
-        let mut scope = Scope::new(model, called, &values);
+        let mut scope = Scope::new(model, called, &params, &values);
         if let Some(when) = &step.when {
             scope.condition(when, sink);
         }
         let mut value = scope.body(&step.body, sink);
         if !surely_returns(&step.body) {
-            value = Some(infer::join_all(value, Type::Unit));
+            value = Some(infer::join_all(value, Type::Unit, sink));
         }
         let mut value = value.unwrap_or(Type::Any);
         if step.when.is_some() {
@@ -85,14 +85,16 @@ fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
         }
         if let Some(compensation) = model.compensations[place] {
             // Null if the step never completed.
-            values[place] = Some(infer::join(value.clone(), Type::Unit));
-            Scope::new(model, called, &values).body(&compensation.body, sink);
+            let own = scope.copied(&value, sink);
+            values[place] = Some(infer::join(own, Type::Unit));
+            Scope::new(model, called, &params, &values).body(&compensation.body, sink);
         }
         values[place] = Some(value);
     }
     if let Some(trigger) = &model.workflow.settings.trigger {
-        let ty = Scope::new(model, called, &values).infer(&trigger.key, sink);
-        let inner = if let Type::Option(inner) = &ty { inner } else { &ty };
+        let scope = Scope::new(model, called, &params, &values);
+        let ty = scope.infer(&trigger.key, sink);
+        let inner = if let Type::Option(inner) = &*ty { inner } else { &*ty };
         if !(infer::is_number(inner) || infer::is_text(inner) || *inner == Type::Any) {
             let message = format!("the key is {}", describe(&ty));
             sink.report(&codes::TRIGGER_KEY, trigger.key.span, message).help("a key is a text or a number");
@@ -100,20 +102,25 @@ fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
     }
 }
 
-impl Scope<'_, '_> {
+/// The types of the parameters, each found when it is first read.
+type Params<'c> = Vec<OnceCell<Cow<'c, Type>>>;
+
+impl<'t> Scope<'_, 't, '_> {
     /// The value that the body returns, if it does; null where it may end without.
-    fn body(&mut self, statements: &[Statement], sink: &mut Sink) -> Option<Type> {
+    fn body(&mut self, statements: &'t [Statement], sink: &mut Sink) -> Option<Type> {
         let mut value = None;
         for statement in statements {
             match &statement.kind {
                 StatementKind::Let { name, value } => {
                     let ty = self.infer(value, sink);
-                    self.locals.insert(name.text.clone(), ty);
+                    let ty = owned(ty, sink);
+                    self.locals.insert(name.text.as_str(), ty);
                 }
                 StatementKind::Return { err, value: returned } => {
                     let ty = self.infer(returned, sink);
                     if !err {
-                        value = Some(infer::join_all(value, ty));
+                        let ty = owned(ty, sink);
+                        value = Some(infer::join_all(value, ty, sink));
                     }
                 }
                 StatementKind::Await(_) => {}
@@ -125,7 +132,7 @@ impl Scope<'_, '_> {
                     self.condition(condition, sink);
                     for branch in [then, otherwise] {
                         if let Some(ty) = self.body(branch, sink) {
-                            value = Some(infer::join_all(value, ty));
+                            value = Some(infer::join_all(value, ty, sink));
                         }
                     }
                 }
@@ -134,7 +141,7 @@ impl Scope<'_, '_> {
         // Names of inner blocks end with them; none hides another.
         for statement in statements {
             if let StatementKind::Let { name, .. } = &statement.kind {
-                self.locals.remove(&name.text);
+                self.locals.remove(name.text.as_str());
             }
         }
         value

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aster_core::name::same;
+use aster_core::name::kebab;
 use aster_core::plan;
+use aster_core::wit::lookup::has_words;
 use aster_core::wit::{Exports, Type};
 
 /// A type's name stands for different types in different components.
@@ -34,7 +35,23 @@ impl std::error::Error for ResolveError {}
 ///
 /// A name is exported more than once, with different types.
 pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> Result<Type, ResolveError> {
-    let boxed = |of: &plan::Type| resolve_type(of, components).map(Box::new);
+    let named = |name: &str| {
+        let words = kebab(name);
+        let exports = components.iter().flat_map(|(component, exports)| {
+            let types = exports.types.iter().filter(|export| has_words(&export.name, &words));
+            types.map(move |export| (component.as_str(), &export.ty))
+        });
+        one_of(name, exports)
+    };
+    resolve(ty, &named)
+}
+
+/// The same, where `named` finds the type that a name stands for.
+pub(super) fn resolve<'c>(
+    ty: &plan::Type,
+    named: &impl Fn(&str) -> Result<Option<&'c Type>, ResolveError>,
+) -> Result<Type, ResolveError> {
+    let boxed = |of: &plan::Type| resolve(of, named).map(Box::new);
     Ok(match ty {
         plan::Type::Text => Type::String,
         plan::Type::Int => Type::S64,
@@ -43,7 +60,7 @@ pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> 
         plan::Type::Unit => Type::Unit,
         // A workflow is no value that JSON has.
         plan::Type::Json | plan::Type::Io | plan::Type::Workflow(_) => Type::Any,
-        plan::Type::Named(name) => named(name, components)?.unwrap_or(Type::Any),
+        plan::Type::Named(name) => named(name)?.cloned().unwrap_or(Type::Any),
         plan::Type::List(of) => Type::List(boxed(of)?),
         plan::Type::Option(of) => Type::Option(boxed(of)?),
         plan::Type::Result(of) => {
@@ -56,26 +73,24 @@ pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> 
     })
 }
 
-/// The one type that is exported under this name; none if there is none.
-pub(super) fn named(
+/// The one type among those that components export under this name; none if there is none.
+pub(super) fn one_of<'e, 'c>(
     name: &str,
-    components: &BTreeMap<String, Exports>,
-) -> Result<Option<Type>, ResolveError> {
+    exports: impl Iterator<Item = (&'e str, &'c Type)>,
+) -> Result<Option<&'c Type>, ResolveError> {
     let mut found: Option<&Type> = None;
     let mut exporters = Vec::new();
     let mut differ = false;
-    for (component, exports) in components {
-        for export in exports.types.iter().filter(|export| same(&export.name, name)) {
-            differ |= found.is_some_and(|other| *other != export.ty);
-            found.get_or_insert(&export.ty);
-            exporters.push(component.clone());
-        }
+    for (component, ty) in exports {
+        differ |= found.is_some_and(|other| other != ty);
+        found.get_or_insert(ty);
+        exporters.push(component.to_owned());
     }
     if differ {
         exporters.dedup();
         return Err(ResolveError { name: name.to_owned(), components: exporters });
     }
-    Ok(found.cloned())
+    Ok(found)
 }
 
 #[cfg(test)]
