@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod crash;
 pub mod http;
+mod logs;
 pub mod maintenance;
 pub mod operate;
 mod recent;

@@ -67,6 +67,12 @@ impl Metrics {
         writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
         writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
+        writeln!(
+            out,
+            "# HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time."
+        )?;
+        writeln!(out, "# TYPE aster_log_lines_lost_total counter")?;
+        writeln!(out, "aster_log_lines_lost_total {}", crate::logs::lost_lines())?;
         let steps = measures.steps();
         writeln!(
             out,
