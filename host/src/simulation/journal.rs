@@ -65,7 +65,7 @@ impl Line {
 }
 
 fn unavailable() -> Error {
-    Error::Unavailable { source: Arc::new(sqlx::Error::PoolTimedOut) }
+    Error::from(sqlx::Error::PoolTimedOut)
 }
 
 #[async_trait]
