@@ -147,6 +147,9 @@ mod tests {
         # HELP aster_commit_batches_total Statements that carried the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
+        # HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time.
+        # TYPE aster_log_lines_lost_total counter
+        aster_log_lines_lost_total 0
         # HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last.
         # TYPE aster_step_duration_seconds histogram
         # HELP aster_step_fuel Fuel that they used.
