@@ -6,6 +6,7 @@ pub mod config;
 pub mod crash;
 pub mod http;
 mod line;
+mod logs;
 pub mod maintenance;
 pub mod operate;
 mod recent;

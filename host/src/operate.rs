@@ -12,7 +12,9 @@ use aster_core::saga::Refused;
 use aster_core::state::{Outcome, Progress, RunState, Status, Undo, evolve};
 use aster_core::time::Timestamp;
 use tokio::time::{Instant, sleep};
+use tracing::info;
 
+use crate::logs::cut;
 use crate::registry::{self, Registry};
 use crate::runner::Runner;
 use crate::store::{self, Replay, Run, RunFilter, Store};
@@ -286,6 +288,7 @@ impl Operator {
         let now = self.runner.now();
         let ordered = self.store.order(&run.tenant, run.workflow_id, order, now).await?;
         if ordered.taken {
+            tell(run, order);
             self.runner.tell_ordered(run.workflow_id);
         }
         Ok(ordered)
@@ -333,6 +336,25 @@ impl RepairFilter {
         self.step.as_ref().is_none_or(|step| *step == *undo.step)
             && self.error.as_ref().is_none_or(|part| error.message.contains(part) || code == **part)
     }
+}
+
+/// The log's line about what somebody wants of a run.
+fn tell(run: &Run, order: &Order) {
+    let (act, step) = match &order.what {
+        What::Cancel => ("cancel", None),
+        What::Retry { step, .. } => ("retry", Some(&**step)),
+        What::Skip { step } => ("skip", Some(&**step)),
+        What::Settle { step } => ("settle", Some(&**step)),
+    };
+    let of_step = step.map(|step| format!(" of the compensation of step {step}")).unwrap_or_default();
+    let Author { by, reason, order_id } = &order.author;
+    let by = by.as_deref().unwrap_or("-");
+    info!(
+        run.id = %run.workflow_id, run.key = run.key.as_deref().map(cut), tenant.id = %run.tenant,
+        definition.name = run.definition, step.name = step, order.act = act,
+        order.id = order_id.map(tracing::field::display), user.id = cut(by), order.reason = reason.as_deref().map(cut),
+        "{} ordered a {act}{of_step} in run {} of {}", cut(by), run.workflow_id, run.definition
+    );
 }
 
 fn what(act: Act, step: &str) -> What {

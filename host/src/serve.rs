@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aster_postgres::Embedded;
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -11,6 +12,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{Config, Database};
 use crate::http;
+use crate::logs;
 use crate::maintenance;
 use crate::operate::Operator;
 use crate::registry::Registry;
@@ -35,9 +37,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
 
     let (embedded, url) = database(&config.database).await?;
-    let store = Store::connect(store::Options::new(url.parse().context("the database's URL can't be read")?))
-        .await
-        .context("can't reach the database")?;
+    let options = store::Options::of_url(&url).map_err(anyhow::Error::msg);
+    let options = options.context("the database's URL can't be used")?;
+    let place = place(&options.connect);
+    let store = Store::connect(options).await.with_context(|| format!("can't use the database {place}"))?;
     store.migrate().await.context(
         "can't bring the database's schema up to date: was it made by another version? Then run that one, or take an empty \
          database or data folder",
@@ -48,14 +51,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
-    let registry = Registry::new(store.clone(), sandbox.clone());
+    let clients = store.for_clients();
+    let registry = Registry::new(clients.clone(), sandbox.clone());
     let runner =
         Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+    let losses = tokio::spawn(logs::tell_losses());
     let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
-    let operator = Operator::new(store.clone(), registry.clone(), runner.clone());
+    let operator = Operator::new(clients.clone(), registry.clone(), runner.clone());
     let loading = tokio::spawn(load_ahead(registry.clone()));
-    let app = App { store, registry, submitter, operator, measures: runner.measures() };
+    let app = App { store: clients, registry, submitter, operator, measures: runner.measures() };
     let router = http::router(app, config.limits.clone());
     info!(
         listen = %address,
@@ -84,6 +89,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     loading.abort();
     maintenance.abort();
+    losses.abort();
     runner.shut_down(GRACE).await;
     if let Some(embedded) = embedded {
         tokio::task::spawn_blocking(move || embedded.stop()).await?;
@@ -112,6 +118,16 @@ async fn database(database: &Database) -> anyhow::Result<(Option<Embedded>, Stri
             Ok((Some(embedded), url))
         }
     }
+}
+
+/// Where a database is, for people. Its URL may hold a password.
+fn place(connect: &PgConnectOptions) -> String {
+    let database = connect.get_database().unwrap_or(connect.get_username());
+    let server = match connect.get_socket() {
+        Some(folder) => folder.display().to_string(),
+        None => format!("{}:{}", connect.get_host(), connect.get_port()),
+    };
+    format!("`{database}` at {server} as user `{}`", connect.get_username())
 }
 
 fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Options {

@@ -10,7 +10,9 @@ use aster_core::wit::Mismatch;
 use aster_core::wit::json::with_safe_integers;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tracing::debug;
 
+use crate::logs::cut;
 use crate::registry::{self, Registry, Resolved};
 use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
 use crate::store::{self, Acceptance};
@@ -155,6 +157,10 @@ fn outcome(
             return Err(Error::KeyReused { key, workflow_id, status });
         }
     };
+    debug!(
+        run.id = %workflow_id, run.key = key.as_deref().map(cut), definition.name = resolved.name,
+        run.status = status.as_str(), run.created = created, "accepted run {workflow_id} of {}", resolved.name
+    );
     Ok(Submitted {
         workflow_id,
         definition: resolved.name.clone(),

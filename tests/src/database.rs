@@ -45,6 +45,43 @@ impl Database {
     }
 }
 
+/// A session of somebody else, in a transaction that it doesn't end. Dropping this ends it without a commit.
+#[derive(Debug)]
+pub struct Session {
+    runtime: tokio::runtime::Runtime,
+    connection: PgConnection,
+}
+
+impl Database {
+    /// Begins a transaction with these statements.
+    ///
+    /// # Panics
+    /// Postgres refuses them.
+    pub fn session(&self, sql: &str) -> Session {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime can be built");
+        let url = self.url();
+        let connection = runtime.block_on(async {
+            let mut connection = PgConnection::connect(&url).await.expect("Postgres answers");
+            let begun = sqlx::raw_sql(AssertSqlSafe(format!("begin; {sql}"))).execute(&mut connection).await;
+            begun.expect("the statements are right");
+            connection
+        });
+        Session { runtime, connection }
+    }
+}
+
+impl Session {
+    /// Ends it: what it has locked is free when this returns.
+    ///
+    /// # Panics
+    /// Postgres is gone.
+    pub fn end(mut self) {
+        let ended = self.runtime.block_on(sqlx::raw_sql("rollback").execute(&mut self.connection));
+        ended.expect("a transaction can be ended");
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         if !std::thread::panicking() {

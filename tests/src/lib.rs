@@ -11,5 +11,5 @@ pub mod ledger;
 pub mod orders;
 
 pub use client::{Answer, Client};
-pub use database::Database;
+pub use database::{Database, Session};
 pub use host::{Host, Options, binary, component, components, workflow};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aster_postgres::Embedded;
 use aster_tests::ledger::{self, Ledger};
 use aster_tests::orders::{declined, order};
-use aster_tests::{Host, Options};
+use aster_tests::{Database, Host, Options};
 use serde_json::{Value, json};
 
 /// A folder that the server's user can reach, whoever runs the test.
@@ -80,6 +80,40 @@ fn a_data_folder_or_a_port_that_another_host_uses_is_refused_by_name() {
 }
 
 #[test]
+fn why_a_database_cannot_be_used_is_told_at_the_start_and_no_password_is() {
+    let database = Database::create();
+    let url = database.url();
+    let (server, _) = url.rsplit_once('/').expect("a URL has slashes");
+    let address = server.rsplit_once('@').map_or(server, |(_, address)| address);
+    database.query("do $$ begin create role aster_none login connection limit 0; exception when duplicate_object or unique_violation then end $$");
+    for (url, why) in [
+        (format!("{server}/nothing_here"), "database \"nothing_here\" does not exist (3D000)"),
+        (
+            format!("postgres://nobody_here:s3cret@{address}/postgres"),
+            "role \"nobody_here\" does not exist (28000)",
+        ),
+        (
+            format!("postgres://aster_none:s3cret@{address}/postgres"),
+            "too many connections for role \"aster_none\"",
+        ),
+        ("postgres://u:s3cret@127.0.0.1:1/aster".to_owned(), "Connection refused"),
+        (
+            "mysql://u:s3cret@127.0.0.1/aster".to_owned(),
+            "it begins with `mysql://`, and Aster keeps its data in Postgres",
+        ),
+        ("u:s3cret@127.0.0.1/aster".to_owned(), "it is no URL: expected postgres://"),
+        ("postgres://u:s3cret@127.0.0.1:99999/aster".to_owned(), "invalid port number"),
+    ] {
+        let began = Instant::now();
+        let mut host = Host::spawn(&Options::database(&url));
+        assert_eq!(host.wait(Duration::from_secs(30)), Some(2));
+        assert!(host.log().contains(why), "{why}: {}", host.log());
+        assert!(!host.log().contains("s3cret"), "{}", host.log());
+        assert!(began.elapsed() < Duration::from_secs(10), "{why} took {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn without_its_database_a_host_answers_503_and_nothing_is_half_done() {
     let folder = folder();
     let start = || {
@@ -96,7 +130,14 @@ fn without_its_database_a_host_answers_503_and_nothing_is_half_done() {
     let refused = client.post("/api/orders", &order("ORD-1"));
     assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(client.get("/readyz").status, 503);
+    let not_ready = client.get("/readyz").expect(503).json();
+    let why = not_ready["detail"].as_str().expect("a problem has a detail");
+    assert!(why.contains("No such file") || why.contains("refused"), "{why}");
+    let began = Instant::now();
+    while !host.log().contains(&format!("error={why}")) {
+        assert!(began.elapsed() < Duration::from_secs(20), "the log doesn't say `{why}`:\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     client.get("/healthz").expect(200);
 
     let _postgres = start();

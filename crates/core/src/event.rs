@@ -293,6 +293,23 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::TransientError => "TRANSIENT_ERROR",
+            Self::Trap => "TRAP",
+            Self::OutOfFuel => "OUT_OF_FUEL",
+            Self::OutOfMemory => "OUT_OF_MEMORY",
+            Self::Timeout => "TIMEOUT",
+            Self::Type => "TYPE",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::HostLost => "HOST_LOST",
+            Self::Storage => "STORAGE",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
     /// Whether another attempt may end otherwise (SPEC 3.2): the only place that decides it.
     pub fn is_retryable(self) -> bool {
         match self {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::{Outcome, print};
 use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Housekeeping, Limits};
+use crate::logs;
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -48,6 +48,9 @@ pub(super) struct Serve {
 
     #[command(flatten)]
     housekeeping: Housekeeping,
+
+    #[command(flatten)]
+    log: logs::Options,
 }
 
 impl Serve {
@@ -55,13 +58,10 @@ impl Serve {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads =
             self.worker_threads.map_or(cores.saturating_sub(1).max(1), |threads| threads.get().into());
+        let log = self.log.clone();
         let config = self.config(|name| env::var_os(name))?;
-        let filter = EnvFilter::try_from_env("ASTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(print::color_of_notes())
-            .with_writer(std::io::stderr)
-            .init();
+        // Until all else has ended.
+        let _log = logs::begin(&log, print::color_of_notes());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.context("can't start the threads of the host")?;

@@ -197,7 +197,8 @@ pub(crate) async fn upload(
     let uploaded = context.app.registry.upload(&tenant, &name, bytes, query.activate).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = uploaded.name,
-        component.digest = %uploaded.digest, component.active = uploaded.active, "component uploaded"
+        component.digest = %uploaded.digest, component.active = uploaded.active,
+        "uploaded a version of component {}{}", uploaded.name, if uploaded.active { ", which is active now" } else { "" }
     );
     let Uploaded { name, digest, size_bytes, uploaded_at, active, created, exports, wit, warnings } =
         uploaded;
@@ -233,7 +234,7 @@ pub(crate) async fn activate(
     context.app.registry.activate(&tenant, &name, activation.digest).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = name,
-        component.digest = %activation.digest, "component version activated"
+        component.digest = %activation.digest, "activated version {} of component {name}", activation.digest
     );
     Ok(StatusCode::NO_CONTENT)
 }
@@ -305,7 +306,7 @@ pub(crate) async fn delete_version(
     context.app.registry.delete_version(&tenant, &name, digest).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = name,
-        component.digest = %digest, "component version deleted"
+        component.digest = %digest, "deleted version {digest} of component {name}"
     );
     Ok(StatusCode::NO_CONTENT)
 }

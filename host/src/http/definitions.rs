@@ -224,7 +224,8 @@ pub(crate) async fn deploy(
     for definition in &deployed.definitions {
         tracing::info!(
             tenant.id = %tenant, user.id = user.as_str(), definition.name = definition.name,
-            definition.digest = %definition.digest, "definition deployed"
+            definition.digest = %definition.digest, definition.created = definition.created,
+            "deployed definition {}", definition.name
         );
     }
     let created = deployed.definitions.iter().any(|definition| definition.created);

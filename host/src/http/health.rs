@@ -41,7 +41,7 @@ pub(crate) async fn alive() -> Json<Health> {
 
 /// Says whether the host can work
 ///
-/// It can if its database answers and its runs go on.
+/// It can if its database answers and its runs go on. If it can't, `detail` says why.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
@@ -50,15 +50,15 @@ pub(crate) async fn alive() -> Json<Health> {
     ),
 )]
 pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>> {
-    let obstacle = match timeout(PATIENCE, context.app.store.ping()).await {
-        Ok(Ok(())) => context.app.measures.stalled(),
-        // Probes ask again and again: nothing is logged each time.
-        Ok(Err(_)) | Err(_) => Some("the database does not answer".to_owned()),
+    let obstacle = match context.app.store.ping_within(PATIENCE / 2).await {
+        Ok(()) => context.app.measures.stalled(),
+        Err(error) => Some(error.to_string()),
     };
     match obstacle {
         None => Ok(Json(Health { status: "ready" })),
         Some(obstacle) => {
-            let problem = Problem::new(&problem::UNAVAILABLE, obstacle);
+            // Probes ask again and again: nothing is logged each time.
+            let problem = Problem::new(&problem::UNAVAILABLE, obstacle).untold();
             Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("2")))
         }
     }

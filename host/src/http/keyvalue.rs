@@ -139,7 +139,7 @@ pub(crate) async fn write(
 ) -> Result<Json<Written>> {
     let key = key(&context, &tenant, place).await?;
     let version = context.app.store.put_entry(&key, &value).await?;
-    log_change(&key, &user, "key-value entry written");
+    log_change(&key, &user, "wrote");
     Ok(Json(Written { key: key.key.to_string(), version: version.0 }))
 }
 
@@ -161,7 +161,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode> {
     let key = key(&context, &tenant, place).await?;
     if context.app.store.delete_entry(&key).await? {
-        log_change(&key, &user, "key-value entry deleted");
+        log_change(&key, &user, "deleted");
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -200,10 +200,11 @@ fn check_name(what: &'static str, name: &str) -> Result<()> {
     Err(Problem::parameter(what, fault))
 }
 
-fn log_change(key: &Key, user: &User, message: &str) {
+fn log_change(key: &Key, user: &User, done: &str) {
     tracing::info!(
         tenant.id = %key.tenant, user.id = user.as_str(), component.name = &*key.component,
-        keyvalue.bucket = &*key.bucket, keyvalue.key = &*key.key, "{message}"
+        keyvalue.bucket = &*key.bucket, keyvalue.key = &*key.key,
+        "{done} entry {} in bucket {} of component {}", key.key, key.bucket, key.component
     );
 }
 

@@ -67,6 +67,12 @@ impl Metrics {
         writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
         writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
+        writeln!(
+            out,
+            "# HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time."
+        )?;
+        writeln!(out, "# TYPE aster_log_lines_lost_total counter")?;
+        writeln!(out, "aster_log_lines_lost_total {}", crate::logs::lost_lines())?;
         let steps = measures.steps();
         writeln!(
             out,
@@ -147,6 +153,9 @@ mod tests {
         # HELP aster_commit_batches_total Statements that carried the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
+        # HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time.
+        # TYPE aster_log_lines_lost_total counter
+        aster_log_lines_lost_total 0
         # HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last.
         # TYPE aster_step_duration_seconds histogram
         # HELP aster_step_fuel Fuel that they used.

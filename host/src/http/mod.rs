@@ -23,6 +23,7 @@ mod runs;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod triggers;
 
 use std::sync::Arc;
@@ -31,7 +32,6 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::Method;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::trace::TraceLayer;
 
 use crate::app::App;
 use crate::config::Limits;
@@ -68,13 +68,12 @@ pub fn router(app: App, limits: Limits) -> Router {
     with_conventions(routes).with_state(context)
 }
 
-/// Wrong methods and panics become problems, and requests are traced.
+/// Wrong methods and panics become problems, and what is logged of a request names it.
 fn with_conventions<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))
-        // Failures are logged where they become problems.
-        .layer(TraceLayer::new_for_http().on_failure(()))
+        .layer(axum::middleware::from_fn(trace::answer))
 }
 
 /// The header `Allow` is added by the router.

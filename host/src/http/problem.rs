@@ -1,9 +1,10 @@
 //! Every error that leaves the host over HTTP: RFC 9457 problem details, one type for all of them.
 //!
 //! Each kind has a page in `docs/problems/`, which the host serves at the URI that the problem's `type` names. A 4xx says
-//! what was wrong and what to do; a 5xx of the host's own doing hides its cause from the client and logs it, once, here.
+//! what was wrong and what to do; a 5xx of the host's own doing hides its cause from the client. Each is logged once, here.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use aster_core::saga::Refused;
 use axum::Json;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::logs::{Throttle, cut};
 use crate::{operate, registry, store, submit};
 
 /// Seconds after which a client may try again when the database doesn't answer, or too many runs wait.
@@ -106,7 +108,16 @@ struct Content {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What the client isn't told; logged when the response is made.
     cause: Option<anyhow::Error>,
+    /// Whether the log has no line of it.
+    untold: bool,
 }
+
+/// Lines a second about requests that are refused: so that clients can't fill the log.
+static REFUSALS: Throttle = Throttle::new(100);
+/// The same about those that can't be answered now.
+static OUTAGES: Throttle = Throttle::new(5);
+/// The same about those at which the host failed.
+static FAILURES: Throttle = Throttle::new(20);
 
 pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 
@@ -119,6 +130,7 @@ impl Problem {
             extra: Map::new(),
             headers: Vec::new(),
             cause: None,
+            untold: false,
         }))
     }
 
@@ -135,8 +147,10 @@ impl Problem {
 
     /// The host failed for a reason that is its own business.
     pub(crate) fn internal(cause: impl Into<anyhow::Error>) -> Self {
-        let mut problem =
-            Self::new(&INTERNAL, "the host failed at this request; its log says why, at this instant");
+        let mut problem = Self::new(
+            &INTERNAL,
+            "the host failed at this request; its log says why, under this answer's `X-Request-Id`",
+        );
         problem.0.cause = Some(cause.into());
         problem
     }
@@ -160,12 +174,67 @@ impl Problem {
         self
     }
 
+    /// Leaves it out of the log: whoever asks asks again and again.
+    pub(crate) fn untold(mut self) -> Self {
+        self.0.untold = true;
+        self
+    }
+
     pub(crate) fn kind(&self) -> &'static Kind {
         self.0.kind
     }
 
     fn retry_later(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))
+    }
+}
+
+impl Content {
+    /// INFO for what the client got wrong, WARN for what can't be done now, ERROR where the host failed.
+    fn tell(&self) {
+        let Self { kind: Kind { slug, status, .. }, detail, errors, cause, untold, .. } = self;
+        if *untold {
+            return;
+        }
+        let http_status = status.as_u16();
+        match cause {
+            Some(cause) if *slug != UNAVAILABLE.slug => {
+                let Some(before) = FAILURES.pass(Instant::now()) else { return };
+                tracing::error!(
+                    problem.kind = slug,
+                    http.status = http_status,
+                    error.message = format!("{cause:#}"),
+                    log.held_back = before,
+                    "the host failed at a request ({status}): {cause:#}"
+                );
+            }
+            cause if status.is_server_error() => {
+                let Some(before) = OUTAGES.pass(Instant::now()) else { return };
+                let why = cause.as_ref().map_or_else(|| detail.clone(), |cause| format!("{cause:#}"));
+                tracing::warn!(
+                    problem.kind = slug,
+                    http.status = http_status,
+                    error.message = why,
+                    log.held_back = before,
+                    "a request can't be answered now ({status}): {why}"
+                );
+            }
+            _ => {
+                let Some(before) = REFUSALS.pass(Instant::now()) else { return };
+                let first =
+                    errors.first().map(|fault| cut(&fault.detail)).filter(|first| !detail.contains(first));
+                let first = first.map(|first| format!(": {first}")).unwrap_or_default();
+                let detail = cut(detail);
+                tracing::info!(
+                    problem.kind = slug,
+                    http.status = http_status,
+                    problem.detail = detail,
+                    problem.errors = errors.len(),
+                    log.held_back = before,
+                    "refused a request ({status}, {slug}): {detail}{first}"
+                );
+            }
+        }
     }
 }
 
@@ -190,14 +259,8 @@ pub(crate) struct ProblemBody<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Content { kind, detail, errors, extra, headers, cause } = *self.0;
-        if let Some(cause) = cause {
-            tracing::error!(
-                problem.kind = kind.slug,
-                error = format!("{cause:#}"),
-                "a request failed: {cause:#}"
-            );
-        }
+        self.0.tell();
+        let Content { kind, detail, errors, extra, headers, .. } = *self.0;
         let body = ProblemBody {
             kind: format!("/problems/{}", kind.slug),
             title: kind.title,

@@ -8,7 +8,7 @@ use aster_core::id::TenantId;
 
 use super::problem::{Problem, Result};
 
-const TENANT: &str = "X-Tenant-Id";
+pub(super) const TENANT: &str = "X-Tenant-Id";
 const USER: &str = "X-User-Id";
 const MAX_USER_BYTES: usize = 200;
 

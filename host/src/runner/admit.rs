@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::drive::Drive;
 use super::drivers::{Contact, Seat};
+use super::ends::End;
 use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
 use crate::registry::{Release, Resolved};
 use crate::store::{Acceptance, HostId, NewRun, ReleaseId, Start};
@@ -120,7 +121,7 @@ impl Runner {
             definition: resolved.name.clone(),
             release: ReleaseId(release.id),
             generation: resolved.generation,
-            key,
+            key: key.clone(),
             input: input.to_string(),
             input_digest,
             accepted_at: now,
@@ -142,6 +143,9 @@ impl Runner {
         let status = state.status;
         // A run without a step that is wanted is over already.
         if !shared.pass_on(workflow_id, now, &start.run) {
+            if status.is_over() {
+                End { tenant: &tenant, key: key.as_deref(), state: &state, at: now }.tell();
+            }
             return Ok((admitted(status, acceptance, None), None));
         }
         // Before it is driven: so its end can't be missed.
@@ -154,6 +158,7 @@ impl Runner {
                 host,
                 fence: NewRun::FIRST_FENCE,
                 tenant,
+                key,
                 release: Arc::clone(release),
                 state: Arc::new(state),
                 row: Some(start.run),

@@ -16,7 +16,7 @@ const GOOD_FOR: Duration = Duration::from_millis(200);
 /// Counting takes the database a tenth of its time at most.
 const COST: u32 = 10;
 /// For an answer; who submits a run waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Backlog {

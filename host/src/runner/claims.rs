@@ -8,7 +8,7 @@ use std::time::Duration;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::drive::Drive;
 use super::drivers::Contact;
@@ -74,6 +74,10 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
     let claims = shared.journal.claim(host, 1 + free, shared.clock.now()).await?;
     if claims.seen > 0 && claims.runs.is_empty() {
         tokio::time::sleep(TAKEN_BY_OTHERS).await;
+    }
+    let lost = claims.runs.iter().filter(|run| run.host_lost).count();
+    if lost > 0 {
+        info!(runs = lost, host.id = %host, "took over {lost} runs whose host is gone");
     }
     // Only now: the takeover is committed, so nobody else adds to their logs.
     let ids: Vec<_> = claims.runs.iter().map(|run| run.workflow_id).collect();
@@ -180,15 +184,25 @@ async fn go_on(
             }
         }
     };
-    let Replay { tenant, accepted, events, ordered: has_orders } = replay;
+    let Replay { tenant, key, accepted, events, ordered: has_orders } = replay;
     if has_orders {
         contact.ordered.notify_one();
     }
     let mut state = RunState::new(accepted);
     events.iter().for_each(|event| evolve(&mut state, event));
     let Claimed { host, fence, .. } = claimed;
-    let drive =
-        Drive { shared, host, fence, tenant, release, state: Arc::new(state), row: None, contact, permit };
+    let drive = Drive {
+        shared,
+        host,
+        fence,
+        tenant,
+        key,
+        release,
+        state: Arc::new(state),
+        row: None,
+        contact,
+        permit,
+    };
     // Where the last host left in order, what was in flight just goes on.
     Box::pin(drive.run(claimed.host_lost.then_some(Signal::HostLost))).await;
 }

@@ -9,17 +9,19 @@ use aster_core::id::{Fence, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
-use aster_core::transition::{RunRecord, Transition};
+use aster_core::transition::{Driver, RunRecord, Transition};
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
 use super::attempt::{self, Landed};
 use super::drivers::Contact;
+use super::ends::End;
 use super::flights::Flights;
 use super::turns::Turn;
 use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
+use crate::logs::cut;
 use crate::registry::Release;
 use crate::store::{self, HostId};
 
@@ -33,6 +35,8 @@ pub(super) struct Drive {
     pub(super) host: HostId,
     pub(super) fence: Fence,
     pub(super) tenant: TenantId,
+    /// For the log.
+    pub(super) key: Option<String>,
     pub(super) release: Arc<Release>,
     pub(super) state: Arc<RunState>,
     /// What the run's row says; none if others may have written it.
@@ -194,6 +198,13 @@ impl Drive {
     async fn land(&mut self, flown: Flown, flights: &mut Flights) -> Flow {
         let (attempt, landed, turn) = flown;
         self.shared.measures.record(&landed.cost, landed.result.as_ref().err().map(|failure| failure.code));
+        if let Err(failure) = &landed.result {
+            debug!(
+                run.id = %self.id(), step.name = %attempt.step, attempt.number, attempt.direction = ?attempt.direction,
+                component.digest = landed.cost.digest.map(tracing::field::display), error.code = failure.code.as_str(),
+                error.message = cut(&failure.message), "an attempt failed"
+            );
+        }
         let effects = match landed.result {
             Ok(_) => landed.effects,
             Err(_) => landed.effects.without_writes(),
@@ -272,6 +283,9 @@ impl Drive {
                 },
             }
             self.state = Arc::new(reaction.state);
+            if run.driver == Driver::Nobody {
+                End { tenant: &self.tenant, key: self.key.as_deref(), state: &self.state, at: now }.tell();
+            }
             let goes_on = self.shared.pass_on(self.id(), now, &run);
             self.row = Some(run);
             return if goes_on { Flow::Go } else { Flow::Rest };

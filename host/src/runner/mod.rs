@@ -13,6 +13,7 @@ mod claims;
 mod clock;
 mod drive;
 mod drivers;
+mod ends;
 mod flights;
 mod lease;
 mod measures;

@@ -51,7 +51,6 @@ async fn release(shared: &Shared) {
         match shared.journal.fence_off_dead_hosts(now, margin, RELEASED_AT_ONCE).await {
             Ok(0) => return,
             Ok(runs) => {
-                info!(runs, "took runs from hosts that are gone");
                 shared.wake_claims_at(now);
                 if runs < RELEASED_AT_ONCE as u64 || *shared.shutdown.borrow() {
                     return;

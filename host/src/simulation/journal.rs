@@ -105,7 +105,7 @@ impl line::Wire for Link {
 }
 
 fn unavailable() -> Error {
-    Error::Unavailable { source: Arc::new(sqlx::Error::PoolTimedOut) }
+    Error::from(sqlx::Error::PoolTimedOut)
 }
 
 #[async_trait]

@@ -30,6 +30,7 @@ pub(crate) struct Tables {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) tenant: TenantId,
+    key: Option<String>,
     pub(crate) accepted: Accepted,
     pub(crate) status: Status,
     /// What was written last of what a transition makes of a run; none before the first.
@@ -156,6 +157,7 @@ impl Tables {
         let events: Vec<_> = (1..).zip(start.iter().flat_map(|start| start.events.iter().cloned())).collect();
         let row = Row {
             tenant: run.tenant.clone(),
+            key: run.key.clone(),
             accepted: Accepted {
                 workflow_id: run.workflow_id,
                 definition: run.definition.clone(),
@@ -375,7 +377,16 @@ impl Tables {
         runs.map(|(id, row)| {
             let events = row.events.iter().map(|(_, event)| event.clone()).collect();
             let ordered = self.orders.contains_key(&id);
-            (id, Ok(Replay { tenant: row.tenant.clone(), accepted: row.accepted.clone(), events, ordered }))
+            (
+                id,
+                Ok(Replay {
+                    tenant: row.tenant.clone(),
+                    key: row.key.clone(),
+                    accepted: row.accepted.clone(),
+                    events,
+                    ordered,
+                }),
+            )
         })
         .collect()
     }

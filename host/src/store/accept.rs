@@ -1,7 +1,6 @@
 //! Taking runs in: durable before the caller hears of it, and one for each key.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aster_core::event::Event;
 use aster_core::id::{TenantId, WorkflowId};
@@ -9,13 +8,11 @@ use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
 use chrono::{DateTime, Utc};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use super::connections::{no_answer, persistently};
 use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
-
-/// Between attempts while Postgres can't work.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// A run to be accepted.
 #[derive(Clone, Debug)]
@@ -118,28 +115,21 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RegistryMoved`] if another generation is current; [`Error::Refused`] for a key or an input that can't be
-    /// stored; [`Error::Unavailable`] if the outcome isn't known: sending the same `NewRun` again asks for it.
+    /// stored; [`Error::Unavailable`] if the outcome isn't known within [`Patience::client`](super::Patience::client): sending
+    /// the same `NewRun` again asks for it.
     pub async fn accept(&self, run: NewRun) -> Result<Acceptance, Error> {
+        let give_up = Instant::now() + self.connections.patience.client;
         let prepared = Arc::new(Prepared::new(run)?);
-        let acceptance = match self.acceptor.accept(Arc::clone(&prepared)).await {
-            true => Acceptance::New { previous: None },
-            false => self.accept_alone(&prepared).await?,
+        let acceptance = match timeout_at(give_up, self.acceptor.accept(Arc::clone(&prepared))).await {
+            Ok(true) => Acceptance::New { previous: None },
+            // By itself; or it is said why it is no new one.
+            Ok(false) => persistently(give_up, || self.accept_once(&prepared)).await?,
+            Err(_) => return Err(no_answer().into()),
         };
         if matches!(acceptance, Acceptance::New { .. }) {
             self.counters.add_acceptance();
         }
         Ok(acceptance)
-    }
-
-    /// Accepts a run by itself, or says why it is no new one.
-    async fn accept_alone(&self, run: &Prepared) -> Result<Acceptance, Error> {
-        let give_up = Instant::now() + self.connections.patience.outage;
-        loop {
-            match self.accept_once(run).await {
-                Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
-                answer => return answer,
-            }
-        }
     }
 
     /// What a submission with this key would be answered without a new run; none if it would be one.

@@ -20,6 +20,9 @@ use super::{instant, signed};
 const MAX_BATCH: usize = 256;
 /// Of inputs.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+/// How long a batch waits for a lock that somebody holds, on one key or on all: after that its runs are accepted one by one, each
+/// within its submitter's patience.
+const LOCKED: &str = "1s";
 /// Submissions that may wait before their submitters do.
 const QUEUE: usize = 1024;
 
@@ -54,7 +57,7 @@ impl Acceptor {
 }
 
 async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
-    let mut line = Line::for_lookups(&connections.pool);
+    let mut line = Line::for_lookups(&connections.pool).giving_up_locks_after(LOCKED);
     let mut next = None;
     loop {
         let Some(first) = (match next.take() {
@@ -78,7 +81,13 @@ async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
             bytes += job.run.run.input.len();
             batch.push(job);
         }
-        let limit = connections.patience.answer;
+        // Whoever isn't waited for any more is told that nobody knows, and asks again.
+        batch.retain(|job| !job.answer.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
+        // A submitter whose batch has no answer in time has as much again to ask by itself.
+        let limit = connections.patience.client / 2;
         let accepted = match line.take(limit).await {
             Ok(mut connection) => {
                 let runs: Vec<&Prepared> = batch.iter().map(|job| &*job.run).collect();

@@ -10,11 +10,11 @@ use aster_core::keyvalue::Key;
 pub enum Error {
     /// Postgres didn't answer in time, or can't work now. Whether a write was done is unknown; it may be asked for again.
     /// Commits never end so.
-    #[error("the database is unavailable")]
-    Unavailable {
-        #[source]
-        source: Arc<sqlx::Error>,
-    },
+    #[error("the database is unavailable: {}", reason(cause))]
+    Unavailable { cause: Arc<sqlx::Error> },
+    /// What answers at the database's address is nothing that a host can work with.
+    #[error("{reason}")]
+    Unusable { reason: String },
     /// Someone else has the run now; what the caller knows of it is void.
     #[error("the run is owned by another host: held fence {}, current fence {}", held.0, current.0)]
     NotOwner { held: Fence, current: Fence },
@@ -59,7 +59,7 @@ impl Error {
     /// What it means for what was written; none if it is no failure of a statement.
     pub(super) fn fault(&self) -> Option<Fault> {
         match self {
-            Self::Unavailable { source } => Some(Fault::of(source)),
+            Self::Unavailable { cause } => Some(Fault::of(cause)),
             _ => None,
         }
     }
@@ -74,8 +74,24 @@ impl From<sqlx::Error> for Error {
         match Fault::of(&error) {
             Fault::Data(reason) => Self::Refused { reason },
             Fault::Unreadable => Self::corrupt(error.to_string()),
-            Fault::Again | Fault::Busy | Fault::Lost => Self::Unavailable { source: Arc::new(error) },
+            Fault::Again | Fault::Busy | Fault::Lost => Self::Unavailable { cause: Arc::new(error) },
         }
+    }
+}
+
+/// Why a statement failed, in the words of Postgres or of the system.
+fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(refusal) => match refusal.code() {
+            Some(code) => format!("{} ({code})", refusal.message()),
+            None => refusal.message().to_owned(),
+        },
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            "it does not answer in time".to_owned()
+        }
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::PoolTimedOut => "all of this host's connections to it are busy".to_owned(),
+        error => error.to_string(),
     }
 }
 
@@ -119,6 +135,9 @@ impl Fault {
                     // Broken connections; shut down, crashed or starting.
                     "08" => Self::Lost,
                     "57" if code.starts_with("57P") => Self::Lost,
+                    // Somebody holds a lock for long. Nothing was written; but a commit is to go the way of a lost answer, which
+                    // settles each run by itself: so a row that is held stops its own run only.
+                    "55" if code == "55P03" => Self::Lost,
                     _ => Self::Busy,
                 }
             }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::connections::{despite_deadlocks, in_time};
-use super::{Error, Store, check_name, count, instant};
+use super::{Error, Store, check_name, count, instant, unsigned};
 
 /// More would take longer than a statement may.
 const RELEASED_AT_ONCE: usize = 10_000;
@@ -112,7 +113,11 @@ impl Store {
         margin: Duration,
         limit: usize,
     ) -> Result<u64, Error> {
-        self.connection().await?.ask(|connection| retire_silent_hosts(connection, now, margin)).await?;
+        let silent =
+            self.connection().await?.ask(|connection| retire_silent_hosts(connection, now, margin)).await?;
+        for (host, name) in silent {
+            warn!(host.id = %host, host.name = name, "took host {name} for dead: its lease has ended");
+        }
         let released = self.release_runs_of_retired_hosts(now, limit).await?;
         if released == 0 {
             self.connection()
@@ -136,10 +141,17 @@ impl Store {
 
     /// Rows are locked here in no certain order, and may deadlock with a batch of commits.
     async fn release_runs_of_retired_hosts(&self, now: Timestamp, limit: usize) -> Result<u64, Error> {
-        despite_deadlocks(|| async {
+        let released = despite_deadlocks(|| async {
             self.connection().await?.ask(|connection| release_runs(connection, now, limit)).await
         })
-        .await
+        .await?;
+        for Released { host, name, runs } in &released {
+            info!(
+                host.id = %host, host.name = name, runs,
+                "released {runs} runs of host {name}, which has stopped or is dead: others go on with them"
+            );
+        }
+        Ok(released.iter().map(|released| released.runs).sum())
     }
 }
 
@@ -147,46 +159,63 @@ async fn retire_silent_hosts(
     connection: &mut PgConnection,
     now: Timestamp,
     margin: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Vec<(HostId, String)>, sqlx::Error> {
+    let rows = sqlx::query!(
         "update host
         set retired_at = $1
         where retired_at is null
-            and lease_ends_at < $1::timestamptz - $2::interval",
+            and lease_ends_at < $1::timestamptz - $2::interval
+        returning host_id, name",
         instant(now),
         interval(margin),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(rows.into_iter().map(|row| (HostId(row.host_id), row.name)).collect())
+}
+
+/// Runs that a host had and nobody has now.
+struct Released {
+    host: HostId,
+    name: String,
+    runs: u64,
 }
 
 async fn release_runs(
     connection: &mut PgConnection,
     now: Timestamp,
     limit: usize,
-) -> Result<u64, sqlx::Error> {
-    let released = sqlx::query!(
-        "update workflow_run r
-        set owner = null, fence = r.fence + 1, wake_at = $1, host_lost = r.host_lost or not h.orderly
-        from host h
-        where r.workflow_id in (
-                select o.workflow_id
-                from host h
-                join workflow_run o on o.owner = h.host_id
-                where h.retired_at is not null
-                order by o.workflow_id
-                limit $2
-            )
-            -- Looked at again if the row has changed while this waited for it.
-            and r.owner = h.host_id
-            and h.retired_at is not null",
+) -> Result<Vec<Released>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with released as (
+            update workflow_run r
+            set owner = null, fence = r.fence + 1, wake_at = $1, host_lost = r.host_lost or not h.orderly
+            from host h
+            where r.workflow_id in (
+                    select o.workflow_id
+                    from host h
+                    join workflow_run o on o.owner = h.host_id
+                    where h.retired_at is not null
+                    order by o.workflow_id
+                    limit $2
+                )
+                -- Looked at again if the row has changed while this waited for it.
+                and r.owner = h.host_id
+                and h.retired_at is not null
+            returning h.host_id, h.name
+        )
+        select host_id as "host_id!", name as "name!", count(*) as "runs!"
+        from released
+        group by host_id, name"#,
         instant(now),
         count(limit),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(released.rows_affected())
+    Ok(rows
+        .into_iter()
+        .map(|row| Released { host: HostId(row.host_id), name: row.name, runs: unsigned(row.runs) })
+        .collect())
 }
 
 /// Only so late, because an acceptance on its way can still name a host that was retired.

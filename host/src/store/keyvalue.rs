@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use aster_core::id::TenantId;
 use aster_core::keyvalue::{Entry, Key, Version};
+use tokio::time::timeout;
 
 use super::commit::check_key;
+use super::connections::no_answer;
 use super::{Error, Store, check_name, count};
 
 /// A live entry in a list of its bucket.
@@ -27,7 +29,9 @@ impl Store {
     /// What a key holds in the database.
     pub async fn load_entry(&self, key: &Key) -> Result<Entry, Error> {
         check_key(key)?;
-        let entry = self.reads.read(key.clone()).await?;
+        let limit = self.connections.patience.answer;
+        let entry =
+            timeout(limit, self.reads.read(key.clone())).await.unwrap_or_else(|_| Err(no_answer().into()))?;
         self.line.learn(key, &entry);
         Ok(entry)
     }

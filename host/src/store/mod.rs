@@ -28,6 +28,7 @@ mod releases;
 mod replay;
 mod retention;
 mod runs;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -39,8 +40,9 @@ use aster_core::time::Timestamp;
 use chrono::{DateTime, Utc};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use uuid::{NoContext, Uuid};
 
 pub use self::accept::{Acceptance, NewRun, Start};
@@ -81,6 +83,30 @@ impl Options {
     pub fn new(connect: PgConnectOptions) -> Self {
         Self { connect, max_connections: 16, patience: Patience::default() }
     }
+
+    /// What a URL says.
+    ///
+    /// # Errors
+    /// It is none of a Postgres. The message has nothing of the URL but its scheme: the rest may hold a password.
+    pub fn of_url(url: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+        let is_scheme = |text: &&str| text.len() < 20 && text.chars().all(|c| c.is_ascii_alphanumeric());
+        match scheme.filter(is_scheme) {
+            Some("postgres" | "postgresql") => {}
+            Some(scheme) => {
+                return Err(format!(
+                    "it begins with `{scheme}://`, and Aster keeps its data in Postgres only: {EXPECTED}"
+                ));
+            }
+            None => return Err(format!("it is no URL: {EXPECTED}")),
+        }
+        match url.parse() {
+            Ok(connect) => Ok(Self::new(connect)),
+            Err(sqlx::Error::Configuration(error)) => Err(format!("{error}: {EXPECTED}")),
+            Err(error) => Err(format!("{error}: {EXPECTED}")),
+        }
+    }
 }
 
 /// When a statement that isn't answered is given up.
@@ -88,13 +114,20 @@ impl Options {
 pub struct Patience {
     /// For one answer; after that the connection is taken for dead, and whether a write was done is unknown.
     pub answer: Duration,
-    /// For Postgres to come back, before who accepts a run is told that it is unavailable. A commit waits longer.
+    /// For all that a client's call waits for Postgres, with a place in the pool: after that it is told that the database is
+    /// unavailable.
+    pub client: Duration,
+    /// For Postgres to work again on a batch of commits, before it is taken apart to find out what is in the way.
     pub outage: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(15), outage: Duration::from_secs(10) }
+        Self {
+            answer: Duration::from_secs(15),
+            client: Duration::from_millis(3_500),
+            outage: Duration::from_secs(10),
+        }
     }
 }
 
@@ -111,18 +144,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a pool of connections, and one at once, so that a wrong address shows here.
+    /// Makes a pool of connections, and tries one at once, so that a wrong address shows here.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if that one isn't to be had.
+    /// [`Error::Unavailable`] if that one isn't to be had; [`Error::Unusable`] if it leads to a pooler of transactions.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         Ok(Self::new(Connections::open(options).await?))
+    }
+
+    /// The same store for clients' calls, which are answered sooner that the database is unavailable.
+    #[must_use]
+    pub fn for_clients(&self) -> Self {
+        let mut store = self.clone();
+        store.connections.patience.answer = store.connections.patience.client;
+        store
     }
 
     /// # Panics
     /// Outside a tokio runtime: the writer is a task.
     pub fn from_pool(pool: PgPool, patience: Patience) -> Self {
-        Self::new(Connections { pool, patience })
+        Self::new(Connections::of(pool, patience))
     }
 
     fn new(connections: Connections) -> Self {
@@ -142,7 +183,9 @@ impl Store {
     /// # Errors
     /// The database is unreachable, or has migrations that this binary doesn't know or knows otherwise.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        sqlx::migrate!("../migrations").run(&self.connections.pool).await
+        // Not of the pool: a migration, or another host's, may take its time.
+        let mut connection = PgConnection::connect_with(&self.connections.pool.connect_options()).await?;
+        sqlx::migrate!("../migrations").run(&mut connection).await
     }
 
     /// What this host has committed since its start.
@@ -153,6 +196,27 @@ impl Store {
     /// Whether Postgres answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.connection().await?.ask(|connection| connection.ping()).await
+    }
+
+    /// Whether Postgres answers in time.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason, as far as that is found out in as much time again.
+    pub async fn ping_within(&self, limit: Duration) -> Result<(), Error> {
+        let tried = timeout(limit, self.ping()).await;
+        if let Ok(Ok(())) = tried {
+            return Ok(());
+        }
+        // A connection that has broken doesn't know why; a new one does, or there is one.
+        match timeout(limit, self.connections.why()).await {
+            Ok(Error::Unavailable { cause })
+                if matches!(*cause, sqlx::Error::PoolTimedOut) && tried.is_ok() =>
+            {
+                Ok(())
+            }
+            Ok(why) => Err(why),
+            Err(_) => Err(connections::no_answer().into()),
+        }
     }
 
     /// The database's clock: the one by which everything is recorded.

@@ -1,21 +1,16 @@
 //! What people want of runs: kept until whoever drives the run has carried it out.
 
-use std::time::Duration;
-
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::order::{Order, What};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::connections::despite_deadlocks;
+use super::connections::{despite_deadlocks, persistently};
 use super::runs::parse_status;
 use super::{Error, HostId, Store, count, instant};
-
-/// Between attempts while Postgres can't work.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of an order that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +43,9 @@ impl Store {
         };
         let statuses: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
         let content = order.content();
-        let give_up = Instant::now() + self.connections.patience.outage;
-        let row = loop {
-            let taken = self
-                .connection()
+        let give_up = Instant::now() + self.connections.patience.client;
+        let row = persistently(give_up, || async {
+            self.connection()
                 .await?
                 .ask(|connection| {
                     sqlx::query!(
@@ -67,12 +61,9 @@ impl Store {
                     )
                     .fetch_optional(connection)
                 })
-                .await;
-            match taken {
-                Err(Error::Unavailable { .. }) if Instant::now() < give_up => sleep(PAUSE).await,
-                taken => break taken?,
-            }
-        };
+                .await
+        })
+        .await?;
         let row = row.ok_or_else(|| Error::not_found(format!("run {workflow_id}")))?;
         Ok(Ordered { taken: row.taken, status: parse_status(&row.current_status)? })
     }

@@ -11,6 +11,8 @@ use super::connections::{Connections, Line, in_time};
 
 /// Keys in one statement.
 const MAX_BATCH: usize = 256;
+/// How long a read waits for a lock that somebody holds: clients read here, too.
+const LOCKED: &str = "3s";
 /// Questions that may wait before who asks does.
 const QUEUE: usize = 1024;
 
@@ -43,7 +45,7 @@ impl Reads {
 }
 
 async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
-    let mut line = Line::for_lookups(&connections.pool);
+    let mut line = Line::for_lookups(&connections.pool).giving_up_locks_after(LOCKED);
     while let Some(first) = jobs.recv().await {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH

@@ -21,6 +21,7 @@ const EVENTS_AT_ONCE: usize = 1_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replay {
     pub tenant: TenantId,
+    pub key: Option<String>,
     pub accepted: Accepted,
     /// From the first to the newest when the run was read.
     pub events: Vec<Event>,
@@ -135,6 +136,7 @@ fn replay(run: Run, events: &[RecordedEvent], ordered: bool) -> Result<Replay, E
     let input = input.map_err(|error| Error::corrupt(format!("the input of run {id}: {error}")))?;
     Ok(Replay {
         tenant: run.tenant,
+        key: run.key,
         accepted: Accepted {
             workflow_id: id,
             definition: run.definition,

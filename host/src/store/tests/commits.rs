@@ -140,7 +140,7 @@ async fn a_run_that_is_handed_back_is_claimed_when_its_time_comes(pool: PgPool) 
 
 #[sqlx::test(migrations = "../migrations")]
 async fn what_postgres_cannot_work_on_now_holds_up_nothing_else_and_is_committed_when_it_can(pool: PgPool) {
-    let patience = Patience { answer: MINUTE, outage: Duration::from_millis(100) };
+    let patience = Patience { answer: MINUTE, client: MINUTE, outage: Duration::from_millis(100) };
     let bed = Bed::on(Store::from_pool(pool.clone(), patience)).await;
     let runs = join_all((0..20).map(|_| bed.started())).await;
     // Like a damaged index, or a disk that is full.

@@ -30,7 +30,7 @@ async fn a_connection_that_falls_silent_is_given_up_in_time_and_replaced(
         .connect_with(proxy.options.clone())
         .await
         .unwrap();
-    let patience = Patience { answer: SHORT, outage: Duration::ZERO };
+    let patience = Patience { answer: SHORT, client: SHORT, outage: Duration::ZERO };
     let bed = Bed::on(Store::from_pool(pool, patience)).await;
     let run = bed.started().await;
     let (store, host, release) = (&bed.store, bed.host, bed.release);
@@ -123,7 +123,7 @@ async fn a_question_that_nobody_waits_for_any_more_leaves_no_connection_behind(
     options: PgConnectOptions,
 ) {
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let store = Store::from_pool(pool, Patience { answer: MINUTE, outage: MINUTE });
+    let store = Store::from_pool(pool, Patience { answer: MINUTE, client: MINUTE, outage: MINUTE });
     let mut connection = store.connection().await.unwrap();
     let sleeping = connection.ask(|connection| sqlx::query("select pg_sleep(60)").execute(connection));
     assert!(timeout(Duration::from_millis(50), sleeping).await.is_err());

@@ -190,7 +190,8 @@ async fn while_postgres_is_away_commits_wait_and_acceptances_are_unavailable(
     let pool = PgPoolOptions::new()
         .acquire_timeout(Duration::from_millis(50))
         .connect_lazy_with(proxy.options.clone());
-    let away = Store::from_pool(pool, Patience { answer: MINUTE, outage: Duration::from_millis(100) });
+    let client = Duration::from_millis(100);
+    let away = Store::from_pool(pool, Patience { answer: MINUTE, client, outage: client });
     let answer = away.accept(bed.new_run()).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
 
@@ -215,7 +216,7 @@ async fn a_lost_answer_is_settled_however_long_that_takes(_: PgPoolOptions, opti
         .connect_with(proxy.options.clone())
         .await
         .unwrap();
-    let patience = Patience { answer: MINUTE, outage: Duration::from_millis(100) };
+    let patience = Patience { answer: MINUTE, client: MINUTE, outage: Duration::from_millis(100) };
     let bed = Bed::on(Store::from_pool(pool, patience)).await;
     let run = bed.started().await;
     bed.commit(first_step(run)).await.unwrap();

@@ -45,7 +45,7 @@ struct Bed {
 
 impl Bed {
     async fn new(pool: PgPool) -> Self {
-        Self::on(Store::from_pool(pool, Patience { answer: MINUTE, outage: MINUTE })).await
+        Self::on(Store::from_pool(pool, Patience { answer: MINUTE, client: MINUTE, outage: MINUTE })).await
     }
 
     async fn on(store: Store) -> Self {
