@@ -42,8 +42,10 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const MAX_WAITING_KIB: u32 = 64 << 10;
 /// First pause between attempts while the database can't work.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Maximum pause; also used for a commit that fails on its own.
+/// Maximum pause; also the first one of a commit that fails on its own.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often that one is doubled: the longest pause is 8 s.
+const DOUBLINGS: u32 = 3;
 
 /// How batches reach the database.
 pub(crate) trait Wire: Debug + Send + Sync + 'static {
@@ -51,12 +53,13 @@ pub(crate) trait Wire: Debug + Send + Sync + 'static {
     type Payload: Debug + Send + Sync + 'static;
 
     /// Sends a batch of `host`, no two transitions of one run, as one statement. Everything is committed, unless there are
-    /// refusals: then nothing is.
+    /// refusals: then nothing is. With `hasty` it gives up soon if somebody else holds a lock.
     fn send(
         &self,
         host: HostId,
         batch: &[&Prepared<Self::Payload>],
         chains: &[Chain],
+        hasty: bool,
     ) -> impl Future<Output = Result<Refusals, Unanswered>> + Send;
 
     /// Raises the fence of a run if it is still `held`, so that no statement sent under it can arrive any more, and says
@@ -206,11 +209,17 @@ struct Job<P> {
     ticket: Ticket,
     transition: Prepared<P>,
     answer: oneshot::Sender<Result<Committed, Error>>,
-    /// The database couldn't work on it for as long as it may delay others: from now on it goes by itself.
-    alone: bool,
+    /// How often the database couldn't work on it by itself. From then on it goes alone.
+    put_aside: u32,
     not_before: Option<Instant>,
     #[expect(dead_code, reason = "held, not read")]
     room: OwnedSemaphorePermit,
+}
+
+impl<P> Job<P> {
+    fn is_alone(&self) -> bool {
+        self.put_aside > 0
+    }
 }
 
 /// What can be sent now, in the order of its runs.
@@ -375,7 +384,7 @@ impl<P> State<P> {
         let ticket = Ticket(self.last_ticket);
         self.entries.enter(ticket, &transition.keys);
         let (answer, answered) = oneshot::channel();
-        let job = Job { ticket, transition, answer, alone: false, not_before: None, room };
+        let job = Job { ticket, transition, answer, put_aside: 0, not_before: None, room };
         self.waiting.insert(ticket, job);
         Ok(answered)
     }
@@ -402,7 +411,7 @@ impl<P> State<P> {
             }
             let is_full = jobs.len() == MAX_BATCH
                 || (!jobs.is_empty()
-                    && (job.alone || size_bytes + job.transition.size_bytes > MAX_BATCH_BYTES));
+                    && (job.is_alone() || size_bytes + job.transition.size_bytes > MAX_BATCH_BYTES));
             if is_full {
                 break;
             }
@@ -421,9 +430,9 @@ impl<P> State<P> {
             }
             let Some(job) = self.waiting.remove(&ticket) else { continue };
             size_bytes += job.transition.size_bytes;
-            let alone = job.alone;
+            let is_alone = job.is_alone();
             jobs.push(job);
-            if alone {
+            if is_alone {
                 break;
             }
         }

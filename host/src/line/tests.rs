@@ -123,6 +123,7 @@ impl Wire for Fake {
         _: HostId,
         batch: &[&Prepared<Poisoned>],
         chains: &[Chain],
+        _: bool,
     ) -> Result<Refusals, Unanswered> {
         if self.chance(50) {
             return Err(Unanswered::NotSent("no connection".into()));
@@ -134,6 +135,9 @@ impl Wire for Fake {
         }
         if self.chance(50) {
             return Err(Unanswered::Failed(Fault::Busy, "out of disk".into()));
+        }
+        if self.chance(50) {
+            return Err(Unanswered::Failed(Fault::Locked, "lock timeout".into()));
         }
         let run = |t: &&Prepared<Poisoned>| (t.workflow_id, t.fence, t.last_sequence, t.new_sequence);
         let statement = Statement { runs: batch.iter().map(run).collect(), chains: chains.to_vec() };
@@ -201,7 +205,7 @@ impl Trial {
         sleep(TROUBLE).await;
         trial.wire.troubled.store(false, Ordering::Relaxed);
         // What was lost before still has to be settled.
-        sleep(LATEST + LONGEST_PAUSE).await;
+        sleep(LATEST + 8 * LONGEST_PAUSE).await;
         trial.in_vain.store(0, Ordering::Relaxed);
         trial.most_in_vain.store(0, Ordering::Relaxed);
         let all = futures_util::future::join_all(drivers);

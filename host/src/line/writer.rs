@@ -12,7 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::entries::Ticket;
 use super::settle::settle;
-use super::{Batch, Error, Fault, LONGEST_PAUSE, PAUSE, Prepared, Queue, Refusals, Unanswered, Wire};
+use super::{
+    Batch, DOUBLINGS, Error, Fault, Job, LONGEST_PAUSE, PAUSE, Prepared, Queue, Refusals, Unanswered, Wire,
+};
+
+/// When so many commits in a row have met a lock, each by itself, the lock is one that all meet.
+const MOST_LOCKED: u32 = 8;
 
 pub(super) struct Writer<W: Wire> {
     pub(super) wire: Arc<W>,
@@ -61,6 +66,8 @@ impl<W: Wire> Writer<W> {
         let mut pause = PAUSE;
         let mut give_up = Instant::now() + self.outage;
         let mut todo: Vec<Vec<Ticket>> = Vec::new();
+        // Whether the batch is being taken apart since somebody holds a lock, and how many in a row have met one.
+        let (mut hasty, mut locked) = (false, 0);
         let mut next = Some(batch);
         loop {
             let planned = match next.take() {
@@ -72,9 +79,10 @@ impl<W: Wire> Writer<W> {
             };
             let Some(batch) = planned else { continue };
             let tickets = batch.tickets();
-            let alone = batch.jobs.iter().any(|job| job.alone);
-            let (fault, error) = match self.send(&batch).await {
+            let alone = batch.jobs.iter().any(Job::is_alone);
+            let (fault, error) = match self.send(&batch, hasty || alone).await {
                 Ok(refusals) if refusals.is_none() => {
+                    locked = 0;
                     (self.count)(batch.jobs.len());
                     let mut state = self.queue.state();
                     state.unanswered_since = None;
@@ -116,6 +124,23 @@ impl<W: Wire> Writer<W> {
                     state.refuse(*culprit, Error::Refused { reason });
                 }
                 (Fault::Data(_), _) => todo.extend(halves(&tickets)),
+                (Fault::Locked, [culprit]) => {
+                    self.put_aside(*culprit, &error);
+                    locked += 1;
+                    if locked == MOST_LOCKED {
+                        // It isn't for a few rows. What is left goes together again.
+                        return;
+                    }
+                }
+                (Fault::Locked, _) => {
+                    tracing::debug!(
+                        error,
+                        commits = tickets.len(),
+                        "somebody holds a lock: commits go one by one"
+                    );
+                    hasty = true;
+                    todo.extend(tickets.iter().rev().map(|ticket| vec![*ticket]));
+                }
                 (_, _) if Instant::now() < give_up && !alone => {
                     tracing::debug!(error, "commit is tried again");
                     sleep(pause).await;
@@ -129,13 +154,13 @@ impl<W: Wire> Writer<W> {
         }
     }
 
-    async fn send(&self, batch: &Batch<W::Payload>) -> Result<Refusals, Unanswered> {
+    async fn send(&self, batch: &Batch<W::Payload>, hasty: bool) -> Result<Refusals, Unanswered> {
         self.queue.state().unanswered_since.get_or_insert_with(Instant::now);
         let transitions: Vec<&Prepared<_>> = batch.jobs.iter().map(|job| &job.transition).collect();
         let Some(host) = transitions.first().map(|transition| transition.host) else {
             return Ok(Refusals::default());
         };
-        self.wire.send(host, &transitions, &batch.chains).await
+        self.wire.send(host, &transitions, &batch.chains, hasty).await
     }
 
     /// Answers the transitions that are refused and all that depend on them, and puts the others back in line.
@@ -179,9 +204,11 @@ impl<W: Wire> Writer<W> {
     fn put_aside(&self, ticket: Ticket, error: &str) {
         let mut state = self.queue.state();
         let Some(job) = state.waiting.get_mut(&ticket) else { return };
-        tracing::warn!(run.id = %job.transition.workflow_id, error, "a commit fails again and again");
-        job.alone = true;
-        job.not_before = Some(Instant::now() + LONGEST_PAUSE);
+        let pause = LONGEST_PAUSE * 2_u32.pow(job.put_aside.min(DOUBLINGS));
+        let run = job.transition.workflow_id;
+        tracing::warn!(run.id = %run, error, ?pause, "a commit can't be made now and is put aside");
+        job.put_aside += 1;
+        job.not_before = Some(Instant::now() + pause);
     }
 }
 

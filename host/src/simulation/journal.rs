@@ -79,6 +79,7 @@ impl line::Wire for Link {
         host: HostId,
         batch: &[&Prepared<Transition>],
         chains: &[Chain],
+        _: bool,
     ) -> Result<Refusals, Unanswered> {
         let transitions: Vec<Transition> = batch.iter().map(|prepared| prepared.payload.clone()).collect();
         let keys: Vec<Changed> = chains.iter().map(Changed::from).collect();

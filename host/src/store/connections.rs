@@ -295,8 +295,8 @@ impl Line {
             ("plan_cache_mode", "force_generic_plan"),
             // What is forbidden only looks dear: then this would compile the plan.
             ("jit", "off"),
-            // Commits wait longer than clients.
-            ("lock_timeout", "5s"),
+            // Soon, since the commits of all runs wait meanwhile. Then they go one by one.
+            ("lock_timeout", "1s"),
         ];
         Self::with(pool, &more)
     }

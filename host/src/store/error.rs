@@ -74,7 +74,9 @@ impl From<sqlx::Error> for Error {
         match Fault::of(&error) {
             Fault::Data(reason) => Self::Refused { reason },
             Fault::Unreadable => Self::corrupt(error.to_string()),
-            Fault::Again | Fault::Busy | Fault::Lost => Self::Unavailable { cause: Arc::new(error) },
+            Fault::Again | Fault::Busy | Fault::Locked | Fault::Lost => {
+                Self::Unavailable { cause: Arc::new(error) }
+            }
         }
     }
 }
@@ -104,6 +106,8 @@ pub(crate) enum Fault {
     Again,
     /// Nothing was written; Postgres can't work now, or not on this.
     Busy,
+    /// Nothing was written; somebody holds a lock for long.
+    Locked,
     /// It may have been written, now or in a while.
     Lost,
     /// It was done, but the answer makes no sense.
@@ -115,7 +119,7 @@ impl Fault {
     /// replaced by another, to which a new connection leads.
     pub(super) fn leaves_connection(&self) -> bool {
         match self {
-            Self::Data(_) | Self::Again => true,
+            Self::Data(_) | Self::Again | Self::Locked => true,
             Self::Busy | Self::Lost | Self::Unreadable => false,
         }
     }
@@ -135,9 +139,7 @@ impl Fault {
                     // Broken connections; shut down, crashed or starting.
                     "08" => Self::Lost,
                     "57" if code.starts_with("57P") => Self::Lost,
-                    // Somebody holds a lock for long. Nothing was written; but a commit is to go the way of a lost answer, which
-                    // settles each run by itself: so a row that is held stops its own run only.
-                    "55" if code == "55P03" => Self::Lost,
+                    "55" if code == "55P03" => Self::Locked,
                     _ => Self::Busy,
                 }
             }

@@ -21,12 +21,15 @@ pub(super) struct Wire {
     connections: Connections,
     /// Locked by the line's writer only, which sends one batch at a time.
     line: Mutex<Line>,
+    /// The same, for commits that are to give up soon if somebody else holds a lock.
+    hasty: Mutex<Line>,
 }
 
 impl Wire {
     pub(super) fn new(connections: Connections) -> Arc<Self> {
-        let line = Mutex::new(Line::for_lookups(&connections.pool));
-        Arc::new(Self { connections, line })
+        let line = Line::for_lookups(&connections.pool);
+        let hasty = Line::for_lookups(&connections.pool).giving_up_locks_after("100ms");
+        Arc::new(Self { connections, line: Mutex::new(line), hasty: Mutex::new(hasty) })
     }
 }
 
@@ -38,9 +41,10 @@ impl line::Wire for Wire {
         host: HostId,
         batch: &[&Prepared],
         chains: &[Chain],
+        hasty: bool,
     ) -> Result<Refusals, Unanswered> {
         let limit = self.connections.patience.answer;
-        let mut line = self.line.lock().await;
+        let mut line = if hasty { self.hasty.lock().await } else { self.line.lock().await };
         let taken = line.take(limit).await;
         let mut connection = taken.map_err(|error| Unanswered::NotSent(error.to_string()))?;
         let sent = in_time(limit, send(&mut connection, host, batch, chains)).await;
