@@ -243,3 +243,40 @@ fn a_level_or_format_that_there_is_not_is_refused_by_name() {
         assert!(help.contains(named), "{named}: {help}");
     }
 }
+
+#[test]
+fn a_takeover_is_told_with_the_host_that_is_dead_and_how_many_runs_it_had() {
+    let database = Database::create();
+    let options = Options::database(&database.url()).argument("--lease").argument("1s");
+    let options = options.argument("--log-format").argument("json");
+    let mut dead = Host::start(&options);
+    let slow = dead.client().put("/api/components/slow-partner", &aster_tests::component("hostile"));
+    assert_eq!(slow.status, 201);
+    dead.deploy(
+        r#"
+This module is logs.asking.
+
+To askPartner with millis: Json, produce Json with IO. It performs io with SlowPartner:
+
+  workflow:
+
+    step ask:
+      Return SlowPartner.sleep(millis).
+
+    timeout: 60 seconds.
+  .
+"#,
+    );
+    for _ in 0..3 {
+        dead.client().post("/api/definitions/askPartner/runs", &json!(10_000)).expect(202);
+    }
+    let name = dead.client().base().trim_start_matches("http://").to_owned();
+    dead.kill();
+    let heir = Host::start(&options);
+    let is_released = |line: &Value| line["host.name"] == json!(name) && !line["runs"].is_null();
+    assert_eq!(lines(&heir, is_released)[0]["runs"], 3);
+    let is_dead = |line: &Value| line["host.name"] == json!(name) && line["level"] == "WARN";
+    assert_eq!(lines(&heir, is_dead).len(), 1);
+    let is_taken = |line: &Value| line["message"] == "took over 3 runs whose host is gone";
+    lines(&heir, is_taken);
+}
