@@ -99,7 +99,7 @@ mod tests {
     fn a_panic_reaches_the_one_who_asked_and_ends_the_turn() {
         on_one_thread(async {
             let checks = Checks { turns: Arc::new(Semaphore::new(1)) };
-            let asked = std::panic::AssertUnwindSafe(checks.run(|| panic!("a bug")));
+            let asked = std::panic::AssertUnwindSafe(checks.run::<u8>(|| panic!("a bug")));
             assert!(futures_util::FutureExt::catch_unwind(asked).await.is_err());
             assert_eq!(checks.run(|| 1).await, 1);
         });

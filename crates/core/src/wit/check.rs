@@ -355,12 +355,16 @@ fn places(fields: &[Field]) -> HashMap<Cow<'_, str>, usize> {
     places
 }
 
-/// A key of a map that isn't keyed by text, in a form in which equal keys are equal: `"1"` and `1` are one integer.
+/// A key of a map that isn't keyed by text, in a form in which equal keys are equal: `"1"` and `1` are one integer, `1` and
+/// `1.0` one float, and so are all that an `f32` rounds to one.
 pub fn map_key(ty: &Type, key: &Value) -> String {
-    match json::integer_range(ty).map(|range| json::integer(key, range)) {
-        Some(Ok(n)) => n.to_string(),
-        _ => key.to_string(),
-    }
+    let number = match ty {
+        #[expect(clippy::cast_possible_truncation, reason = "the component is given the rounded one")]
+        Type::F32 => json::float(key, true).ok().map(|n| (n as f32).to_string()),
+        Type::F64 => json::float(key, false).ok().map(|n| n.to_string()),
+        ty => json::integer_range(ty).and_then(|range| json::integer(key, range).ok()).map(|n| n.to_string()),
+    };
+    number.unwrap_or_else(|| key.to_string())
 }
 
 fn push_field(path: &mut String, pointer: &mut String, name: &str) {

@@ -179,6 +179,14 @@ fn maps_are_objects_or_arrays_of_pairs() {
     let by_number = Type::Map(Box::new(Type::U64), Box::new(Type::Bool));
     accepts(&by_number, json!([[1, true], ["2", false]]));
     refuses(&by_number, json!([[1, true], ["1", false]]), &[("x[1]", "the key is given twice")]);
+    let by_float = Type::Map(Box::new(Type::F64), Box::new(Type::Bool));
+    refuses(&by_float, json!([[1, true], [1.0, false]]), &[("x[1]", "the key is given twice")]);
+    let by_single = Type::Map(Box::new(Type::F32), Box::new(Type::Bool));
+    refuses(
+        &by_single,
+        json!([[0.1, true], [0.100_000_000_1, false]]),
+        &[("x[1]", "the key is given twice")],
+    );
     refuses(&by_number, json!([[1]]), &[("x[0]", "expected a pair [key, value], found an array")]);
 }
 
