@@ -212,3 +212,59 @@ fn what_isnt_built_yet_is_refused_and_says_so() {
     client.ended(id);
     problem(&client.get(&format!("/api/workflows/{id}/events/stream")), 501);
 }
+
+#[test]
+fn a_cursor_is_good_for_its_own_list_and_filters_only() {
+    let database = Database::create();
+    let host = shop(&database);
+    let client = host.client();
+    for n in 0..3 {
+        let run = client.post("/api/orders", &order(&format!("ORD-{n}"))).expect(200).json();
+        client.ended(run["workflowId"].as_str().unwrap());
+    }
+    let cursor = |list: &str| {
+        let page = client.get(&format!("{list}limit=1")).expect(200).json();
+        page["nextCursor"].as_str().unwrap_or_else(|| panic!("{list} has no second page: {page}")).to_owned()
+    };
+    let lists = [
+        "/api/workflows?",
+        "/api/workflows?status=COMPLETED&",
+        "/api/workflows?definition=fulfillOrder&",
+        "/api/workflows?definition=fulfillOrder&status=COMPLETED&",
+        "/api/components?",
+        "/api/definitions?",
+        "/api/components/shipping/keyvalue/shipments?",
+        "/api/components/payment/keyvalue/payments?",
+    ];
+    for from in lists {
+        let cursor = cursor(from);
+        for to in lists {
+            let answer = client.get(&format!("{to}limit=2&cursor={cursor}"));
+            if from == to {
+                assert!(!answer.expect(200).json()["items"].as_array().unwrap().is_empty());
+            } else {
+                let problem = problem(&answer, 400);
+                assert_eq!(problem["type"], "/problems/invalid-parameter");
+                assert_eq!(problem["errors"][0]["parameter"], "cursor");
+            }
+        }
+        // The order of the filters is of no matter, and another tenant has other lists.
+        if let Some((path, _)) = from.split_once("definition=fulfillOrder&status=COMPLETED&") {
+            client
+                .get(&format!("{path}cursor={cursor}&status=COMPLETED&definition=fulfillOrder"))
+                .expect(200);
+        }
+        let other = [("X-Tenant-Id", "other")];
+        let answer = client.request("GET", &format!("{from}cursor={cursor}"), &other, &[]).unwrap();
+        assert!(matches!(answer.status, 400 | 404), "{}", answer.status);
+        for nonsense in ["", "!", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA", &cursor[1..]] {
+            problem(&client.get(&format!("{from}cursor={nonsense}")), 400);
+        }
+    }
+    let repair = |cursor: &str| {
+        client.post(&format!("/api/workflows/repair?cursor={cursor}"), &json!({"act": "retry"}))
+    };
+    for cursor in ["", "AAAA", &cursor("/api/workflows?")] {
+        problem(&repair(cursor), 400);
+    }
+}

@@ -115,7 +115,7 @@ pub(crate) struct UploadQuery {
 }
 
 impl FromQuery for UploadQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self { activate: params.flag("activate")?.unwrap_or(true) })
     }
 }

@@ -11,6 +11,7 @@ mod body;
 mod components;
 mod definitions;
 mod docs;
+mod cursor;
 mod health;
 mod keyvalue;
 mod metrics;

@@ -146,7 +146,7 @@ pub(crate) struct ListQuery {
 }
 
 impl FromQuery for ListQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         let status = params.parsed("status")?;
         let definition = params.take("definition")?;
         let cause = params.take("cause")?.map(|text| parse_cause(&text)).transpose()?;
@@ -164,7 +164,7 @@ pub(crate) struct EventsQuery {
 }
 
 impl FromQuery for EventsQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         let from_sequence = match params.take("fromSeq")? {
             None => 0,
             Some(text) => text.parse().map_err(|_| {
@@ -181,7 +181,7 @@ pub(crate) struct IdsQuery {
 }
 
 impl FromQuery for IdsQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self { limit: params.limit(DEFAULT_IDS, MAX_IDS)? as usize })
     }
 }

@@ -111,6 +111,8 @@ async fn bad_parameters_are_refused_by_name() {
         ("/list?cursor=%21", "`cursor`: not a cursor"),
         ("/list?cursor=Zm9v", "`cursor`: not a cursor"),
         ("/events?fromSeq=-1", "`fromSeq`: `-1` is not a sequence"),
+        ("/page?cursor=", "`cursor`: not a cursor"),
+        ("/page?cursor=AAAAAAAAAAAAAAAA", "`cursor`: not a cursor of this list"),
         ("/events?limit=0", "`limit`: `0` is not a number from 1"),
         ("/page?limit=201", "`limit`: `201` is not a number from 1 to 200"),
         ("/none?x=1", "`x`: not a known parameter; this path takes no parameters"),
