@@ -38,6 +38,11 @@ fn orders_that_dont_fit_are_refused_with_the_place_where() {
     }
     problem(&post(&[0xff, 0xfe, 0x00]), 400);
     problem(&post("[".repeat(100_000).as_bytes()), 400);
+    let text = order("ORD-1").to_string().replace("\"quantity\":", "\"quantity\":1,\"quantity\":");
+    let problem_ = problem(&post(text.as_bytes()), 400);
+    assert_eq!(problem_["errors"][0]["pointer"], "/items/0/quantity", "{problem_}");
+    let headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    problem(&client.request("POST", "/api/orders", &headers, b"{}").unwrap(), 415);
 
     let item = |field: &str, value: Value| {
         let mut item = json!({"productId": "PROD-A", "quantity": 2, "price": 1.0});

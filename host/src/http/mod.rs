@@ -16,6 +16,7 @@ mod health;
 mod keyvalue;
 mod metrics;
 mod openapi;
+mod json;
 mod operator;
 mod page;
 mod params;

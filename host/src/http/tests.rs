@@ -157,7 +157,14 @@ async fn bodies_are_checked_for_type_size_and_content() {
     assert_eq!((&problem["line"], &problem["column"]), (&json!(2), &json!(9)), "{problem}");
     check(post_("/input", json, r#"{"a": ["\u0000"]}"#).await, "invalid-body", "`/a/0`").await;
     check(post_("/input", json, b"\"\xff\"".to_vec()).await, "invalid-body", "JSON").await;
-    check(post_("/input", json, "[".repeat(90)).await, "invalid-body", "JSON").await;
+    check(post_("/input", json, "[".repeat(90)).await, "invalid-body", "deeper than 64 levels").await;
+    for path in ["/input", "/command"] {
+        let response = post_(path, json, r#"{"a": [{"digest": 1, "digest": 1}]}"#).await;
+        let problem = problem_of(response).await;
+        assert_eq!(problem["type"], "/problems/invalid-body");
+        let expected = json!([{"pointer": "/a/0/digest", "detail": "given more than once"}]);
+        assert_eq!(problem["errors"], expected, "{problem}");
+    }
     check(post_("/input", "application/x-www-form-urlencoded", "{}").await, "unsupported-media-type", "JSON")
         .await;
     check(post_("/input", json, " ".repeat(101)).await, "too-large", "at most 100 bytes").await;
@@ -173,6 +180,44 @@ async fn bodies_are_checked_for_type_size_and_content() {
 }
 
 /// Without `Content-Length` a body is measured while it comes.
+#[tokio::test]
+async fn a_body_that_is_encoded_or_not_in_utf_8_is_refused() {
+    let ask = |path: &str, name: &'static str, value: &'static str| {
+        let request = Request::post(path).header(name, value);
+        send(request.body(Body::empty()).expect("a valid request"))
+    };
+    for path in ["/input", "/command", "/source", "/component", "/value"] {
+        for coding in ["gzip", "br", "identity, gzip", "x"] {
+            let response = ask(path, "Content-Encoding", coding).await;
+            assert_eq!(response.headers()[header::ACCEPT_ENCODING], "identity");
+            check(response, "unsupported-media-type", &format!("encoded as `{coding}`")).await;
+        }
+    }
+    for path in ["/input", "/source", "/component", "/value"] {
+        for coding in ["identity", "Identity", ""] {
+            assert_eq!(
+                ask(path, "Content-Encoding", coding).await.status(),
+                StatusCode::OK,
+                "{path} {coding}"
+            );
+        }
+    }
+    for (path, kind) in
+        [("/input", "application/json"), ("/command", "application/json"), ("/source", "text/plain")]
+    {
+        for charset in ["iso-8859-1", "UTF-16", "\"latin1\""] {
+            let response = post_(path, &format!("{kind}; x=y; Charset={charset}"), "").await;
+            check(response, "unsupported-media-type", "expected UTF-8").await;
+        }
+        for charset in ["utf-8", "UTF-8", "\"utf-8\""] {
+            let response = post_(path, &format!("{kind};charset={charset}"), "").await;
+            assert_ne!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{charset}");
+        }
+    }
+    // What is stored as it comes may be anything.
+    assert_eq!(post_("/value", "text/plain; charset=latin1", "").await.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 64]));
