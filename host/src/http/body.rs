@@ -1,29 +1,20 @@
-//! The bodies of requests: read up to a limit, of the right type, and free of what can't be stored.
+//! The bodies of requests: of the right type and size, and free of what can't be stored.
 
-use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aster_core::eval::MAX_DEPTH;
-use axum::body::{Body, to_bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::intake::{Intake, Uploaded};
 use super::json::{self, Content};
 use super::problem::{self, Fault, Problem, Result};
-use crate::config::Limits;
 
 /// A source text, or a small command.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-
-/// How much of a body that is refused anyway is still taken off the connection, and for how long. A client that doesn't
-/// wait for `100 Continue` reads the answer only after it has sent everything, and would see a broken connection instead.
-const MAX_DRAIN_BYTES: usize = 256 << 20;
-const MAX_DRAIN: Duration = Duration::from_secs(10);
 
 /// A workflow's input: JSON, or nothing, which is null.
 #[derive(Debug)]
@@ -39,7 +30,7 @@ pub(crate) struct Source(pub(crate) String);
 
 /// The bytes of a component.
 #[derive(Debug)]
-pub(crate) struct ComponentBytes(pub(crate) Bytes);
+pub(crate) struct ComponentBytes(pub(crate) Uploaded);
 
 /// The bytes of a key-value entry.
 #[derive(Debug)]
@@ -48,13 +39,13 @@ pub(crate) struct ValueBytes(pub(crate) Bytes);
 impl<S> FromRequest<S> for Input
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         refuse_other_than_json(request.headers())?;
-        let bytes = read(request, Arc::<Limits>::from_ref(state).value_bytes, "an input").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read_value(request, "an input").await?;
         input_of(&bytes).map(Self)
     }
 }
@@ -71,12 +62,13 @@ impl<S, T> FromRequest<S> for Command<T>
 where
     S: Send + Sync,
     T: DeserializeOwned,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
         refuse_other_than_json(request.headers())?;
-        let bytes = read(request, MAX_TEXT_BYTES, "a command").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a command").await?;
         // Where every field may be left out, so may all.
         let bytes = if is_blank(&bytes) { b"{}" } else { &*bytes };
         json::parse(bytes).map_err(not_taken)?;
@@ -88,16 +80,17 @@ where
 impl<S> FromRequest<S> for Source
 where
     S: Send + Sync,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
         let given = MediaType::of(request.headers())?;
         given.refuse_other_than_utf8()?;
         if given.is_json() || given.is_form() {
             return Err(given.is_not("the text of the source file itself, as `text/plain`"));
         }
-        let bytes = read(request, MAX_TEXT_BYTES, "a source file").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a source file").await?;
         let text = String::from_utf8(bytes.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::new(
@@ -118,7 +111,7 @@ where
 impl<S> FromRequest<S> for ComponentBytes
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
@@ -127,62 +120,22 @@ where
         if given.is_json() || given.is_form() {
             return Err(given.is_not("the bytes of the component themselves, as `application/wasm`"));
         }
-        read(request, Arc::<Limits>::from_ref(state).component_bytes, "a component").await.map(Self)
+        Arc::<Intake>::from_ref(state).upload(request).await.map(Self)
     }
 }
 
 impl<S> FromRequest<S> for ValueBytes
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         // Whatever it is, it is stored as it comes.
         MediaType::of(request.headers())?;
-        read(request, Arc::<Limits>::from_ref(state).value_bytes, "a value").await.map(Self)
+        Arc::<Intake>::from_ref(state).read_value(request, "a value").await.map(Self)
     }
-}
-
-/// The whole body, if it has at most `limit` bytes; what is longer is refused before it is held in memory.
-async fn read(request: Request, limit: u64, what: &str) -> Result<Bytes> {
-    let too_large = || {
-        Problem::new(&problem::TOO_LARGE, format!("the body is too large: {what} has at most {limit} bytes"))
-            .with("limitBytes", limit)
-    };
-    let (parts, body) = request.into_parts();
-    let declared =
-        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|declared: u64| declared > limit) {
-        if !parts.headers.contains_key(header::EXPECT) {
-            drain(body).await;
-        }
-        return Err(too_large());
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    to_bytes(body, limit).await.map_err(|error| {
-        let over = error.source().is_some_and(|source| source.to_string().contains("length limit exceeded"));
-        match over {
-            true => too_large(),
-            false => Problem::new(&problem::INVALID_BODY, "the body ended before it was complete"),
-        }
-    })
-}
-
-async fn drain(body: Body) {
-    let mut stream = body.into_data_stream();
-    let mut left = MAX_DRAIN_BYTES;
-    let all = async {
-        while let Some(Ok(chunk)) = stream.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Over time: the answer is sent all the same.
-    let _ = tokio::time::timeout(MAX_DRAIN, all).await;
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

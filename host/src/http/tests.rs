@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 use super::body::{Command, ComponentBytes, Input, Source, ValueBytes};
 use super::components::Activation;
 use super::definitions::FileQuery;
+use super::intake::Intake;
 use super::page::Paging;
 use super::params::{NoQuery, Path, Query};
 use super::problem::{self, KINDS, Problem};
@@ -37,13 +38,13 @@ fn app() -> Router {
         .route("/input", post(async |Input(input): Input| input.to_string()))
         .route("/command", post(async |Command::<Activation>(_)| ()))
         .route("/source", post(async |Query(_): Query<FileQuery>, Source(text): Source| text))
-        .route("/component", post(async |ComponentBytes(bytes): ComponentBytes| bytes))
+        .route("/component", post(async |ComponentBytes(whole): ComponentBytes| whole.bytes))
         .route("/value", post(async |ValueBytes(bytes): ValueBytes| bytes))
         .route("/key/{*key}", get(async |Path(key): Path<String>| key))
         .route("/panic", get(async || -> () { panic!("a secret of the host") }))
         .merge(docs::routes())
         .fallback(async || Problem::not_found("path", "x"));
-    with_conventions(routes).with_state(Arc::new(limits))
+    with_conventions(routes).with_state(Arc::new(Intake::new(&limits, 1, None)))
 }
 
 async fn send(request: Request<Body>) -> Response {
@@ -110,9 +111,9 @@ async fn bad_parameters_are_refused_by_name() {
         ("/list?definition=%00", "`definition`: contains a NUL"),
         ("/list?cursor=%21", "`cursor`: not a cursor"),
         ("/list?cursor=Zm9v", "`cursor`: not a cursor"),
-        ("/events?fromSeq=-1", "`fromSeq`: `-1` is not a sequence"),
         ("/page?cursor=", "`cursor`: not a cursor"),
         ("/page?cursor=AAAAAAAAAAAAAAAA", "`cursor`: not a cursor of this list"),
+        ("/events?fromSeq=-1", "`fromSeq`: `-1` is not a sequence"),
         ("/events?limit=0", "`limit`: `0` is not a number from 1"),
         ("/page?limit=201", "`limit`: `201` is not a number from 1 to 200"),
         ("/none?x=1", "`x`: not a known parameter; this path takes no parameters"),
@@ -179,7 +180,6 @@ async fn bodies_are_checked_for_type_size_and_content() {
     check(post_("/command", json, r#"{"digset": "x"}"#).await, "invalid-body", "digset").await;
 }
 
-/// Without `Content-Length` a body is measured while it comes.
 #[tokio::test]
 async fn a_body_that_is_encoded_or_not_in_utf_8_is_refused() {
     let ask = |path: &str, name: &'static str, value: &'static str| {
@@ -218,6 +218,7 @@ async fn a_body_that_is_encoded_or_not_in_utf_8_is_refused() {
     assert_eq!(post_("/value", "text/plain; charset=latin1", "").await.status(), StatusCode::OK);
 }
 
+/// Without `Content-Length` a body is measured while it comes.
 #[tokio::test]
 async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 64]));
