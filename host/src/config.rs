@@ -26,6 +26,7 @@ pub struct Config {
     /// By which hosts on the same database know each other's compiled code. None: each compiles for itself.
     pub code_key: Option<CodeKey>,
     pub limits: Limits,
+    pub http: Http,
     pub housekeeping: Housekeeping,
 }
 
@@ -103,6 +104,41 @@ impl Default for Limits {
             component_bytes: 64 << 20,
             max_active_runs: 1_000,
             max_ready_runs: 100_000,
+        }
+    }
+}
+
+/// How clients may use their connections.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Connections")]
+pub struct Http {
+    /// How many connections of clients may be open; further ones are refused (503). Fewer, if the limit of open files has no room
+    /// for them.
+    #[arg(long, env = "ASTER_MAX_CONNECTIONS", value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+
+    /// How long the host waits for a client: for the head of a request, for 64 KiB of its body, and until 64 KiB of an answer are
+    /// taken. A whole body or answer may take 20 times as long.
+    #[arg(long, env = "ASTER_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// How long a connection is kept on which nothing is asked. Longer than clients keep theirs, or they lose requests.
+    #[arg(long, env = "ASTER_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// How many components may be uploaded at the same time; further ones are refused (503).
+    #[arg(long, env = "ASTER_MAX_UPLOADS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_uploads: u32,
+}
+
+impl Default for Http {
+    /// The same as the flags' defaults.
+    fn default() -> Self {
+        Self {
+            max_connections: 4_096,
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
+            max_uploads: 8,
         }
     }
 }
@@ -185,6 +221,8 @@ mod tests {
     fn the_defaults_of_flags_and_code_are_the_same() {
         let matches = Limits::augment_args(Command::new("aster")).get_matches_from(["aster"]);
         assert_eq!(Limits::from_arg_matches(&matches).expect("all have defaults"), Limits::default());
+        let matches = Http::augment_args(Command::new("aster")).get_matches_from(["aster"]);
+        assert_eq!(Http::from_arg_matches(&matches).expect("all have defaults"), Http::default());
         let matches = Housekeeping::augment_args(Command::new("aster")).get_matches_from(["aster"]);
         assert_eq!(
             Housekeeping::from_arg_matches(&matches).expect("all have defaults"),

@@ -61,7 +61,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let operator = Operator::new(clients.clone(), registry.clone(), runner.clone());
     let loading = tokio::spawn(load_ahead(registry.clone()));
     let app = App { store: clients, registry, submitter, operator, measures: runner.measures() };
-    let router = http::router(app, config.limits.clone());
     info!(
         listen = %address,
         duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -70,16 +69,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut stop = Box::pin(asked_to_stop());
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let http_config = config.clone();
     let mut serving = tokio::spawn(async move {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(async {
-                let _ = told.await;
-            })
-            .await
+        let stop = async {
+            let _ = told.await;
+        };
+        http::serve(listener, app, &http_config, stop).await;
     });
     tokio::select! {
         () = &mut stop => {}
-        ended = &mut serving => ended?.context("REST ended")?,
+        ended = &mut serving => ended.context("REST ended")?,
     }
     info!("stopping");
     let _ = tell.send(());

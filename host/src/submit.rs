@@ -53,7 +53,7 @@ pub struct Submitted {
     pub status: Status,
     /// False if the key and the input were known: the run is an earlier one.
     pub created: bool,
-    /// The run that had the key before and failed.
+    /// The run that had the key before and failed: each who sends the key again is told.
     pub previous: Option<WorkflowId>,
     /// As the workflow sees it, and when its timeout passes; of a new run.
     pub(crate) input: Arc<Value>,
@@ -149,8 +149,8 @@ fn outcome(
         Acceptance::New { previous } => {
             (admitted.workflow_id, admitted.accepted_at, admitted.status, true, previous)
         }
-        Acceptance::Existing { workflow_id, status, accepted_at } => {
-            (workflow_id, accepted_at, status, false, None)
+        Acceptance::Existing { workflow_id, status, accepted_at, previous } => {
+            (workflow_id, accepted_at, status, false, previous)
         }
         Acceptance::KeyReused { workflow_id, status } => {
             let key = key.unwrap_or_default();

@@ -38,6 +38,11 @@ fn orders_that_dont_fit_are_refused_with_the_place_where() {
     }
     problem(&post(&[0xff, 0xfe, 0x00]), 400);
     problem(&post("[".repeat(100_000).as_bytes()), 400);
+    let text = order("ORD-1").to_string().replace("\"quantity\":", "\"quantity\":1,\"quantity\":");
+    let problem_ = problem(&post(text.as_bytes()), 400);
+    assert_eq!(problem_["errors"][0]["pointer"], "/items/0/quantity", "{problem_}");
+    let headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    problem(&client.request("POST", "/api/orders", &headers, b"{}").unwrap(), 415);
 
     let item = |field: &str, value: Value| {
         let mut item = json!({"productId": "PROD-A", "quantity": 2, "price": 1.0});
@@ -89,10 +94,8 @@ fn bodies_that_are_too_large_are_refused_and_the_host_goes_on() {
     let client = host.client();
     let large = with(order("ORD-1"), "customerId", json!("x".repeat(20 << 20)));
     let headers = [("Content-Type", "application/json")];
-    // The host may hang up on a client that goes on sending.
-    if let Ok(answer) = client.request("POST", "/api/orders", &headers, large.to_string().as_bytes()) {
-        assert_eq!(answer.status, 413);
-    }
+    // Refused before it is read, and yet a client that sends all of it first sees the answer.
+    problem(&client.request("POST", "/api/orders", &headers, large.to_string().as_bytes()).unwrap(), 413);
     let just_too_large = with(order("ORD-1"), "customerId", json!("x".repeat(1 << 20)));
     problem(&client.post("/api/orders", &just_too_large), 413);
     client.get("/healthz").expect(200);
@@ -211,4 +214,60 @@ fn what_isnt_built_yet_is_refused_and_says_so() {
     let id = run["workflowId"].as_str().unwrap();
     client.ended(id);
     problem(&client.get(&format!("/api/workflows/{id}/events/stream")), 501);
+}
+
+#[test]
+fn a_cursor_is_good_for_its_own_list_and_filters_only() {
+    let database = Database::create();
+    let host = shop(&database);
+    let client = host.client();
+    for n in 0..3 {
+        let run = client.post("/api/orders", &order(&format!("ORD-{n}"))).expect(200).json();
+        client.ended(run["workflowId"].as_str().unwrap());
+    }
+    let cursor = |list: &str| {
+        let page = client.get(&format!("{list}limit=1")).expect(200).json();
+        page["nextCursor"].as_str().unwrap_or_else(|| panic!("{list} has no second page: {page}")).to_owned()
+    };
+    let lists = [
+        "/api/workflows?",
+        "/api/workflows?status=COMPLETED&",
+        "/api/workflows?definition=fulfillOrder&",
+        "/api/workflows?definition=fulfillOrder&status=COMPLETED&",
+        "/api/components?",
+        "/api/definitions?",
+        "/api/components/shipping/keyvalue/shipments?",
+        "/api/components/payment/keyvalue/payments?",
+    ];
+    for from in lists {
+        let cursor = cursor(from);
+        for to in lists {
+            let answer = client.get(&format!("{to}limit=2&cursor={cursor}"));
+            if from == to {
+                assert!(!answer.expect(200).json()["items"].as_array().unwrap().is_empty());
+            } else {
+                let problem = problem(&answer, 400);
+                assert_eq!(problem["type"], "/problems/invalid-parameter");
+                assert_eq!(problem["errors"][0]["parameter"], "cursor");
+            }
+        }
+        // The order of the filters is of no matter, and another tenant has other lists.
+        if let Some((path, _)) = from.split_once("definition=fulfillOrder&status=COMPLETED&") {
+            client
+                .get(&format!("{path}cursor={cursor}&status=COMPLETED&definition=fulfillOrder"))
+                .expect(200);
+        }
+        let other = [("X-Tenant-Id", "other")];
+        let answer = client.request("GET", &format!("{from}cursor={cursor}"), &other, &[]).unwrap();
+        assert!(matches!(answer.status, 400 | 404), "{}", answer.status);
+        for nonsense in ["", "!", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA", &cursor[1..]] {
+            problem(&client.get(&format!("{from}cursor={nonsense}")), 400);
+        }
+    }
+    let repair = |cursor: &str| {
+        client.post(&format!("/api/workflows/repair?cursor={cursor}"), &json!({"act": "retry"}))
+    };
+    for cursor in ["", "AAAA", &cursor("/api/workflows?")] {
+        problem(&repair(cursor), 400);
+    }
 }

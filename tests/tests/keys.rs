@@ -126,3 +126,48 @@ fn tenants_see_nothing_of_each_other() {
     let bad = [("X-Tenant-Id", "no spaces please")];
     assert_eq!(client.request("GET", "/api/components", &bad, &[]).unwrap().status, 400);
 }
+
+#[test]
+fn each_client_that_sends_a_key_again_is_told_the_run_that_failed() {
+    let database = Database::create();
+    let host = shop(&database);
+    let client = host.client();
+    let declined = with(order("ORD-1"), "paymentMethod", json!("pm_insufficient_funds"));
+    let first = client.post("/api/orders", &declined).expect(200).json();
+    assert_eq!(first.get("previousWorkflowId"), None);
+    let first = first["workflowId"].as_str().unwrap().to_owned();
+    assert_eq!(client.ended(&first)["status"], "COMPENSATED");
+
+    // All at once, by the trigger and by name; one of them creates the run.
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20)
+            .map(|n| {
+                scope.spawn(move || match n % 4 {
+                    0 => {
+                        client.post("/api/definitions/fulfillOrder/runs", &order("ORD-1")).expect(202).json()
+                    }
+                    1 => {
+                        let wait = [("Prefer", "wait=30")];
+                        client
+                            .post_with("/api/definitions/fulfillOrder/runs", &wait, &order("ORD-1"))
+                            .expect(200)
+                            .json()
+                    }
+                    _ => client.post("/api/orders", &order("ORD-1")).expect(200).json(),
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    for answer in &answers {
+        assert_eq!(answer["previousWorkflowId"], first.as_str(), "{answer}");
+        assert_eq!(answer["workflowId"], answers[0]["workflowId"]);
+    }
+    // And later, as does the run itself.
+    let second = answers[0]["workflowId"].as_str().unwrap();
+    let ended = client.ended(second);
+    assert_eq!((&ended["status"], &ended["previousWorkflowId"]), (&json!("COMPLETED"), &json!(first)));
+    let again = client.post("/api/orders", &order("ORD-1")).expect(200).json();
+    assert_eq!(again["previousWorkflowId"], first.as_str(), "{again}");
+    assert!(again["message"].as_str().unwrap().contains(&first), "{again}");
+}

@@ -1,5 +1,7 @@
 //! What a host bounds, forgets and measures for the sake of those who run it.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use aster_tests::{Answer, Database, Host, Options};
@@ -159,4 +161,47 @@ fn a_run_whose_time_is_over_goes_and_its_key_is_free() {
     host.client().get(&format!("/api/workflows/{old}/events")).expect(404);
     assert_eq!(status(&host, "young"), 200);
     assert_eq!(send(&host, pause("old", 2))["message"], "the run is accepted");
+}
+
+#[test]
+fn clients_that_dont_finish_their_requests_hold_nothing_for_long() {
+    let database = Database::create();
+    let options = Options::database(&database.url()).argument("--request-timeout=500ms");
+    let mut host = Host::start(&options);
+    let address = host.client().base().trim_start_matches("http://").to_owned();
+    let connect = |bytes: &[u8]| {
+        let mut client = TcpStream::connect(&address).expect("the host listens");
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("it is a time");
+        client.write_all(bytes).expect("it is taken");
+        client
+    };
+    let body = b"PUT /api/components/large HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx";
+    let stalled: Vec<TcpStream> = (0..300)
+        .map(|n| match n % 3 {
+            0 => connect(b""),
+            1 => connect(b"POST /api/orders HTTP/1.1\r\nHost"),
+            _ => connect(body),
+        })
+        .collect();
+    for (n, mut client) in stalled.into_iter().enumerate() {
+        let mut answer = String::new();
+        let end = client.read_to_string(&mut answer);
+        assert!(end.is_ok(), "{n}: {end:?}");
+        let expected = match n % 3 {
+            0 => "",
+            1 => "HTTP/1.1 408 ",
+            // As many as may be uploads at once are given up, the others were refused.
+            _ if answer.starts_with("HTTP/1.1 503 ") => "HTTP/1.1 503 ",
+            _ => "HTTP/1.1 408 ",
+        };
+        assert!(answer.starts_with(expected), "{n}: {answer}");
+    }
+    assert_eq!(metric(&host, "aster_http_too_slow_total{in=\"head\"}"), 100);
+    assert!(metric(&host, "aster_http_too_slow_total{in=\"body\"}") >= 1);
+
+    // The end of the host isn't held up by such a client either.
+    let _half = connect(b"GET /hea");
+    let began = Instant::now();
+    assert_eq!(host.stop(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Outcome, print};
-use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Housekeeping, Limits};
+use crate::config::{self, Config, DEFAULT_DATA_DIR, Database, Housekeeping, Http, Limits};
 use crate::logs;
 
 #[derive(Args, Debug)]
@@ -45,6 +45,9 @@ pub(super) struct Serve {
 
     #[command(flatten)]
     limits: Limits,
+
+    #[command(flatten)]
+    http: Http,
 
     #[command(flatten)]
     housekeeping: Housekeeping,
@@ -90,6 +93,7 @@ impl Serve {
             cache_dir,
             code_key: code_key.context(CODE_KEY)?,
             limits: self.limits,
+            http: self.http,
             housekeeping: self.housekeeping,
         })
     }

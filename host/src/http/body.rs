@@ -1,29 +1,20 @@
-//! The bodies of requests: read up to a limit, of the right type, and free of what can't be stored.
+//! The bodies of requests: of the right type and size, and free of what can't be stored.
 
-use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use aster_core::eval::{MAX_DEPTH, is_too_deep};
-use axum::body::{Body, to_bytes};
+use aster_core::eval::MAX_DEPTH;
 use axum::extract::{FromRef, FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::Limits;
-
+use super::intake::{Intake, Uploaded};
+use super::json::{self, Content};
 use super::problem::{self, Fault, Problem, Result};
 
 /// A source text, or a small command.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-
-/// How much of a body that is refused anyway is still taken off the connection, and for how long. A client that doesn't
-/// wait for `100 Continue` reads the answer only after it has sent everything, and would see a broken connection instead.
-const MAX_DRAIN_BYTES: usize = 256 << 20;
-const MAX_DRAIN: Duration = Duration::from_secs(10);
 
 /// A workflow's input: JSON, or nothing, which is null.
 #[derive(Debug)]
@@ -39,7 +30,7 @@ pub(crate) struct Source(pub(crate) String);
 
 /// The bytes of a component.
 #[derive(Debug)]
-pub(crate) struct ComponentBytes(pub(crate) Bytes);
+pub(crate) struct ComponentBytes(pub(crate) Uploaded);
 
 /// The bytes of a key-value entry.
 #[derive(Debug)]
@@ -48,64 +39,58 @@ pub(crate) struct ValueBytes(pub(crate) Bytes);
 impl<S> FromRequest<S> for Input
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let limits = Arc::<Limits>::from_ref(state);
         refuse_other_than_json(request.headers())?;
-        let bytes = read(request, limits.value_bytes, "an input").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read_value(request, "an input").await?;
         input_of(&bytes).map(Self)
     }
 }
 
-/// Null for an empty body. What is stored must be readable: no NUL, and not too deep.
-pub(crate) fn input_of(bytes: &[u8]) -> Result<Value> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
+/// Null for an empty body.
+fn input_of(bytes: &[u8]) -> Result<Value> {
+    if is_blank(bytes) {
         return Ok(Value::Null);
     }
-    let value = parse_json(bytes)?;
-    if is_too_deep(&value) {
-        let detail = format!("the input is nested deeper than {MAX_DEPTH} levels");
-        return Err(Problem::new(&problem::INVALID_BODY, detail));
-    }
-    let mut pointer = String::new();
-    match find_nul(&value, &mut pointer) {
-        false => Ok(value),
-        true => Err(Problem::new(
-            &problem::INVALID_BODY,
-            format!("the text at `{pointer}` contains a NUL character (\\u0000), which can't be stored"),
-        )
-        .with_errors(vec![Fault::at_pointer(pointer, "contains a NUL character")])),
-    }
+    json::parse(bytes).map_err(not_taken)
 }
 
 impl<S, T> FromRequest<S> for Command<T>
 where
     S: Send + Sync,
     T: DeserializeOwned,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
         refuse_other_than_json(request.headers())?;
-        let bytes = read(request, MAX_TEXT_BYTES, "a command").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a command").await?;
         // Where every field may be left out, so may all.
-        let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
-        parse_json(if is_empty { b"{}" } else { &bytes }).map(Self)
+        let bytes = if is_blank(&bytes) { b"{}" } else { &*bytes };
+        json::parse(bytes).map_err(not_taken)?;
+        // Read a second time, so that what doesn't fit is told with its line.
+        serde_json::from_slice(bytes).map(Self).map_err(not_json)
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for Source {
+impl<S> FromRequest<S> for Source
+where
+    S: Send + Sync,
+    Arc<Intake>: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let given = media_type(request.headers())?;
-        if given.as_deref().is_some_and(|given| is_json(given) || given.starts_with("multipart/")) {
-            return Err(wrong_type(given, "the text of the source file itself, as `text/plain`"));
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let given = MediaType::of(request.headers())?;
+        given.refuse_other_than_utf8()?;
+        if given.is_json() || given.is_form() {
+            return Err(given.is_not("the text of the source file itself, as `text/plain`"));
         }
-        let bytes = read(request, MAX_TEXT_BYTES, "a source file").await?;
+        let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a source file").await?;
         let text = String::from_utf8(bytes.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::new(
@@ -126,161 +111,135 @@ impl<S: Send + Sync> FromRequest<S> for Source {
 impl<S> FromRequest<S> for ComponentBytes
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let limits = Arc::<Limits>::from_ref(state);
-        let given = media_type(request.headers())?;
-        if given.as_deref().is_some_and(|given| is_json(given) || given.starts_with("multipart/")) {
-            return Err(wrong_type(given, "the bytes of the component themselves, as `application/wasm`"));
+        let given = MediaType::of(request.headers())?;
+        if given.is_json() || given.is_form() {
+            return Err(given.is_not("the bytes of the component themselves, as `application/wasm`"));
         }
-        read(request, limits.component_bytes, "a component").await.map(Self)
+        Arc::<Intake>::from_ref(state).upload(request).await.map(Self)
     }
 }
 
 impl<S> FromRequest<S> for ValueBytes
 where
     S: Send + Sync,
-    Arc<Limits>: FromRef<S>,
+    Arc<Intake>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let limits = Arc::<Limits>::from_ref(state);
-        read(request, limits.value_bytes, "a value").await.map(Self)
+        // Whatever it is, it is stored as it comes.
+        MediaType::of(request.headers())?;
+        Arc::<Intake>::from_ref(state).read_value(request, "a value").await.map(Self)
     }
 }
 
-/// The whole body, if it has at most `limit` bytes; what is longer is refused before it is held in memory.
-async fn read(request: Request, limit: u64, what: &str) -> Result<Bytes> {
-    let too_large = || {
-        Problem::new(&problem::TOO_LARGE, format!("the body is too large: {what} has at most {limit} bytes"))
-            .with("limitBytes", limit)
-    };
-    let (parts, body) = request.into_parts();
-    let declared =
-        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|declared: u64| declared > limit) {
-        if !parts.headers.contains_key(header::EXPECT) {
-            drain(body).await;
-        }
-        return Err(too_large());
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    to_bytes(body, limit).await.map_err(|error| {
-        let over = error.source().is_some_and(|source| source.to_string().contains("length limit exceeded"));
-        match over {
-            true => too_large(),
-            false => Problem::new(&problem::INVALID_BODY, "the body ended before it was complete"),
-        }
-    })
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
 }
 
-async fn drain(body: Body) {
-    let mut stream = body.into_data_stream();
-    let mut left = MAX_DRAIN_BYTES;
-    let all = async {
-        while let Some(Ok(chunk)) = stream.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Over time: the answer is sent all the same.
-    let _ = tokio::time::timeout(MAX_DRAIN, all).await;
-}
-
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Problem::new(
-            &problem::INVALID_BODY,
-            format!("the body is not the JSON that is expected here: {error}"),
-        )
+fn not_json(error: serde_json::Error) -> Problem {
+    Problem::new(&problem::INVALID_BODY, format!("the body is not the JSON that is expected here: {error}"))
         .with("line", error.line())
         .with("column", error.column())
-    })
 }
 
-/// Whether a text or a field's name contains NUL; then `pointer` leads there.
-fn find_nul(value: &Value, pointer: &mut String) -> bool {
-    let length = pointer.len();
-    match value {
-        Value::String(text) => return text.contains('\0'),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                pointer.push_str(&format!("/{index}"));
-                if find_nul(item, pointer) {
-                    return true;
-                }
-                pointer.truncate(length);
+fn not_taken(fault: json::Fault) -> Problem {
+    let (pointer, what) = match fault {
+        json::Fault::Syntax(error) => return not_json(error),
+        json::Fault::Content { pointer, what } => (pointer, what),
+    };
+    let (detail, short) = match what {
+        Content::Duplicate => {
+            (format!("the field at `{pointer}` is given more than once"), "given more than once".to_owned())
+        }
+        Content::Nul => (
+            format!("the text at `{pointer}` contains a NUL character (\\u0000), which can't be stored"),
+            "contains a NUL character".to_owned(),
+        ),
+        Content::TooDeep => (
+            format!("the body is nested deeper than {MAX_DEPTH} levels"),
+            format!("lies deeper than {MAX_DEPTH} levels"),
+        ),
+    };
+    Problem::new(&problem::INVALID_BODY, detail).with_errors(vec![Fault::at_pointer(pointer, short)])
+}
+
+/// What a request says of its body: `Content-Type`, in lower case, with its parameters apart. Nothing is said where both are
+/// empty.
+#[derive(Debug)]
+struct MediaType {
+    name: String,
+    charset: Option<String>,
+}
+
+impl MediaType {
+    /// Refuses a body that is compressed, or encoded in another way: no call takes one.
+    fn of(headers: &HeaderMap) -> Result<Self> {
+        for coding in headers.get_all(header::CONTENT_ENCODING) {
+            let coding = coding.to_str().unwrap_or("?");
+            let mut codings = coding.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+            if !codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
+                let detail = format!("the body is encoded as `{coding}`; expected it as it is");
+                return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail)
+                    .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
             }
         }
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                pointer.push('/');
-                pointer.push_str(&name.replace('~', "~0").replace('/', "~1").replace('\0', "\u{fffd}"));
-                if name.contains('\0') || find_nul(value, pointer) {
-                    return true;
-                }
-                pointer.truncate(length);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        let given = super::tenant::single(headers, "Content-Type")?.unwrap_or_default();
+        let mut parts = given.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let charset = parts.find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_owned())
+        });
+        Ok(Self { name, charset })
     }
-    false
-}
 
-/// Of `Content-Type`, in lower case and without its parameters.
-fn media_type(headers: &HeaderMap) -> Result<Option<String>> {
-    let given = super::tenant::single(headers, "Content-Type")?;
-    Ok(given.map(|given| given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()))
-}
+    fn is_json(&self) -> bool {
+        self.name == "application/json"
+            || (self.name.starts_with("application/") && self.name.ends_with("+json"))
+    }
 
-fn is_json(media_type: &str) -> bool {
-    media_type == "application/json"
-        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+    fn is_form(&self) -> bool {
+        self.name.starts_with("multipart/")
+    }
+
+    /// Text is UTF-8, here as in JSON itself (RFC 8259 section 8.1).
+    fn refuse_other_than_utf8(&self) -> Result<()> {
+        match &self.charset {
+            Some(charset) if !charset.eq_ignore_ascii_case("utf-8") => {
+                let detail = format!("the body's text is in `{charset}`; expected UTF-8");
+                Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_not(&self, expected: &str) -> Problem {
+        let detail = format!("the body is `{}`; expected {expected}", self.name);
+        Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail)
+    }
 }
 
 fn refuse_other_than_json(headers: &HeaderMap) -> Result<()> {
-    match media_type(headers)? {
-        Some(given) if !is_json(&given) => {
-            Err(wrong_type(Some(given), "JSON, with `Content-Type: application/json`"))
-        }
-        _ => Ok(()),
+    let given = MediaType::of(headers)?;
+    if !given.name.is_empty() && !given.is_json() {
+        return Err(given.is_not("JSON, with `Content-Type: application/json`"));
     }
-}
-
-fn wrong_type(given: Option<String>, expected: &str) -> Problem {
-    let given = given.unwrap_or_default();
-    Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, format!("the body is `{given}`; expected {expected}"))
+    given.refuse_other_than_utf8()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_nul_in_a_text_or_a_name_is_refused_with_a_pointer_to_it() {
-        let check = |input: Value, pointer: &str| {
-            let problem = input_of(input.to_string().as_bytes()).expect_err("it has a NUL");
-            assert!(format!("{problem:?}").contains(&format!("{pointer:?}")), "{problem:?}");
-        };
-        check(json!("a\0"), "");
-        check(json!({"a": [1, "x", {"b/c": "\0"}]}), "/a/2/b~1c");
-        check(json!({"x\0": 1}), "/x\u{fffd}");
-        assert_eq!(input_of(br#"{"a": "\\u0000"}"#).expect("that is a backslash"), json!({"a": "\\u0000"}));
-    }
 
     #[test]
     fn an_empty_body_is_a_null_input() {
         assert_eq!(input_of(b" \n").expect("nothing is null"), Value::Null);
         assert!(input_of(b"{").is_err());
-        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(input_of(nested(MAX_DEPTH).as_bytes()).is_ok());
-        assert!(input_of(nested(MAX_DEPTH + 1).as_bytes()).is_err());
     }
 }

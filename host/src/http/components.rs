@@ -115,7 +115,7 @@ pub(crate) struct UploadQuery {
 }
 
 impl FromQuery for UploadQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self { activate: params.flag("activate")?.unwrap_or(true) })
     }
 }
@@ -184,6 +184,7 @@ pub(crate) async fn show(
         (status = 409, description = "Deployed definitions call what it doesn't offer", body = ProblemBody),
         (status = 413, description = "Larger than the host takes", body = ProblemBody),
         (status = 422, description = "No component that can run here", body = ProblemBody),
+        (status = 503, description = "As many uploads are under way as may be, or the database doesn't answer", body = ProblemBody),
     ),
 )]
 pub(crate) async fn upload(
@@ -192,9 +193,9 @@ pub(crate) async fn upload(
     user: User,
     Path(name): Path<String>,
     Query(query): Query<UploadQuery>,
-    ComponentBytes(bytes): ComponentBytes,
+    ComponentBytes(component): ComponentBytes,
 ) -> Result<Response> {
-    let uploaded = context.app.registry.upload(&tenant, &name, bytes, query.activate).await?;
+    let uploaded = context.app.registry.upload(&tenant, &name, component.bytes, query.activate).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = uploaded.name,
         component.digest = %uploaded.digest, component.active = uploaded.active,

@@ -186,7 +186,7 @@ pub(crate) struct FileQuery {
 }
 
 impl FromQuery for FileQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         match params.take("file")? {
             None => Ok(Self { file: DEFAULT_FILE.to_owned() }),
             Some(file) if !(1..=MAX_FILE_BYTES).contains(&file.len()) || file.contains(char::is_control) => {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aster_core::state::Status;
 
@@ -16,6 +17,89 @@ use crate::store::Counters;
 pub(crate) struct Metrics {
     /// By operation (`POST /api/orders`) and outcome. Only triggers that exist get here, so there are few.
     triggers: Mutex<BTreeMap<(String, String), u64>>,
+    pub(crate) connections: Arc<Connections>,
+}
+
+/// What has become of clients' connections.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: AtomicU64,
+    refused: AtomicU64,
+    too_slow: [AtomicU64; Slow::ALL.len()],
+}
+
+/// In what a client was too slow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slow {
+    /// Sending the head of a request.
+    Head,
+    /// Sending the body of a request.
+    Body,
+    /// Taking an answer.
+    Answer,
+}
+
+impl Slow {
+    const ALL: [Self; 3] = [Self::Head, Self::Body, Self::Answer];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+impl Connections {
+    /// Counts one as open until the guard is dropped.
+    pub(crate) fn open(&self) -> impl Drop + use<'_> {
+        struct Open<'a>(&'a AtomicU64);
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(&self.open)
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_too_slow(&self, slow: Slow) {
+        self.too_slow[slow as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn render(&self) -> String {
+        let mut out = String::new();
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "# HELP aster_http_connections Connections of clients that are open.")?;
+        writeln!(out, "# TYPE aster_http_connections gauge")?;
+        writeln!(out, "aster_http_connections {}", self.open.load(Ordering::Relaxed))?;
+        writeln!(
+            out,
+            "# HELP aster_http_connections_refused_total Connections that were refused since too many were open."
+        )?;
+        writeln!(out, "# TYPE aster_http_connections_refused_total counter")?;
+        writeln!(out, "aster_http_connections_refused_total {}", self.refused.load(Ordering::Relaxed))?;
+        writeln!(
+            out,
+            "# HELP aster_http_too_slow_total Connections that were ended since the client was too slow, by what it was slow in."
+        )?;
+        writeln!(out, "# TYPE aster_http_too_slow_total counter")?;
+        for slow in Slow::ALL {
+            let n = self.too_slow[slow as usize].load(Ordering::Relaxed);
+            writeln!(out, "aster_http_too_slow_total{{in=\"{}\"}} {n}", slow.as_str())?;
+        }
+        Ok(())
+    }
 }
 
 impl Metrics {
@@ -104,6 +188,11 @@ impl Metrics {
             "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
         )?;
         writeln!(out, "# TYPE order_api_requests_total counter")?;
+        self.write_triggers(out)?;
+        self.connections.write(out)
+    }
+
+    fn write_triggers(&self, out: &mut String) -> std::fmt::Result {
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner);
         for ((operation, status), n) in triggers.iter() {
             let operation = escape(operation);
@@ -170,6 +259,17 @@ mod tests {
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
+        # HELP aster_http_connections Connections of clients that are open.
+        # TYPE aster_http_connections gauge
+        aster_http_connections 0
+        # HELP aster_http_connections_refused_total Connections that were refused since too many were open.
+        # TYPE aster_http_connections_refused_total counter
+        aster_http_connections_refused_total 0
+        # HELP aster_http_too_slow_total Connections that were ended since the client was too slow, by what it was slow in.
+        # TYPE aster_http_too_slow_total counter
+        aster_http_too_slow_total{in="head"} 0
+        aster_http_too_slow_total{in="body"} 0
+        aster_http_too_slow_total{in="answer"} 0
         "#);
         assert!(
             metrics

@@ -76,11 +76,24 @@ fn add_headers(operation: &mut Operation) {
 }
 
 fn add_problem(operation: &mut Operation) {
-    let response = ResponseBuilder::new()
-        .description("Anything else: a problem")
-        .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))))
-        .build();
-    operation.responses.responses.insert("default".to_owned(), RefOr::T(response));
+    let problem = |description: &str| {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new().description(description);
+        RefOr::T(response.content("application/problem+json", content).build())
+    };
+    let responses = &mut operation.responses.responses;
+    if operation.request_body.is_some() {
+        for (status, description) in [
+            ("408", "The body came too slowly"),
+            ("413", "The body is too large"),
+            ("415", "The body is of the wrong type, is compressed, or isn't UTF-8"),
+        ] {
+            responses.entry(status.to_owned()).or_insert_with(|| problem(description));
+        }
+    }
+    let busy = "There is too much at once, or the database doesn't answer";
+    responses.entry("503".to_owned()).or_insert_with(|| problem(busy));
+    responses.insert("default".to_owned(), problem("Anything else: a problem"));
 }
 
 /// A problem is `application/problem+json`, which the handlers' notes need not say each time.

@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 
 use super::Context;
 use super::body::Command;
+use super::cursor::Scope;
 use super::page::Page;
-use super::params::{FromQuery, NoQuery, Params, Path, Query, encode_cursor, invalid_cursor, parse};
+use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
 use super::problem::{self, Fault, Problem, ProblemBody, Result};
 use super::runs::{RunError, RunState};
 use super::tenant::{Tenant, User};
@@ -159,19 +160,31 @@ pub(crate) struct RepairedItem {
     refused: Option<String>,
 }
 
+impl Filter {
+    /// The list of what it finds in a list.
+    fn scope(&self, all: Scope) -> Scope {
+        let parts = [("definition", &self.definition), ("step", &self.step), ("error", &self.error)];
+        let given = parts.into_iter().filter_map(|(name, value)| Some([name, value.as_deref()?]));
+        all.and(given.flatten())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct RepairQuery {
     dry_run: bool,
     limit: usize,
-    before: Option<WorkflowId>,
+    cursor: Option<String>,
+    /// Of all that could be repaired; the filter stands in the body.
+    scope: Scope,
 }
 
 impl FromQuery for RepairQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self {
             dry_run: params.flag("dryRun")?.unwrap_or(false),
             limit: params.limit(DEFAULT_REPAIRS, MAX_REPAIRS)? as usize,
-            before: params.cursor()?.map(|id| id.parse().map_err(|_| invalid_cursor())).transpose()?,
+            cursor: params.cursor()?,
+            scope: params.scope(),
         })
     }
 }
@@ -346,7 +359,13 @@ pub(crate) async fn repair(
         Some(name) => Some(super::definitions::find(&context, &tenant, name).await?.name),
         None => None,
     };
-    let filter = RepairFilter { definition, step: filter.step, error: filter.error, before: query.before };
+    let scope = filter.scope(query.scope);
+    let before = query.cursor.map(|cursor| {
+        let id = scope.after(&cursor).and_then(|id| id.parse().ok());
+        id.ok_or_else(invalid_cursor)
+    });
+    let before = before.transpose()?;
+    let filter = RepairFilter { definition, step: filter.step, error: filter.error, before };
     let act = (!query.dry_run).then_some((act, author));
     let repairs = context.app.operator.repair_all(&tenant, filter, query.limit, act).await?;
     let items = repairs.found.into_iter().map(|found| RepairedItem {
@@ -358,7 +377,7 @@ pub(crate) async fn repair(
     Ok(Json(Repaired {
         dry_run: query.dry_run,
         items: items.collect(),
-        next_cursor: repairs.next.map(|id| encode_cursor(&id.to_string())),
+        next_cursor: repairs.next.map(|id| scope.cursor(&id.to_string())),
     }))
 }
 

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::params::{FromQuery, Params, encode_cursor};
+use super::cursor::Scope;
+use super::params::{FromQuery, Params, invalid_cursor};
 use super::problem::Result;
 
 const DEFAULT_LIMIT: u32 = 50;
@@ -31,13 +32,17 @@ pub(crate) struct Paging {
     /// What the last page ended with.
     pub(crate) after: Option<String>,
     limit: usize,
+    /// The list whose page it is.
+    scope: Scope,
 }
 
 impl FromQuery for Paging {
-    fn from_query(params: &mut Params) -> Result<Self> {
-        let after = params.cursor()?;
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
+        let cursor = params.cursor()?;
         let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-        Ok(Self { after, limit: limit as usize })
+        let scope = params.scope();
+        let after = cursor.map(|cursor| scope.after(&cursor).ok_or_else(invalid_cursor)).transpose()?;
+        Ok(Self { after, limit: limit as usize, scope })
     }
 }
 
@@ -56,7 +61,7 @@ impl Paging {
     ) -> Page<U> {
         let more = found.len() > self.limit;
         found.truncate(self.limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| encode_cursor(&place(last)));
+        let next_cursor = found.last().filter(|_| more).map(|last| self.scope.cursor(&place(last)));
         Page { items: found.into_iter().map(view).collect(), next_cursor }
     }
 
@@ -80,11 +85,13 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other_without_a_gap() {
+        let scope = Scope::of(["/api/things"]);
         let all = || vec!["a", "b", "c", "d", "e"];
         let page = |after: Option<&str>| {
-            Paging { after: after.map(str::to_owned), limit: 2 }.page_of_all(all(), |item| *item, |item| item)
+            let after = after.map(str::to_owned);
+            Paging { after, limit: 2, scope }.page_of_all(all(), |item| *item, |item| item)
         };
-        assert_eq!((page(None).items, page(None).next_cursor), (vec!["a", "b"], Some(encode_cursor("b"))));
+        assert_eq!((page(None).items, page(None).next_cursor), (vec!["a", "b"], Some(scope.cursor("b"))));
         assert_eq!(page(Some("b")).items, ["c", "d"]);
         assert_eq!((page(Some("d")).items, page(Some("d")).next_cursor), (vec!["e"], None));
         assert_eq!((page(Some("c")).items, page(Some("c")).next_cursor), (vec!["d", "e"], None));

@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery};
 use axum::http::request::Parts;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 
+use super::cursor::Scope;
 use super::problem::{Problem, Result};
+use super::tenant::tenant_of;
 
 /// The parameters of a path, percent-decoded.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ where
 
 /// What a handler takes from the query.
 pub(crate) trait FromQuery: Sized {
-    fn from_query(params: &mut Params) -> Result<Self>;
+    fn from_query(params: &mut Params<'_>) -> Result<Self>;
 }
 
 /// The query as a `T`, which has read every parameter in it.
@@ -58,7 +58,7 @@ where
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let AxumQuery(given) = AxumQuery::try_from_uri(&parts.uri)
             .map_err(|rejection| Problem::parameter("query", rejection.body_text()))?;
-        let mut params = Params { given, known: Vec::new() };
+        let mut params = Params { parts, given, taken: Vec::new(), known: Vec::new() };
         let query = T::from_query(&mut params)?;
         params.refuse_the_rest()?;
         Ok(Self(query))
@@ -70,20 +70,23 @@ where
 pub(crate) struct NoQuery;
 
 impl FromQuery for NoQuery {
-    fn from_query(_: &mut Params) -> Result<Self> {
+    fn from_query(_: &mut Params<'_>) -> Result<Self> {
         Ok(Self)
     }
 }
 
-/// The parameters of a query that nobody has taken yet.
+/// The parameters of a query.
 #[derive(Debug)]
-pub(crate) struct Params {
+pub(crate) struct Params<'r> {
+    parts: &'r Parts,
+    /// Those that nobody has taken yet.
     given: Vec<(String, String)>,
+    taken: Vec<(&'static str, String)>,
     /// What was asked for so far.
     known: Vec<&'static str>,
 }
 
-impl Params {
+impl Params<'_> {
     pub(crate) fn take(&mut self, name: &'static str) -> Result<Option<String>> {
         self.known.push(name);
         let mut values = self.given.extract_if(.., |(given, _)| given == name);
@@ -93,7 +96,11 @@ impl Params {
         }
         match value {
             Some(text) if text.contains('\0') => Err(Problem::parameter(name, "contains a NUL character")),
-            value => Ok(value),
+            Some(text) => {
+                self.taken.push((name, text.clone()));
+                Ok(Some(text))
+            }
+            None => Ok(None),
         }
     }
 
@@ -123,9 +130,20 @@ impl Params {
         }
     }
 
-    /// `cursor`: after which item the page begins.
+    /// `cursor`, as it was given: the scope of its list reads it.
     pub(crate) fn cursor(&mut self) -> Result<Option<String>> {
-        self.take("cursor")?.map(|text| decode_cursor(&text)).transpose()
+        self.take("cursor")
+    }
+
+    /// The list that this request asks for: whose it is, its path, and the parameters that say which items it has.
+    pub(crate) fn scope(&self) -> Scope {
+        let given = self.given.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let taken = self.taken.iter().map(|(name, value)| (*name, value.as_str()));
+        let is_filter = |name: &str| !["cursor", "limit", "dryRun"].contains(&name);
+        let mut filters: Vec<_> = given.chain(taken).filter(|(name, _)| is_filter(name)).collect();
+        filters.sort_unstable();
+        let list = [self.parts.uri.path(), tenant_of(&self.parts.headers)];
+        Scope::of(list.into_iter().chain(filters.into_iter().flat_map(|(name, value)| [name, value])))
     }
 
     fn refuse_the_rest(self) -> Result<()> {
@@ -140,22 +158,8 @@ impl Params {
     }
 }
 
-/// Clients hand a cursor back as they got it and can't rely on what it says.
-pub(crate) fn encode_cursor(after: &str) -> String {
-    URL_SAFE_NO_PAD.encode(after)
-}
-
-/// The item after which the page begins, as [`encode_cursor`] got it.
-fn decode_cursor(text: &str) -> Result<String> {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .filter(|after| !after.contains('\0'))
-        .ok_or_else(invalid_cursor)
-}
-
-/// A cursor that this host never gave, or gave for another list.
+/// A cursor that no host ever gave for this list.
 pub(crate) fn invalid_cursor() -> Problem {
-    Problem::parameter("cursor", "not a cursor: expected the `nextCursor` of an earlier page of this list")
+    let expected = "expected the `nextCursor` of an earlier page of this list, with the same filters";
+    Problem::parameter("cursor", format!("not a cursor of this list: {expected}"))
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::server::MAX_URI_BYTES;
 use crate::logs::{Throttle, cut};
 use crate::{operate, registry, store, submit};
 
@@ -51,8 +52,10 @@ kinds! {
     INVALID_NAME = "invalid-name" BAD_REQUEST "Not a name";
     INVALID_INPUT = "invalid-input" BAD_REQUEST "The input does not fit the workflow";
     INVALID_KEY = "invalid-key" BAD_REQUEST "The key is not valid";
+    MALFORMED_REQUEST = "malformed-request" BAD_REQUEST "Not a request";
     NOT_FOUND = "not-found" NOT_FOUND "There is nothing here";
     METHOD_NOT_ALLOWED = "method-not-allowed" METHOD_NOT_ALLOWED "The path does not answer this method";
+    REQUEST_TIMEOUT = "request-timeout" REQUEST_TIMEOUT "The request came too slowly";
     KEY_REUSED = "idempotency-key-reused" CONFLICT "Key already used";
     BREAKS_DEFINITIONS = "breaks-definitions" CONFLICT "Deployed definitions need what this version lacks";
     NOT_READY = "not-ready" CONFLICT "The definition can't start now";
@@ -62,12 +65,15 @@ kinds! {
     RUN_OVER = "run-over" CONFLICT "The run is over";
     NOTHING_TO_REPAIR = "nothing-to-repair" CONFLICT "There is nothing to repair";
     TOO_LARGE = "too-large" PAYLOAD_TOO_LARGE "Too large";
+    URI_TOO_LONG = "uri-too-long" URI_TOO_LONG "The path is too long";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is of the wrong type";
     INVALID_SOURCE = "invalid-source" UNPROCESSABLE_ENTITY "The source has errors";
     INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "Not a component that can run here";
+    HEADERS_TOO_LARGE = "headers-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The headers are too large";
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
     OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
+    BUSY = "busy" SERVICE_UNAVAILABLE "Too much at once";
     UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
 }
 
@@ -187,6 +193,50 @@ impl Problem {
     fn retry_later(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))
     }
+
+    /// The bytes of the whole answer, for a connection on which no service answers. It is the last one there.
+    pub(super) fn to_http(&self) -> Vec<u8> {
+        let Content { kind, headers, .. } = &*self.0;
+        let body = serde_json::to_vec(&self.body()).unwrap_or_default();
+        let mut head = format!(
+            "HTTP/1.1 {}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\nconnection: close\r\n",
+            kind.status,
+            body.len()
+        )
+        .into_bytes();
+        for (name, value) in headers {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(&body);
+        head
+    }
+
+    fn body(&self) -> ProblemBody<'_> {
+        let Content { kind, detail, errors, extra, .. } = &*self.0;
+        ProblemBody {
+            kind: format!("/problems/{}", kind.slug),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail,
+            errors,
+            extra,
+        }
+    }
+}
+
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The host has enough to do with what others have sent.
+pub(super) fn busy(detail: impl Into<String>) -> Problem {
+    Problem::new(&BUSY, detail).retry_later()
+}
+
+pub(super) fn uri_too_long() -> Problem {
+    Problem::new(&URI_TOO_LONG, format!("the path with its query has at most {MAX_URI_BYTES} bytes"))
 }
 
 impl Content {
@@ -260,19 +310,9 @@ pub(crate) struct ProblemBody<'a> {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.0.tell();
-        let Content { kind, detail, errors, extra, headers, .. } = *self.0;
-        let body = ProblemBody {
-            kind: format!("/problems/{}", kind.slug),
-            title: kind.title,
-            status: kind.status.as_u16(),
-            detail: &detail,
-            errors: &errors,
-            extra: &extra,
-        };
-        let mut response = (kind.status, Json(body)).into_response();
-        let problem_json = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
-        response.headers_mut().extend(headers);
+        let mut response = (self.0.kind.status, Json(self.body())).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response.headers_mut().extend(self.0.headers);
         response
     }
 }

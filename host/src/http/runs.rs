@@ -54,6 +54,10 @@ pub(crate) struct RunState {
     definition: String,
     /// From `keyed by`, or the `Idempotency-Key` that started it.
     key: Option<String>,
+    /// The run that had the key before and failed; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    previous_workflow_id: Option<WorkflowId>,
     #[schema(value_type = String, example = "COMPLETED")]
     status: Status,
     /// Why it failed: STEP, TIMEOUT or CANCEL; null if it didn't.
@@ -103,7 +107,7 @@ pub(crate) struct Started {
     created: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// The run that had the key before and failed.
+    /// The run that had the key before and failed; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     previous_workflow_id: Option<WorkflowId>,
@@ -146,7 +150,7 @@ pub(crate) struct ListQuery {
 }
 
 impl FromQuery for ListQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         let status = params.parsed("status")?;
         let definition = params.take("definition")?;
         let cause = params.take("cause")?.map(|text| parse_cause(&text)).transpose()?;
@@ -164,7 +168,7 @@ pub(crate) struct EventsQuery {
 }
 
 impl FromQuery for EventsQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         let from_sequence = match params.take("fromSeq")? {
             None => 0,
             Some(text) => text.parse().map_err(|_| {
@@ -181,7 +185,7 @@ pub(crate) struct IdsQuery {
 }
 
 impl FromQuery for IdsQuery {
-    fn from_query(params: &mut Params) -> Result<Self> {
+    fn from_query(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self { limit: params.limit(DEFAULT_IDS, MAX_IDS)? as usize })
     }
 }
@@ -400,6 +404,7 @@ impl From<Run> for RunState {
             workflow_id: run.workflow_id,
             definition: run.definition,
             key: run.key,
+            previous_workflow_id: run.previous,
             status: run.status,
             cause: run.cause,
             input: run.input.with_safe_integers(),
@@ -415,11 +420,13 @@ impl From<Run> for RunState {
 impl RunState {
     /// Of a run that was accepted and driven to its end by this host: what a look into the database would give.
     fn ended(submitted: &Submitted, end: &End) -> Result<Self, serde_json::Error> {
-        let Submitted { workflow_id, definition, key, accepted_at, input, deadline, .. } = submitted;
+        let Submitted { workflow_id, definition, key, previous, accepted_at, input, deadline, .. } =
+            submitted;
         Ok(Self {
             workflow_id: *workflow_id,
             definition: definition.clone(),
             key: key.clone(),
+            previous_workflow_id: *previous,
             status: end.run.status,
             cause: end.run.cause,
             input: JsonText::new(input)?.with_safe_integers(),

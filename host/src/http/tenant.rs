@@ -53,6 +53,13 @@ impl<S: Sync> FromRequestParts<S> for User {
     }
 }
 
+/// The tenant's name as it is given, good or bad.
+pub(crate) fn tenant_of(headers: &HeaderMap) -> &str {
+    let given = headers.get(TENANT).and_then(|value| value.to_str().ok());
+    // As `TenantId::default()` has it.
+    given.unwrap_or("default")
+}
+
 /// The value of a header that may be given once. Beyond ASCII it is taken as UTF-8.
 pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();

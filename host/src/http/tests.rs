@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 use super::body::{Command, ComponentBytes, Input, Source, ValueBytes};
 use super::components::Activation;
 use super::definitions::FileQuery;
+use super::intake::Intake;
 use super::page::Paging;
 use super::params::{NoQuery, Path, Query};
 use super::problem::{self, KINDS, Problem};
@@ -37,13 +38,13 @@ fn app() -> Router {
         .route("/input", post(async |Input(input): Input| input.to_string()))
         .route("/command", post(async |Command::<Activation>(_)| ()))
         .route("/source", post(async |Query(_): Query<FileQuery>, Source(text): Source| text))
-        .route("/component", post(async |ComponentBytes(bytes): ComponentBytes| bytes))
+        .route("/component", post(async |ComponentBytes(whole): ComponentBytes| whole.bytes))
         .route("/value", post(async |ValueBytes(bytes): ValueBytes| bytes))
         .route("/key/{*key}", get(async |Path(key): Path<String>| key))
         .route("/panic", get(async || -> () { panic!("a secret of the host") }))
         .merge(docs::routes())
         .fallback(async || Problem::not_found("path", "x"));
-    with_conventions(routes).with_state(Arc::new(limits))
+    with_conventions(routes).with_state(Arc::new(Intake::new(&limits, 1, None)))
 }
 
 async fn send(request: Request<Body>) -> Response {
@@ -110,6 +111,8 @@ async fn bad_parameters_are_refused_by_name() {
         ("/list?definition=%00", "`definition`: contains a NUL"),
         ("/list?cursor=%21", "`cursor`: not a cursor"),
         ("/list?cursor=Zm9v", "`cursor`: not a cursor"),
+        ("/page?cursor=", "`cursor`: not a cursor"),
+        ("/page?cursor=AAAAAAAAAAAAAAAA", "`cursor`: not a cursor of this list"),
         ("/events?fromSeq=-1", "`fromSeq`: `-1` is not a sequence"),
         ("/events?limit=0", "`limit`: `0` is not a number from 1"),
         ("/page?limit=201", "`limit`: `201` is not a number from 1 to 200"),
@@ -155,7 +158,14 @@ async fn bodies_are_checked_for_type_size_and_content() {
     assert_eq!((&problem["line"], &problem["column"]), (&json!(2), &json!(9)), "{problem}");
     check(post_("/input", json, r#"{"a": ["\u0000"]}"#).await, "invalid-body", "`/a/0`").await;
     check(post_("/input", json, b"\"\xff\"".to_vec()).await, "invalid-body", "JSON").await;
-    check(post_("/input", json, "[".repeat(90)).await, "invalid-body", "JSON").await;
+    check(post_("/input", json, "[".repeat(90)).await, "invalid-body", "deeper than 64 levels").await;
+    for path in ["/input", "/command"] {
+        let response = post_(path, json, r#"{"a": [{"digest": 1, "digest": 1}]}"#).await;
+        let problem = problem_of(response).await;
+        assert_eq!(problem["type"], "/problems/invalid-body");
+        let expected = json!([{"pointer": "/a/0/digest", "detail": "given more than once"}]);
+        assert_eq!(problem["errors"], expected, "{problem}");
+    }
     check(post_("/input", "application/x-www-form-urlencoded", "{}").await, "unsupported-media-type", "JSON")
         .await;
     check(post_("/input", json, " ".repeat(101)).await, "too-large", "at most 100 bytes").await;
@@ -168,6 +178,44 @@ async fn bodies_are_checked_for_type_size_and_content() {
     check(post_("/source?file=a%0Ab", "text/plain", "a").await, "invalid-parameter", "`file`").await;
     check(post_("/command", json, r#"{"digest": "x"}"#).await, "invalid-body", "sha256:").await;
     check(post_("/command", json, r#"{"digset": "x"}"#).await, "invalid-body", "digset").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_encoded_or_not_in_utf_8_is_refused() {
+    let ask = |path: &str, name: &'static str, value: &'static str| {
+        let request = Request::post(path).header(name, value);
+        send(request.body(Body::empty()).expect("a valid request"))
+    };
+    for path in ["/input", "/command", "/source", "/component", "/value"] {
+        for coding in ["gzip", "br", "identity, gzip", "x"] {
+            let response = ask(path, "Content-Encoding", coding).await;
+            assert_eq!(response.headers()[header::ACCEPT_ENCODING], "identity");
+            check(response, "unsupported-media-type", &format!("encoded as `{coding}`")).await;
+        }
+    }
+    for path in ["/input", "/source", "/component", "/value"] {
+        for coding in ["identity", "Identity", ""] {
+            assert_eq!(
+                ask(path, "Content-Encoding", coding).await.status(),
+                StatusCode::OK,
+                "{path} {coding}"
+            );
+        }
+    }
+    for (path, kind) in
+        [("/input", "application/json"), ("/command", "application/json"), ("/source", "text/plain")]
+    {
+        for charset in ["iso-8859-1", "UTF-16", "\"latin1\""] {
+            let response = post_(path, &format!("{kind}; x=y; Charset={charset}"), "").await;
+            check(response, "unsupported-media-type", "expected UTF-8").await;
+        }
+        for charset in ["utf-8", "UTF-8", "\"utf-8\""] {
+            let response = post_(path, &format!("{kind};charset={charset}"), "").await;
+            assert_ne!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{charset}");
+        }
+    }
+    // What is stored as it comes may be anything.
+    assert_eq!(post_("/value", "text/plain; charset=latin1", "").await.status(), StatusCode::OK);
 }
 
 /// Without `Content-Length` a body is measured while it comes.

@@ -192,7 +192,10 @@ fn scheduled(submitted: &Submitted) -> Response {
         (true, Some(previous)) => {
             format!("the run is accepted; it takes the key from {previous}, which failed")
         }
-        (false, _) => "the run was accepted earlier".to_owned(),
+        (false, None) => "the run was accepted earlier".to_owned(),
+        (false, Some(previous)) => {
+            format!("the run was accepted earlier; it took the key from {previous}, which failed")
+        }
     };
     let answer = Scheduled {
         key_field: submitted.key_field.as_deref().unwrap_or("key"),

@@ -189,9 +189,11 @@ impl Tables {
     ) -> Result<Acceptance, Option<WorkflowId>> {
         let newest = self.keys.get(place).filter(|_| !self.has(Bug::KeysAreForgotten));
         let Some((id, digest)) = newest else { return Err(None) };
-        let Row { status, accepted_at, .. } = self.runs[id];
+        let Row { status, accepted_at, previous, .. } = self.runs[id];
         match status {
-            _ if digest == input_digest => Ok(Acceptance::Existing { workflow_id: *id, status, accepted_at }),
+            _ if digest == input_digest => {
+                Ok(Acceptance::Existing { workflow_id: *id, status, accepted_at, previous })
+            }
             Status::Failed | Status::Compensated => Err(Some(*id)),
             _ => Ok(Acceptance::KeyReused { workflow_id: *id, status }),
         }

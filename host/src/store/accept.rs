@@ -56,7 +56,13 @@ pub enum Acceptance {
         previous: Option<WorkflowId>,
     },
     /// The key's run has the same input: it is the answer.
-    Existing { workflow_id: WorkflowId, status: Status, accepted_at: Timestamp },
+    Existing {
+        workflow_id: WorkflowId,
+        status: Status,
+        accepted_at: Timestamp,
+        /// The failed run from which that one took the key.
+        previous: Option<WorkflowId>,
+    },
     /// The key's run has other input, and isn't one that failed with everything undone.
     KeyReused { workflow_id: WorkflowId, status: Status },
 }
@@ -146,7 +152,7 @@ impl Store {
             .await?
             .ask(|connection| {
                 sqlx::query!(
-                    r#"select r.workflow_id, r.status, r.accepted_at, k.input_digest = $4 as "is_same!"
+                    r#"select r.workflow_id, r.status, r.accepted_at, r.previous_workflow_id, k.input_digest = $4 as "is_same!"
                     from workflow_key k
                     join workflow_run r on r.workflow_id = k.workflow_id
                     where k.tenant = $1
@@ -164,12 +170,31 @@ impl Store {
         let (workflow_id, status) = (WorkflowId(row.workflow_id), super::runs::parse_status(&row.status)?);
         // As in `accept_run`.
         Ok(match (row.is_same, status) {
-            (true, _) => {
-                Some(Acceptance::Existing { workflow_id, status, accepted_at: row.accepted_at.into() })
-            }
+            (true, _) => Some(Acceptance::Existing {
+                workflow_id,
+                status,
+                accepted_at: row.accepted_at.into(),
+                previous: row.previous_workflow_id.map(WorkflowId),
+            }),
             (false, Status::Failed | Status::Compensated) => None,
             (false, _) => Some(Acceptance::KeyReused { workflow_id, status }),
         })
+    }
+
+    /// The failed run from which a run took its key.
+    async fn previous(&self, workflow_id: WorkflowId) -> Result<Option<WorkflowId>, Error> {
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    "select previous_workflow_id from workflow_run where workflow_id = $1",
+                    workflow_id.0,
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
+        Ok(row.flatten().map(WorkflowId))
     }
 
     async fn accept_once(&self, prepared: &Prepared) -> Result<Acceptance, Error> {
@@ -214,7 +239,8 @@ impl Store {
         match (row.outcome.as_str(), other, status, row.other_accepted_at) {
             ("NEW", previous, ..) => Ok(Acceptance::New { previous }),
             ("EXISTING", Some(workflow_id), Some(status), Some(at)) => {
-                Ok(Acceptance::Existing { workflow_id, status, accepted_at: at.into() })
+                let previous = self.previous(workflow_id).await?;
+                Ok(Acceptance::Existing { workflow_id, status, accepted_at: at.into(), previous })
             }
             ("REUSED", Some(workflow_id), Some(status), _) => {
                 Ok(Acceptance::KeyReused { workflow_id, status })

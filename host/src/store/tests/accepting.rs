@@ -27,7 +27,7 @@ async fn ten_clients_of_two_hosts_with_one_key_get_one_run(_: PgPoolOptions, opt
                 new += 1;
                 named.push(run.workflow_id);
             }
-            Acceptance::Existing { workflow_id, status: Status::Ready, accepted_at: NOW } => {
+            Acceptance::Existing { workflow_id, status: Status::Ready, accepted_at: NOW, previous: None } => {
                 named.push(workflow_id);
             }
             other => panic!("{other:?}"),
@@ -58,7 +58,8 @@ async fn a_key_is_taken_over_only_from_a_run_that_failed_cleanly(pool: PgPool) {
         assert_eq!(bed.store.accept(first.clone()).await.unwrap(), Acceptance::New { previous: None });
 
         let same = NewRun { key: Some(name.clone()), ..bed.new_run() };
-        let existing = Acceptance::Existing { workflow_id: first.workflow_id, status, accepted_at: NOW };
+        let workflow_id = first.workflow_id;
+        let existing = Acceptance::Existing { workflow_id, status, accepted_at: NOW, previous: None };
         assert_eq!(bed.store.accept(same.clone()).await.unwrap(), existing);
 
         let other = NewRun { key: Some(name.clone()), input_digest: [8; 32], ..bed.new_run() };
@@ -96,8 +97,20 @@ async fn many_takeovers_at_once_give_one_run(_: PgPoolOptions, options: PgConnec
     let answers = join_all(runs.iter().map(|run| bed.store.accept(run.clone()))).await;
     let new = Acceptance::New { previous: Some(failed.workflow_id) };
     assert_eq!(answers.iter().filter(|answer| answer.as_ref().unwrap() == &new).count(), 1, "{answers:?}");
-    let existing = |answer: &Acceptance| matches!(answer, Acceptance::Existing { .. });
-    assert_eq!(answers.iter().filter(|answer| existing(answer.as_ref().unwrap())).count(), 9);
+    let winner = bed.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap().unwrap();
+    let existing = Acceptance::Existing {
+        workflow_id: winner.workflow_id,
+        status: winner.status,
+        accepted_at: NOW,
+        previous: Some(failed.workflow_id),
+    };
+    assert_eq!(
+        answers.iter().filter(|answer| answer.as_ref().unwrap() == &existing).count(),
+        9,
+        "{answers:?}"
+    );
+    let known = bed.store.known(&tenant(), DEFINITION, "o-17", &[2; 32]).await.unwrap();
+    assert_eq!(known, Some(existing));
 }
 
 #[sqlx::test(migrations = "../migrations")]
