@@ -105,7 +105,7 @@ pub struct Store {
     acceptor: Acceptor,
     writer: Writer,
     reads: Reads,
-    /// For [`Store::renew_lease`], which must not wait for a busy pool.
+    /// For [`Store::register_host`] and [`Store::renew_lease`], which must not wait for a busy pool.
     lease_line: Arc<Mutex<Line>>,
     counters: Arc<Counters>,
 }
