@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -129,10 +130,12 @@ struct Bench<'a> {
     next: u64,
 }
 
-pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, load: &Load, program: Option<&Path>) -> Result<()> {
     let mut stages = Stages::new();
     build::components(workspace, &mut stages)?;
-    build::release_host(workspace, &mut stages)?;
+    if program.is_none() {
+        build::release_host(workspace, &mut stages)?;
+    }
     let clients = ["build", "--release", "--package", "aster-tests", "--bin", "aster-load"];
     stages.run("clients", workspace.cargo(clients))?;
     // On the disk that holds the build, since a temporary folder may be memory.
@@ -147,7 +150,7 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     })?;
     let address = host::free_address("127.0.0.1:0")?;
     let log = folder.path().join("aster.log");
-    let program = workspace.release_host();
+    let program = program.map_or_else(|| workspace.release_host(), Path::to_owned);
     let host = stages.doing("host starts", || {
         Host::start_on(&program, postgres.url(), "5s", &log, &address, || !interrupt.has_come())
     })?;
