@@ -17,6 +17,8 @@ mod stand;
 mod store;
 mod usage;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::workspace::Workspace;
@@ -30,6 +32,9 @@ pub(crate) struct Arguments {
     saga: saga::Load,
     #[command(flatten)]
     neighbours: neighbours::Burners,
+    /// saga, neighbours: the host to measure, to compare it with the one that is built here
+    #[arg(long)]
+    program: Option<PathBuf>,
     #[command(flatten)]
     growth: growth::Sizes,
     /// recovery, history: how many runs there are [default: 100000 and 1000000]
@@ -53,7 +58,7 @@ enum Name {
     History,
     /// What a run costs where there are few, and where there are a million
     Growth,
-    /// Small runs beside another tenant's guests that compute without end
+    /// Small runs beside another tenant's guests that hold threads
     Neighbours,
     /// What the host holds: at rest, with runs in flight, with runs that wait
     Memory,
@@ -68,9 +73,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             Name::Recovery => recovery::run(workspace, arguments.runs.unwrap_or(recovery::RUNS))?,
             Name::History => history::run(workspace, arguments.runs.unwrap_or(history::RUNS))?,
             Name::Growth => growth::run(workspace, &arguments.growth)?,
-            Name::Neighbours => neighbours::run(workspace, &arguments.neighbours)?,
+            Name::Neighbours => {
+                neighbours::run(workspace, &arguments.neighbours, arguments.program.as_deref())?
+            }
             Name::Memory => memory::run(workspace)?,
-            Name::Saga => saga::run(workspace, &arguments.saga)?,
+            Name::Saga => saga::run(workspace, &arguments.saga, arguments.program.as_deref())?,
         }
     }
     Ok(())

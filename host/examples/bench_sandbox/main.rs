@@ -201,7 +201,7 @@ async fn call_once(
         loaded: &loaded,
         function,
         component: "orders".into(),
-        args: &*args,
+        args: args.to_vec(),
         limits: Limits {
             fuel: FUEL,
             memory_bytes: 64 << 20,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aster_core::eval::{self, Env, PendingCall, Progress};
+use aster_core::eval::{self, Answers, Env, PendingCall, Progress};
 use aster_core::event::{CallCost, Cost, Failure, FailureCode};
 use aster_core::id::TenantId;
 use aster_core::keyvalue::{Effects, Entry, Key};
@@ -26,6 +26,9 @@ use crate::store;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
 const MAX_OUTPUT_BYTES: usize = 32 << 10;
+
+/// After so long, calls that follow each other let other tasks have the thread.
+const TURN: Duration = Duration::from_millis(1);
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -153,10 +156,18 @@ impl<'a> Flight<'a> {
             return Ok(self.land(Err(failure)));
         };
         self.limits = limits.clone();
-        let mut answers: Vec<Result<Value, Failure>> = Vec::new();
+        let mut answers = Answers::default();
+        let mut turn_began = Instant::now();
         loop {
             match eval::run(body, Env::new(&self.release.plan, self.state), &answers) {
-                Progress::Call(pending) => answers.push(self.call(&pending).await?),
+                Progress::Call(pending) => {
+                    answers.push(self.call(pending).await?);
+                    // Small guests end without waiting for anything: all calls would be one turn.
+                    if turn_began.elapsed() >= TURN {
+                        tokio::task::yield_now().await;
+                        turn_began = Instant::now();
+                    }
+                }
                 Progress::Returned(value) => {
                     let value = self.bounded(value);
                     return Ok(self.land(value.map(Arc::new)));
@@ -169,12 +180,12 @@ impl<'a> Flight<'a> {
         }
     }
 
-    async fn call(&mut self, pending: &PendingCall<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
+    async fn call(&mut self, pending: PendingCall<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
         let limits = self.remaining();
         crash::point("before-call");
         let asked = Asked {
             call: pending.call,
-            args: &pending.args,
+            args: pending.args,
             limits,
             context: self.context(pending.number, Instant::from_std(limits.deadline)),
             session: &self.session,

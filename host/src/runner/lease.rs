@@ -1,20 +1,45 @@
-//! The host's sign of life. What it finds dead on the way is looked after by [`sweep`](super::sweep).
+//! The host's sign of life. [`sweep`](super::sweep) looks after hosts that are dead.
+//!
+//! All of this runs on a thread of its own ([`LeaseThread`](super::lease_thread::LeaseThread)): guests, requests and commits can
+//! hold every other thread, and the host keeps its runs all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Shared, UNPOISONED};
+use super::clock::Clock;
+use super::ports::Journal;
+use super::{Options, Shared, UNPOISONED};
 use crate::store::{self, HostId};
 
 /// After a renewal that failed.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 
+/// A host that is registered and has renewed its lease once.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) host: HostId,
+    /// The database's clock.
+    pub(super) clock: Clock,
+    /// When the renewal was asked for: the lease runs from then on at least.
+    pub(super) asked_at: Instant,
+}
+
+/// Registers the host and renews its lease once.
+pub(super) async fn enter(journal: &dyn Journal, options: &Options) -> Result<Entered, store::Error> {
+    let asked_at = Instant::now();
+    let host = journal.register_host(&options.name, options.lease).await?;
+    let clock = Clock::new(journal.renew_lease(host, options.lease).await?, Instant::now());
+    Ok(Entered { host, clock, asked_at })
+}
+
 /// Renews the lease until the host has shut down. If it ends first, all guests are stopped by this host's own monotonic
-/// clock, before others may take the runs; then the host registers anew. Nothing else is waited for here.
-pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Instant) {
+/// clock, before others may take the runs; then the host registers anew. Nothing else is waited for here: what may take its time
+/// goes to `others`, the runtime for everything else.
+pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Instant, others: Handle) {
     let lease = shared.options.lease;
     let mut ends_at = renewed_at + lease;
     let mut next = renewed_at + lease / 4;
@@ -67,7 +92,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
                 shared.out_of_touch_until(next);
                 *shared.host.write().expect(UNPOISONED) = Some(host);
                 info!(host.id = %host, "registered anew");
-                tokio::spawn(leave(Arc::clone(&shared), lost));
+                others.spawn(leave(Arc::clone(&shared), lost));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Drives the runs that this host owns: carries out the core's commands, and takes over what nobody drives.
 //!
-//! [`Runner::start`] registers the host and begins five loops: `lease` renews the host's lease and with it the reading of
-//! the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after, `orders` tells
-//! drivers what people want of their runs, `watchdog` notices when nothing goes on. A run under way is one task (`drive`); one that waits for an instant is in the
+//! [`Runner::start`] registers the host and begins five loops: `lease` renews the host's lease, on a thread of its own, and with
+//! it the reading of the database's clock, `claims` takes runs that are due, `sweep` finds those that nobody looks after, `orders`
+//! tells drivers what people want of their runs, `watchdog` notices when nothing goes on. A run under way is one task (`drive`); one
+//! that waits for an instant is in the
 //! database only. Here are no SQL and no HTTP, and time is tokio's only: so all of this runs in a simulation, too (`ports`).
 //! Clients that wait for a run's end are in `waiters`.
 
@@ -16,6 +17,7 @@ mod drivers;
 mod ends;
 mod flights;
 mod lease;
+mod lease_thread;
 mod measures;
 mod orders;
 pub(crate) mod ports;
@@ -25,12 +27,15 @@ mod waiters;
 mod watchdog;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::panic;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use aster_core::id::{Fence, WorkflowId};
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -39,6 +44,8 @@ use self::backlog::Backlog;
 pub(crate) use self::backlog::Refusal;
 use self::clock::Clock;
 use self::drivers::Drivers;
+use self::lease::Entered;
+use self::lease_thread::LeaseThread;
 pub use self::measures::{Distribution, Measured, Measures, Outcome};
 use self::ports::{Guests, Journal, Sandboxed};
 use self::turns::Turns;
@@ -72,6 +79,18 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
+    /// None in a simulation, which has one thread for everything.
+    #[expect(dead_code, reason = "held, not read")]
+    lease: Option<Arc<LeaseThread>>,
+}
+
+/// Why a runner does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("no thread for the lease")]
+    NoThread(#[source] io::Error),
 }
 
 /// What all runs of a host share.
@@ -109,54 +128,36 @@ impl Runner {
     /// Registers the host and begins to take runs.
     ///
     /// # Errors
-    /// The database is unreachable.
+    /// The database is unreachable, or the machine gives no thread for the lease.
     pub async fn start(
         options: Options,
         store: Store,
         registry: Registry,
         sandbox: Sandbox,
-    ) -> Result<Self, store::Error> {
-        Self::start_on(options, Arc::new(store), Arc::new(Sandboxed { registry, sandbox })).await
+    ) -> Result<Self, StartError> {
+        let thread = LeaseThread::start().map_err(StartError::NoThread)?;
+        let journal: Arc<dyn Journal> = Arc::new(store);
+        // Over there already, since that is where its connection to the database then belongs.
+        let entering = {
+            let (journal, options) = (Arc::clone(&journal), options.clone());
+            thread.handle().spawn(async move { lease::enter(&*journal, &options).await })
+        };
+        let entered = entering.await.unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?;
+        let guests = Arc::new(Sandboxed { registry, sandbox });
+        let shared = Shared::begin(options, journal, guests, entered, thread.handle());
+        Ok(Self { shared, lease: Some(Arc::new(thread)) })
     }
 
-    /// The same on any journal and any guests.
+    /// The same on any journal and any guests, and all on the current runtime.
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) async fn start_on(
         options: Options,
         journal: Arc<dyn Journal>,
         guests: Arc<dyn Guests>,
     ) -> Result<Self, store::Error> {
-        let asked_at = Instant::now();
-        let host = journal.register_host(&options.name, options.lease).await?;
-        let clock = Clock::new(journal.renew_lease(host, options.lease).await?, Instant::now());
-        let measures = Arc::<Measures>::default();
-        let shared = Arc::new(Shared {
-            journal,
-            guests,
-            clock,
-            host: RwLock::new(Some(host)),
-            slots: Arc::new(Semaphore::new(options.max_active_runs)),
-            backlog: Backlog::new(options.max_ready_runs),
-            waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),
-            measures,
-            options,
-            turns: Arc::default(),
-            driving: Mutex::default(),
-            accepting: Mutex::default(),
-            claims: claims::Rounds::default(),
-            in_touch_since: Mutex::default(),
-            gives_up: Notify::new(),
-            due: Notify::new(),
-            next_due: Mutex::default(),
-            shutdown: watch::Sender::new(false),
-        });
-        tokio::spawn(lease::keep(Arc::clone(&shared), host, asked_at));
-        tokio::spawn(sweep::keep(Arc::clone(&shared)));
-        tokio::spawn(orders::pass_on(Arc::clone(&shared)));
-        tokio::spawn(claims::take(Arc::clone(&shared)));
-        tokio::spawn(watchdog::keep(Arc::clone(&shared)));
-        let sweep = shared.options.waiter_sweep;
-        tokio::spawn(waiters::keep(Arc::clone(&shared.waiters), sweep, shared.shutdown.subscribe()));
-        Ok(Self { shared })
+        let entered = lease::enter(&*journal, &options).await?;
+        let shared = Shared::begin(options, journal, guests, entered, &Handle::current());
+        Ok(Self { shared, lease: None })
     }
 
     /// Waits until the run is over, or `limit` or a waiter's time to live has passed. `watch` is its place if it was taken before the
@@ -223,6 +224,46 @@ impl Runner {
 }
 
 impl Shared {
+    /// Begins all loops: the lease's on the runtime `lease_on`, the others here.
+    fn begin(
+        options: Options,
+        journal: Arc<dyn Journal>,
+        guests: Arc<dyn Guests>,
+        entered: Entered,
+        lease_on: &Handle,
+    ) -> Arc<Self> {
+        let Entered { host, clock, asked_at } = entered;
+        let measures = Arc::<Measures>::default();
+        let shared = Arc::new(Self {
+            journal,
+            guests,
+            clock,
+            host: RwLock::new(Some(host)),
+            slots: Arc::new(Semaphore::new(options.max_active_runs)),
+            backlog: Backlog::new(options.max_ready_runs),
+            waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),
+            measures,
+            options,
+            turns: Arc::default(),
+            driving: Mutex::default(),
+            accepting: Mutex::default(),
+            claims: claims::Rounds::default(),
+            in_touch_since: Mutex::default(),
+            gives_up: Notify::new(),
+            due: Notify::new(),
+            next_due: Mutex::default(),
+            shutdown: watch::Sender::new(false),
+        });
+        lease_on.spawn(lease::keep(Arc::clone(&shared), host, asked_at, Handle::current()));
+        tokio::spawn(sweep::keep(Arc::clone(&shared)));
+        tokio::spawn(orders::pass_on(Arc::clone(&shared)));
+        tokio::spawn(claims::take(Arc::clone(&shared)));
+        tokio::spawn(watchdog::keep(Arc::clone(&shared)));
+        let sweep = shared.options.waiter_sweep;
+        tokio::spawn(waiters::keep(Arc::clone(&shared.waiters), sweep, shared.shutdown.subscribe()));
+        shared
+    }
+
     fn host(&self) -> Option<HostId> {
         *self.host.read().expect(UNPOISONED)
     }
@@ -285,3 +326,7 @@ struct Claimed {
     /// Whether the attempts in flight died with their host.
     host_lost: bool,
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

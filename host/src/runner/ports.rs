@@ -103,7 +103,7 @@ pub(crate) trait Guests: Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) call: &'a plan::Call,
-    pub(crate) args: &'a [Value],
+    pub(crate) args: Vec<Value>,
     pub(crate) limits: Limits,
     pub(crate) context: Context,
     pub(crate) session: &'a Session,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, InstancePre, Val};
+use wasmtime::component::{InstancePre, Val};
 
 use super::capability::{self, State};
 use super::failure;
@@ -18,19 +18,15 @@ use super::output::{Capture, Output};
 use super::value;
 use super::{Context, Error, Sandbox, Session, limits};
 
-/// The host keeps about 40 bytes for each byte of a list while it converts; this is as much as a value of the largest
-/// size may need.
-const HOST_BYTES_PER_VALUE_BYTE: usize = 64;
-
 /// What to call, with what, and how far it may go.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub loaded: &'a Loaded,
+    pub loaded: &'a Arc<Loaded>,
     pub function: FunctionHandle,
     /// The name under which the component is registered: its key-value buckets belong to it.
     pub component: Arc<str>,
     /// One for each parameter.
-    pub args: &'a [Value],
+    pub args: Vec<Value>,
     pub limits: Limits,
     pub context: Context,
     /// The attempt's own, the same for all of its calls.
@@ -74,7 +70,7 @@ struct Ended {
 }
 
 enum End {
-    Value(Option<Val>),
+    Answered(Result<Value, Failure>),
     Error(wasmtime::Error),
     TimedOut,
 }
@@ -92,9 +88,10 @@ impl Sandbox {
     pub async fn call(&self, call: Call<'_>) -> Result<CallReport, Error> {
         let Call { loaded, function, component, args, limits, context, session } = call;
         let began = Instant::now();
-        let signature = loaded.function(function);
-        let params = match params(signature, args) {
-            Ok(params) => params,
+        let max_value_bytes = self.inner.options.max_value_bytes;
+        // Large ones are converted where they hold up nobody else.
+        let is_large = match size_of(loaded.function(function), &args, max_value_bytes) {
+            Ok(size) => size.is_large(),
             Err(failure) => {
                 return Ok(CallReport {
                     outcome: Err(failure),
@@ -107,13 +104,15 @@ impl Sandbox {
         let deadline = tokio::time::Instant::from_std(limits.deadline);
         let slots = self.slots(loaded, deadline).await?;
         let store = self.store(slots, limits, context, component, session.clone());
-        let (pre, index) = (loaded.pre.clone(), *loaded.index(function));
-        let guest = store.call(pre, index, params, signature.result.is_some());
-        let Ended { end, fuel_used, output } = self.inner.heavy.run(guest).await;
+        let guest = store.call(Arc::clone(loaded), function, args, max_value_bytes);
+        let heavy = &self.inner.heavy;
+        let Ended { end, fuel_used, output } = match is_large {
+            true => heavy.run_apart(guest).await,
+            false => heavy.run(&loaded.weight, guest).await,
+        };
 
-        let max_value_bytes = self.inner.options.max_value_bytes;
         let outcome = match end {
-            End::Value(result) => answer(signature.result.as_ref(), result, max_value_bytes),
+            End::Answered(answer) => answer,
             End::Error(error) => Err(failure::of_error(error, &output.stderr, max_value_bytes)?),
             End::TimedOut => {
                 let after = limits.deadline.saturating_duration_since(began);
@@ -148,24 +147,39 @@ impl Sandbox {
         // Yield at the next tick, and at each one after it.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        store.set_hostcall_fuel(options.max_value_bytes.saturating_mul(HOST_BYTES_PER_VALUE_BYTE));
+        store.set_hostcall_fuel(value::hostcall_fuel(None, options.max_value_bytes));
         store.set_max_component_handles(capability::max_handles());
         CallStore { store, limits, stdout, stderr, _slots: slots }
     }
 }
 
 impl CallStore {
-    /// The time limit is kept in here, so that a guest which is out of time has stopped, and its fuel is counted, before
-    /// anybody hears of it.
+    /// All that takes its time is done in here, the conversion of values and the end of the instance too: so it happens on the thread
+    /// that the guest has, and is seen to have held it. The time limit is kept in here as well, so that a guest which is out of time
+    /// has stopped, and its fuel is counted, before anybody hears of it.
     async fn call(
         mut self,
-        pre: InstancePre<State>,
-        index: ComponentExportIndex,
-        params: Vec<Val>,
-        has_result: bool,
+        loaded: Arc<Loaded>,
+        function: FunctionHandle,
+        args: Vec<Value>,
+        max_value_bytes: usize,
     ) -> Ended {
-        let guest = run(&mut self.store, &pre, &index, &params, has_result);
-        let end = tokio::time::timeout_at(self.limits.deadline.into(), guest).await.unwrap_or(End::TimedOut);
+        let signature = loaded.function(function);
+        let end = match params(signature, &args) {
+            Err(failure) => End::Answered(Err(failure)),
+            Ok(params) => {
+                self.store
+                    .set_hostcall_fuel(value::hostcall_fuel(signature.result.as_ref(), max_value_bytes));
+                let guest = run(&mut self.store, &loaded, function, &params);
+                match tokio::time::timeout_at(self.limits.deadline.into(), guest).await {
+                    Ok(Ok(result)) => {
+                        End::Answered(answer(signature.result.as_ref(), result, max_value_bytes))
+                    }
+                    Ok(Err(error)) => End::Error(error),
+                    Err(_) => End::TimedOut,
+                }
+            }
+        };
         Ended {
             end,
             fuel_used: self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0)),
@@ -183,33 +197,43 @@ impl CallStore {
 
 async fn run(
     store: &mut Store<State>,
-    pre: &InstancePre<State>,
-    index: &ComponentExportIndex,
+    loaded: &Loaded,
+    function: FunctionHandle,
     params: &[Val],
-    has_result: bool,
-) -> End {
-    let instance = match pre.instantiate_async(&mut *store).await {
-        Ok(instance) => instance,
-        Err(error) => return End::Error(error),
-    };
-    let Some(callee) = instance.get_func(&mut *store, index) else {
-        return End::Error(wasmtime::Error::msg("the instance lacks an export of its component"));
-    };
+) -> wasmtime::Result<Option<Val>> {
+    let instance = loaded.pre.instantiate_async(&mut *store).await?;
+    let callee = instance
+        .get_func(&mut *store, loaded.index(function))
+        .ok_or_else(|| wasmtime::Error::msg("the instance lacks an export of its component"))?;
     // Overwritten by the call.
     let mut results = [Val::Bool(false)];
-    let results = if has_result { &mut results[..] } else { &mut [] };
-    match callee.call_async(&mut *store, params, results).await {
-        Ok(()) => End::Value(results.first_mut().map(|result| std::mem::replace(result, Val::Bool(false)))),
-        Err(error) => End::Error(error),
-    }
+    let has_result = loaded.function(function).result.is_some();
+    callee.call_async(&mut *store, params, &mut results[..usize::from(has_result)]).await?;
+    let [result] = results;
+    Ok(has_result.then_some(result))
 }
 
-fn params(signature: &Function, args: &[Value]) -> Result<Vec<Val>, Failure> {
+/// How large the arguments are.
+///
+/// # Errors
+/// There are too many or too few, or one is larger than a value may be: nothing is converted then.
+fn size_of(signature: &Function, args: &[Value], max_bytes: usize) -> Result<value::Size, Failure> {
     if args.len() != signature.params.len() {
         let (wanted, given) = (signature.params.len(), args.len());
         let message = format!("`{}` takes {wanted} arguments, {given} were given", signature.name);
         return Err(Failure::new(FailureCode::Type, message));
     }
+    let mut all = value::Size::default();
+    for (param, arg) in signature.params.iter().zip(args) {
+        let size = value::Size::of(arg, max_bytes)
+            .map_err(|refused| Failure::new(FailureCode::Type, format!("{}: {refused}", param.name)))?;
+        all.add(size);
+    }
+    Ok(all)
+}
+
+/// The arguments, of which there are as many as parameters.
+fn params(signature: &Function, args: &[Value]) -> Result<Vec<Val>, Failure> {
     signature
         .params
         .iter()

@@ -10,7 +10,7 @@ use wasmtime_wasi::I32Exit;
 use super::Error;
 use super::capability::session::Unavailable;
 use super::limits::MemoryExceeded;
-use super::value;
+use super::value::TooMuch;
 
 /// Longest message of a failure: it is shown in lists and logs.
 const MAX_MESSAGE_CHARS: usize = 4_000;
@@ -46,7 +46,7 @@ pub(super) fn of_error(
     }
     let cause = error.root_cause().to_string();
     if cause.starts_with("too much data is being copied") {
-        let refused = value::too_large(max_value_bytes);
+        let refused = TooMuch::Either(max_value_bytes);
         return Ok(Failure::new(FailureCode::Type, refused.to_string()));
     }
     if is_hosts(&error) {

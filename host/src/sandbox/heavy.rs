@@ -1,8 +1,8 @@
 //! Threads for guests that compute for long, so that these take turns with each other and not with the host.
 //!
-//! Every guest begins on the thread of its caller, where most are done within microseconds and pay 0.2 µs for this. One that has
+//! A guest begins on the thread of its caller, where most are done within microseconds and pay 0.2 µs for this. One that has
 //! computed for longer than [`LIGHT`] moves over to a runtime of its own: half as many threads as there are processors, at a
-//! lower priority than the host's.
+//! lower priority than the host's. A guest of a component that is known to hold threads ([`Weight`]) begins there.
 //!
 //! A guest that computes gives way at its tick only (5 ms). Among the host's own tasks that makes every commit, timer and
 //! socket wait for as many ticks as there are such guests, several times in each run. What a small run then takes, beside four
@@ -25,17 +25,17 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-/// How long a guest may compute among the host's tasks, by the wall clock and all its polls together. Some hundred times what
-/// a small one takes, and less than half a tick.
-const LIGHT: Duration = Duration::from_millis(2);
+use super::weight::{LIGHT, Watch, Weight, processor_time};
+
 /// The kernel gives a thread at this level a ninth of what it gives one at 0, and all that others leave.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
@@ -61,22 +61,37 @@ impl Heavy {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs a guest to its end: here while it is light, and on the threads for heavy ones from then on. What it holds is
-    /// dropped where it ends.
+    /// Runs a guest to its end: here while it is light, and on the threads for heavy ones from then on, or from its beginning if its
+    /// component weighs too much. What it holds is dropped where it ends.
     ///
     /// # Panics
     /// As the guest's future does, wherever it is.
     ///
     /// # Cancel safety
     /// Dropping the future drops the guest: at once, or if it has moved, when it next gives way.
-    pub(super) async fn run<T>(&self, guest: impl Future<Output = T> + Send + 'static) -> T
+    pub(super) async fn run<T>(
+        &self,
+        weight: &Arc<Weight>,
+        guest: impl Future<Output = T> + Send + 'static,
+    ) -> T
     where
         T: Send + 'static,
     {
         let mut guest = Box::pin(guest);
-        if let Some(ended) = while_light(guest.as_mut()).await {
-            return ended;
+        if weight.is_heavy() {
+            return self.run_apart(weighed(guest, Arc::clone(weight))).await;
         }
+        match while_light(guest.as_mut(), weight).await {
+            Some(ended) => ended,
+            None => self.run_apart(guest).await,
+        }
+    }
+
+    /// Runs a future to its end on the threads for heavy guests. Panics and is dropped as in [`Heavy::run`].
+    pub(super) async fn run_apart<T>(&self, guest: impl Future<Output = T> + Send + 'static) -> T
+    where
+        T: Send + 'static,
+    {
         let runtime = self.runtime.as_ref().expect("it is taken by `drop` only");
         // Aborts what is in it when it is dropped.
         let mut moved = JoinSet::new();
@@ -99,12 +114,12 @@ impl Drop for Heavy {
 }
 
 /// What the guest comes to; none as soon as it is heavy.
-async fn while_light<T>(mut guest: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+async fn while_light<T>(mut guest: Pin<&mut impl Future<Output = T>>, weight: &Weight) -> Option<T> {
     let mut computed = Duration::ZERO;
     poll_fn(|cx| {
-        let began = Instant::now();
+        let watch = Watch::start(weight);
         let polled = guest.as_mut().poll(cx);
-        computed += began.elapsed();
+        computed += watch.stop(weight);
         match polled {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
             Poll::Pending if computed > LIGHT => Poll::Ready(None),
@@ -114,7 +129,22 @@ async fn while_light<T>(mut guest: Pin<&mut impl Future<Output = T>>) -> Option<
     .await
 }
 
-/// Of the calling thread. That it may be refused is nothing to care about.
+/// A guest on the threads for heavy ones that says at its end whether it belonged there.
+async fn weighed<T>(guest: impl Future<Output = T>, weight: Arc<Weight>) -> T {
+    let mut guest = pin!(guest);
+    let mut longest = Duration::ZERO;
+    let ended = poll_fn(|cx| {
+        let began = processor_time();
+        let polled = guest.as_mut().poll(cx);
+        longest = longest.max(processor_time().saturating_sub(began));
+        polled
+    })
+    .await;
+    weight.has_held(longest);
+    ended
+}
+
+/// Lowers the calling thread's priority, best effort.
 fn lower_priority() {
     // Elsewhere it is the priority of the whole process.
     #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@ use super::capability::session::InMemory;
 use super::capability::{OFFERED, State};
 use super::engine::MAX_MEMORIES_PER_COMPONENT;
 use super::limits::{self, MemoryExceeded};
+use super::weight::Weight;
 use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
 
 /// An upload must start within this; compiling isn't counted.
@@ -28,6 +29,8 @@ pub struct Loaded {
     indices: Vec<ComponentExportIndex>,
     /// What an instance takes of the sandbox's slots.
     pub(super) slots: u32,
+    /// What its calls have shown.
+    pub(super) weight: Arc<Weight>,
 }
 
 /// A function of the [`Loaded`] that gave it.
@@ -147,7 +150,7 @@ impl Sandbox {
         let slots = component.resources_required().map_or(MAX_MEMORIES_PER_COMPONENT, |needed| {
             needed.num_memories.max(needed.num_tables.div_ceil(2)).clamp(1, MAX_MEMORIES_PER_COMPONENT)
         });
-        Ok(Loaded { digest, exports, warnings, pre, indices, slots })
+        Ok(Loaded { digest, exports, warnings, pre, indices, slots, weight: Arc::default() })
     }
 
     /// One instance that nothing is called on: a start function that traps, or memory beyond any limit, shows now.
@@ -173,7 +176,7 @@ impl Sandbox {
         let slots =
             self.slots(loaded, deadline).await.map_err(|error| UploadError::Host(error.to_string()))?;
         let store = self.store(slots, limits, context, "upload".into(), session);
-        let started = self.inner.heavy.run(store.start(loaded.pre.clone())).await;
+        let started = self.inner.heavy.run_apart(store.start(loaded.pre.clone())).await;
         match started {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => match error.downcast_ref::<MemoryExceeded>() {

@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod output;
 mod value;
+mod weight;
 
 #[cfg(test)]
 mod tests;

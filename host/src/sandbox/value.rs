@@ -1,11 +1,122 @@
 //! JSON ↔ values of WIT types, by the type alone (SPEC 4.1). The rules for names and scalars are `core::wit::json`'s, so
 //! that what `core::wit::check` accepts is what converts.
+//!
+//! Wasmtime's dynamic values take [`VAL_BYTES`] for each part of a value, each byte of a `list<u8>` too. So the size of a value and
+//! the number of its parts are bounded before it is converted: [`Size::of`] looks at JSON, and [`hostcall_fuel`] has Wasmtime refuse
+//! a list by its length before it makes values of its elements.
 
 use std::fmt;
 
 use aster_core::wit::{Type, check, json};
 use serde_json::{Map, Value};
 use wasmtime::component::Val;
+
+/// The most parts that a value may have: each number, text, list, record and so on counts, all bytes of a `list<u8>` as one. A
+/// part takes the host some 0.1 µs on its way from a guest to the database, and 80 bytes.
+pub(super) const MAX_PARTS: usize = 100_000;
+const VAL_BYTES: usize = size_of::<Val>();
+/// What takes longer to convert than a small guest to run.
+const LARGE_BYTES: usize = 64 << 10;
+const LARGE_PARTS: usize = 4 << 10;
+
+/// How much data Wasmtime may copy out of a guest at once, by its own count, so that any allowed value of type `result` is
+/// among it, and whatever is far beyond is refused.
+pub(super) fn hostcall_fuel(result: Option<&Type>, max_value_bytes: usize) -> usize {
+    // Twice: a part in a list that has a payload counts as two. Texts, and the names of fields and cases, count by their bytes.
+    let parts = 2 * VAL_BYTES * MAX_PARTS + 2 * max_value_bytes;
+    match result {
+        Some(ty) if has_bytes(ty) => {
+            parts.saturating_add((max_value_bytes / 4 * 3).saturating_mul(VAL_BYTES))
+        }
+        _ => parts,
+    }
+}
+
+/// Whether there is a `list<u8>` in it, whose text has fewer bytes than Wasmtime takes for one byte of it.
+fn has_bytes(ty: &Type) -> bool {
+    let in_option = |ty: &Option<Box<Type>>| ty.as_deref().is_some_and(has_bytes);
+    match ty {
+        Type::List(element) => **element == Type::U8 || has_bytes(element),
+        Type::Option(inner) => has_bytes(inner),
+        Type::Tuple(parts) => parts.iter().any(has_bytes),
+        Type::Record(fields) => fields.iter().any(|field| has_bytes(&field.ty)),
+        Type::Variant(cases) => cases.iter().any(|case| case.ty.as_ref().is_some_and(has_bytes)),
+        Type::Result { ok, err } => in_option(ok) || in_option(err),
+        Type::Map(key, element) => has_bytes(key) || has_bytes(element),
+        _ => false,
+    }
+}
+
+/// How large a value is: about its bytes as JSON, and its parts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    bytes: usize,
+    parts: usize,
+}
+
+impl Size {
+    /// # Errors
+    /// It is larger than a value may be; it was looked at no further.
+    pub(super) fn of(value: &Value, max_bytes: usize) -> Result<Self, TooMuch> {
+        let mut size = Self::default();
+        size.count(value, max_bytes)?;
+        Ok(size)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.parts += other.parts;
+    }
+
+    pub(super) fn is_large(self) -> bool {
+        self.bytes > LARGE_BYTES || self.parts > LARGE_PARTS
+    }
+
+    fn count(&mut self, value: &Value, max_bytes: usize) -> Result<(), TooMuch> {
+        self.parts += 1;
+        self.bytes += match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+            Value::String(text) => text.len() + 2,
+            Value::Array(items) => items.len() + 2,
+            Value::Object(fields) => fields.keys().map(|name| name.len() + 4).sum::<usize>() + 2,
+        };
+        if self.bytes > max_bytes {
+            return Err(TooMuch::Bytes(max_bytes));
+        }
+        if self.parts > MAX_PARTS {
+            return Err(TooMuch::Parts);
+        }
+        match value {
+            Value::Array(items) => items.iter().try_for_each(|item| self.count(item, max_bytes)),
+            Value::Object(fields) => fields.values().try_for_each(|item| self.count(item, max_bytes)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A value is beyond a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooMuch {
+    Bytes(usize),
+    Parts,
+    /// Wasmtime stopped copying, and doesn't say at which.
+    Either(usize),
+}
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |max: usize| super::limits::bytes(max as u64);
+        match *self {
+            Self::Bytes(max) => write!(f, "the value is larger than {}", bytes(max)),
+            Self::Parts => write!(f, "the value has more than {MAX_PARTS} parts"),
+            Self::Either(max) => write!(
+                f,
+                "what the guest handed over is larger than {}, or has more than {MAX_PARTS} parts",
+                bytes(max)
+            ),
+        }
+    }
+}
 
 /// A value didn't fit its type; `core::wit::check` says where and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +251,7 @@ pub(super) fn to_val(ty: &Type, value: &Value) -> Result<Val, Unfit> {
 /// What a guest answered, as JSON of type `ty`, whose text has at most `max_bytes` (the size of the value's own parts is
 /// counted, with what stands between them).
 pub(super) fn to_json(ty: &Type, val: Val, max_bytes: usize) -> Result<Value, Refused> {
-    Writer { left: max_bytes, max_bytes }.value(ty, val)
+    Writer { left: max_bytes, max_bytes, parts_left: MAX_PARTS }.value(ty, val)
 }
 
 /// Why an answer can't be taken.
@@ -173,10 +284,13 @@ impl fmt::Display for Refused {
 struct Writer {
     left: usize,
     max_bytes: usize,
+    parts_left: usize,
 }
 
 impl Writer {
     fn value(&mut self, ty: &Type, val: Val) -> Result<Value, Refused> {
+        let parts_left = self.parts_left.checked_sub(1);
+        self.parts_left = parts_left.ok_or_else(|| Refused::new(TooMuch::Parts.to_string()))?;
         Ok(match (ty, val) {
             (Type::Bool, Val::Bool(b)) => {
                 self.count(5)?;
@@ -330,14 +444,12 @@ impl Writer {
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| too_large(self.max_bytes))?;
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            let too_much = TooMuch::Bytes(self.max_bytes);
+            Refused::new(too_much.to_string())
+        })?;
         Ok(())
     }
-}
-
-/// An answer beyond the limit of a value.
-pub(super) fn too_large(max_bytes: usize) -> Refused {
-    Refused::new(format!("the value is larger than {}", super::limits::bytes(max_bytes as u64)))
 }
 
 /// The component's types were read from the component itself, so this is a fault of the host.

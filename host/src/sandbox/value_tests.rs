@@ -321,3 +321,26 @@ fn a_key_that_a_guest_gives_twice_has_its_last_value() {
 fn single_floats_are_written_short() {
     assert_eq!(to_json(&Type::F32, Val::Float32(0.1), MAX), Ok(json!(0.1)));
 }
+
+#[test]
+fn a_value_is_measured_before_it_is_converted() {
+    let of = |value: &Value| Size::of(value, MAX);
+    assert!(!of(&json!({"order": [1, "two", null]})).expect("it is small").is_large());
+    assert!(of(&json!("x".repeat(100_000))).expect("it is small enough").is_large());
+    assert!(of(&json!(vec![0; 10_000])).expect("it is small enough").is_large());
+    assert!(of(&json!(vec![0; MAX_PARTS - 1])).is_ok());
+    assert_eq!(of(&json!(vec![0; MAX_PARTS])).expect_err("one too many"), TooMuch::Parts);
+    assert!(of(&json!("x".repeat(MAX - 2))).is_ok());
+    assert_eq!(of(&json!("x".repeat(MAX - 1))).expect_err("too large"), TooMuch::Bytes(MAX));
+}
+
+#[test]
+fn what_is_refused_is_refused_while_it_is_converted() {
+    let list = Type::List(Box::new(Type::Bool));
+    let answer = |n| to_json(&list, Val::List(vec![Val::Bool(true); n]), usize::MAX);
+    assert!(answer(MAX_PARTS - 1).is_ok());
+    assert_eq!(
+        answer(MAX_PARTS).expect_err("one too many").to_string(),
+        format!("result[{}]: the value has more than {MAX_PARTS} parts", MAX_PARTS - 1)
+    );
+}

@@ -115,7 +115,7 @@ impl Bank {
 
     async fn carry_out(&self, asked: &Asked<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
         let context = &asked.context;
-        let [account, amount] = asked.args else {
+        let [account, amount] = asked.args.as_slice() else {
             return Ok(Err(Failure::new(FailureCode::Type, "takes an account and an amount")));
         };
         let (account, amount) = (format!("account {account}"), amount.as_u64().unwrap_or(0));

@@ -26,29 +26,34 @@ impl fmt::Display for HostId {
 }
 
 impl Store {
-    /// Enters a host, with a lease from now on.
+    /// Enters a host, with a lease from now on. It goes over the same connection as the renewals.
     pub async fn register_host(&self, name: &str, lease: Duration) -> Result<HostId, Error> {
         check_name("host's name", name)?;
         let host = HostId(Uuid::now_v7());
-        self.connection()
-            .await?
-            .ask(|connection| {
-                sqlx::query!(
-                    "insert into host (host_id, name, started_at, lease_ends_at)
+        let limit = self.connections.patience.answer;
+        let registered = in_time(limit, async {
+            let mut line = self.lease_line.lock().await;
+            let mut connection = line.take(limit).await?;
+            let registered = sqlx::query!(
+                "insert into host (host_id, name, started_at, lease_ends_at)
                     values ($1, $2, clock_timestamp(), clock_timestamp() + $3)",
-                    host.0,
-                    name,
-                    interval(lease),
-                )
-                .execute(connection)
-            })
-            .await?;
+                host.0,
+                name,
+                interval(lease),
+            )
+            .execute(&mut connection)
+            .await;
+            line.keep(connection, &registered);
+            registered
+        });
+        registered.await?;
         Ok(host)
     }
 
     /// Lets the lease run from now on, and returns this now: the host sets its clock by it.
     ///
     /// It goes over a connection of its own and waits for a quarter of the lease at most, so that there is time to ask again.
+    /// The connection belongs to the tokio runtime that asks first: it must be the one that asks later.
     ///
     /// # Errors
     /// [`Error::HostRetired`] if others were already given its runs.

@@ -138,7 +138,7 @@ pub struct Store {
     acceptor: Acceptor,
     line: CommitLine<Wire>,
     reads: Reads,
-    /// For [`Store::renew_lease`], which must not wait for a busy pool.
+    /// For [`Store::register_host`] and [`Store::renew_lease`], which must not wait for a busy pool.
     lease_line: Arc<Mutex<Line>>,
     counters: Arc<Counters>,
 }

@@ -1,10 +1,12 @@
-//! Small runs beside another tenant's guests that compute without end: how much longer they take.
+//! Small runs beside another tenant's guests that hold threads, each in another way: how much longer they take.
 //!
 //! The floor is the same beside busy threads of another process: what the operating system's scheduler makes of as much to do.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +31,7 @@ const WARM_UP: f64 = 2.0;
 /// For runs to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 10] = [
     ("name", "small runs"),
     ("concurrency", "clients"),
     ("per_second", "runs/s"),
@@ -38,6 +40,8 @@ const COLUMNS: [Column; 8] = [
     ("step_p50_ms", "step p50 ms"),
     ("step_p99_ms", "step p99 ms"),
     ("ratio", "p99, times alone"),
+    ("neighbours_per_second", "neighbours' runs/s"),
+    ("leases_lost", "leases lost"),
 ];
 
 #[derive(clap::Args)]
@@ -53,18 +57,80 @@ pub(crate) struct Burners {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nobody,
-    Guests,
+    /// Guests that compute without end.
+    Spinning,
+    /// Busy threads of another process.
     Threads,
+    /// Runs of this workflow, so many at the same time, each followed by the next.
+    Bulk(&'static Bulk, u32),
+}
+
+/// A step of one or more calls that don't give way.
+#[derive(PartialEq, Eq)]
+struct Bulk {
+    name: &'static str,
+    workflow: &'static str,
+    call: &'static str,
+    calls: u32,
+}
+
+/// Nearly the largest value, as often as an attempt may take it.
+const BYTES: Bulk =
+    Bulk { name: "60 list<u8> of 780 kB", workflow: "bytes", call: "Hostile.hugeList(780000)", calls: 60 };
+/// Too large a value; it is refused.
+const BOOLS: Bulk = Bulk {
+    name: "list<bool> of 1.4 million",
+    workflow: "bools",
+    call: "Hostile.manyBools(1400000)",
+    calls: 1,
+};
+const TOUCH: Bulk = Bulk {
+    name: "50 MiB touched, then asleep",
+    workflow: "touch",
+    call: "Hostile.fillAndSleep(52428800, 200)",
+    calls: 1,
+};
+const FILL: Bulk =
+    Bulk { name: "60 MiB filled at once", workflow: "fill", call: "Hostile.fill(62914560)", calls: 1 };
+const BULKS: [&Bulk; 4] = [&BYTES, &BOOLS, &TOUCH, &FILL];
+
+impl Bulk {
+    fn definition(&self) -> String {
+        format!("bench.{0}.{0}", self.workflow)
+    }
+
+    fn source(&self) -> String {
+        let Self { workflow, call, calls, .. } = self;
+        let mut source = format!(
+            "This module is bench.{workflow}.\n\nTo {workflow}, produce Json with IO. It performs io with Hostile:\n\n  \
+             workflow:\n\n    step only:\n"
+        );
+        for n in 1..=*calls {
+            writeln!(source, "      Let answer{n} be {call}.").expect("a string takes all");
+        }
+        source.push_str("      Return 1.\n      timeout: 1 minute.\n\n    timeout: 2 minutes.\n  .\n");
+        source
+    }
 }
 
 impl Beside {
-    const ALL: [Self; 3] = [Self::Nobody, Self::Guests, Self::Threads];
+    const ALL: [Self; 8] = [
+        Self::Nobody,
+        Self::Spinning,
+        Self::Threads,
+        Self::Bulk(&BYTES, 1),
+        Self::Bulk(&BYTES, 4),
+        Self::Bulk(&BOOLS, 4),
+        Self::Bulk(&TOUCH, 16),
+        Self::Bulk(&FILL, 16),
+    ];
 
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Nobody => "alone",
-            Self::Guests => "beside guests that compute",
-            Self::Threads => "beside as many busy threads of another process",
+            Self::Nobody => "alone".into(),
+            Self::Spinning => "beside guests that spin".into(),
+            Self::Threads => "beside as many busy threads of another process".into(),
+            Self::Bulk(bulk, at_once) => format!("beside {at_once} with {}", bulk.name),
         }
     }
 }
@@ -75,18 +141,22 @@ struct Round {
     seen: Seen,
     step_p50_ms: f64,
     step_p99_ms: f64,
+    /// Of the other tenant, that ended.
+    neighbours: u32,
+    leases_lost: u32,
 }
 
-pub(crate) fn run(workspace: &Workspace, burners: &Burners) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, burners: &Burners, program: Option<&Path>) -> Result<()> {
     let mut stages = Stages::new();
     load::build(workspace, &mut stages)?;
-    let stand = Stand::set_up(workspace, &mut stages)?;
+    let stand = Stand::set_up_with(workspace, program, &mut stages)?;
     let other = stand.host.api().of_tenant("burner");
     stages.doing("small runs and others", || {
         stand.host.api().deploy(SMALL)?;
         let hostile = workspace.components().join("hostile.wasm");
         other.put_component("hostile", &fs::read(hostile).context("can't read `hostile.wasm`")?)?;
-        other.deploy(BURN)
+        other.deploy(BURN)?;
+        BULKS.iter().try_for_each(|bulk| other.deploy(&bulk.source()))
     })?;
 
     let mut clients = Clients::new(workspace, stand.host.address());
@@ -105,13 +175,20 @@ pub(crate) fn run(workspace: &Workspace, burners: &Burners) -> Result<()> {
             stages.doing(&format!("round {round}, {}", beside.name()), || {
                 stand.check_wanted()?;
                 let began = stand.database.ask("select now()")?;
-                let seen = match beside {
-                    Beside::Nobody => send(SECONDS)?,
-                    Beside::Guests => beside_guests(&other, burners.burners, || send(SECONDS))?,
-                    Beside::Threads => beside_threads(burners.burners, || send(SECONDS))?,
+                let hosts = |database: &Database| -> Result<u32> {
+                    Ok(database.ask("select count(*) from host")?.parse()?)
+                };
+                let hosts_before = hosts(&stand.database)?;
+                let (seen, neighbours) = match beside {
+                    Beside::Nobody => (send(SECONDS)?, 0),
+                    Beside::Spinning => (beside_spinning(&other, burners.burners, || send(SECONDS))?, 0),
+                    Beside::Threads => (beside_threads(burners.burners, || send(SECONDS))?, 0),
+                    Beside::Bulk(bulk, at_once) => beside_runs(&other, bulk, at_once, || send(SECONDS))?,
                 };
                 let (step_p50_ms, step_p99_ms) = steps_since(&stand.database, &began)?;
-                rounds.push(Round { beside, seen, step_p50_ms, step_p99_ms });
+                // A host that has lost its lease registers as another one.
+                let leases_lost = hosts(&stand.database)? - hosts_before;
+                rounds.push(Round { beside, seen, step_p50_ms, step_p99_ms, neighbours, leases_lost });
                 Ok(())
             })?;
         }
@@ -137,11 +214,16 @@ fn row(rounds: &[Round], beside: Beside, clients: u32) -> Value {
         ("step_p50_ms".to_owned(), json!(rounded(of(beside, |round| round.step_p50_ms)))),
         ("step_p99_ms".to_owned(), json!(rounded(of(beside, |round| round.step_p99_ms)))),
         ("ratio".to_owned(), json!(rounded(p99(beside) / p99(Beside::Nobody)))),
+        (
+            "neighbours_per_second".to_owned(),
+            json!(rounded(of(beside, |r| f64::from(r.neighbours) / SECONDS))),
+        ),
+        ("leases_lost".to_owned(), json!(of(beside, |round| f64::from(round.leases_lost)))),
     ]))
 }
 
 /// While so many runs of the other tenant compute; they are cancelled afterwards.
-fn beside_guests<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let stamp = Instant::now();
     let ids = (0..burners)
         .map(|n| other.start("bench.burn.burn", &format!("{stamp:?}-{n}"), &Value::Null))
@@ -159,6 +241,38 @@ fn beside_guests<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>)
     ids.iter().try_for_each(|id| other.cancel(id))?;
     count("RUNNING", 0)?;
     done
+}
+
+/// While the other tenant has so many runs of a workflow under way, and how many of them ended.
+fn beside_runs<T>(
+    other: &Api,
+    bulk: &Bulk,
+    at_once: u32,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, u32)> {
+    let (over, ended) = (AtomicBool::new(false), AtomicU32::new(0));
+    let definition = bulk.definition();
+    thread::scope(|scope| {
+        let runs: Vec<_> = (0..at_once)
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    while !over.load(Ordering::Relaxed) {
+                        other.run_to_end(&definition, &Value::Null)?;
+                        if !over.load(Ordering::Relaxed) {
+                            ended.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        for run in runs {
+            run.join().expect("no panic")?;
+        }
+        Ok((done?, ended.into_inner()))
+    })
 }
 
 /// While so many threads of this process are busy.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -137,10 +137,12 @@ struct Bench<'a> {
 const THIS: &str = "this";
 const OTHER: &str = "other";
 
-pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, load: &Load, program: Option<&Path>) -> Result<()> {
     let mut stages = Stages::new();
     build::components(workspace, &mut stages)?;
-    build::release_host(workspace, &mut stages)?;
+    if program.is_none() {
+        build::release_host(workspace, &mut stages)?;
+    }
     let clients = ["build", "--release", "--package", "aster-tests", "--bin", "aster-load"];
     stages.run("clients", workspace.cargo(clients))?;
     // On the disk that holds the build, since a temporary folder may be memory.
@@ -156,7 +158,8 @@ pub(crate) fn run(workspace: &Workspace, load: &Load) -> Result<()> {
     let programs = Programs::find()?;
     let mut bench = Bench { workspace, postgres: &postgres, programs, interrupt: &interrupt, next: 0 };
     let mut hosts = Vec::new();
-    let mut programs = vec![(THIS, workspace.release_host(), postgres.url().to_owned())];
+    let program = program.map_or_else(|| workspace.release_host(), Path::to_owned);
+    let mut programs = vec![(THIS, program, postgres.url().to_owned())];
     if let Some(other) = &load.against {
         bench.execute("create database other")?;
         let url = postgres.url().replacen("/aster?", "/other?", 1);

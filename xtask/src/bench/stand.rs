@@ -1,6 +1,8 @@
 //! What most benchmarks measure on: a host as it is deployed, on a durable Postgres of its own, with the six components and
 //! the three workflows.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use aster_postgres::{Embedded, Options};
 use tempfile::TempDir;
@@ -23,15 +25,30 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) fn set_up(workspace: &Workspace, stages: &mut Stages) -> Result<Self> {
-        let stand = Self::set_up_empty(workspace, stages)?;
+        Self::set_up_with(workspace, None, stages)
+    }
+
+    /// With another host than the one that is built here, to compare them.
+    pub(super) fn set_up_with(
+        workspace: &Workspace,
+        program: Option<&Path>,
+        stages: &mut Stages,
+    ) -> Result<Self> {
+        let stand = Self::empty(workspace, program, stages)?;
         stages.doing("components and workflows", || demo::deploy(workspace, stand.host.api()))?;
         Ok(stand)
     }
 
     /// With nothing deployed.
     pub(super) fn set_up_empty(workspace: &Workspace, stages: &mut Stages) -> Result<Self> {
+        Self::empty(workspace, None, stages)
+    }
+
+    fn empty(workspace: &Workspace, program: Option<&Path>, stages: &mut Stages) -> Result<Self> {
         build::components(workspace, stages)?;
-        build::release_host(workspace, stages)?;
+        if program.is_none() {
+            build::release_host(workspace, stages)?;
+        }
         // On the disk that holds the build, since a temporary folder may be memory.
         let folder = tempfile::Builder::new()
             .prefix("bench-")
@@ -42,7 +59,8 @@ impl Stand {
             .doing("Postgres", || Ok(Embedded::start(Options::new(folder.path().join("postgres")))?))?;
         let database = Database::new(postgres.url())?;
         let address = host::free_address("127.0.0.1:0")?;
-        let (program, log) = (workspace.release_host(), folder.path().join("aster.log"));
+        let program = program.map_or_else(|| workspace.release_host(), Path::to_owned);
+        let log = folder.path().join("aster.log");
         let host = stages.doing("host starts", || {
             Host::start_on(&program, postgres.url(), "5s", &log, &address, || !interrupt.has_come())
         })?;

@@ -8,6 +8,7 @@
 
 mod operator;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ use crate::event::{Failure, FailureCode};
 use crate::plan::{BinaryOp, Call, Expr, Plan, Statement};
 use crate::state::RunState;
 
-/// What one evaluation may build or copy, in bytes of the values, the calls' answers among them: a text that doubles
+/// What one evaluation may build or copy, in bytes of the values, and the calls' answers together with it: a text that doubles
 /// itself thirty times would end the host.
 pub const MAX_BUILT_BYTES: usize = 64 << 20;
 
@@ -47,6 +48,21 @@ pub struct PendingCall<'p> {
     /// The call's number in the body, from 1.
     pub number: u32,
     pub args: Vec<Value>,
+}
+
+/// What the calls of a body answered, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    answers: Vec<Result<Value, Failure>>,
+    /// INVARIANT: the size of all values. Kept, since every evaluation counts it.
+    bytes: usize,
+}
+
+impl Answers {
+    pub fn push(&mut self, answer: Result<Value, Failure>) {
+        self.bytes = self.bytes.saturating_add(answer.as_ref().map_or(0, size));
+        self.answers.push(answer);
+    }
 }
 
 /// What names stand for while a body or an expression is computed.
@@ -81,9 +97,10 @@ impl<'a> Env<'a> {
 }
 
 /// Computes `body`, given the answers to its first calls.
-pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &[Result<Value, Failure>]) -> Progress<'p> {
-    let mut frame = Frame::new(env, answers);
-    match frame.block(body) {
+pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &Answers) -> Progress<'p> {
+    let mut frame = Frame::new(env, &answers.answers);
+    let returned = frame.count(answers.bytes).map_err(Stop::Failed).and_then(|()| frame.block(body));
+    match returned {
         Ok(Some(value)) => Progress::Returned(value),
         Ok(None) => Progress::Returned(Value::Null),
         Err(Stop::Call(call)) => Progress::Call(call),
@@ -97,27 +114,29 @@ pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &[Result<Value, Fai
 /// It can't be computed; also if there is a call in it, which a checked plan hasn't.
 pub fn pure(expr: &Expr, env: Env<'_>) -> Result<Value, Failure> {
     let mut frame = Frame::new(env, &[]);
-    frame.expr(expr).map_err(|stop| match stop {
+    frame.owned(expr).map_err(|stop| match stop {
         Stop::Failed(failure) => failure,
         Stop::Call(pending) => type_error(format!("`{}` can't be called here", pending.call.function)),
     })
 }
 
+/// Values that are there already (input, steps, answers) are borrowed until they become part of another one: an evaluation must
+/// cost little however large they are, since each call begins one.
 struct Frame<'a, 'p> {
     env: Env<'a>,
     answers: &'a [Result<Value, Failure>],
     calls_made: u32,
     /// Inner blocks push behind outer ones and are cut off at their end.
-    locals: Vec<Local<'p>>,
+    locals: Vec<Local<'a, 'p>>,
     /// The place of each name's innermost local.
     places: HashMap<&'p str, usize>,
     built_bytes: usize,
     steps: usize,
 }
 
-struct Local<'p> {
+struct Local<'a, 'p> {
     name: &'p str,
-    value: Value,
+    value: Cow<'a, Value>,
     /// The place of the one that it hides.
     hides: Option<usize>,
 }
@@ -182,9 +201,9 @@ impl<'a, 'p> Frame<'a, 'p> {
                 self.locals.push(Local { name, value, hides });
                 Ok(None)
             }
-            Statement::Return { err: false, value } => self.expr(value).map(Some),
+            Statement::Return { err: false, value } => self.owned(value).map(Some),
             Statement::Return { err: true, value } => {
-                let error = self.expr(value)?;
+                let error = self.owned(value)?;
                 Err(Stop::Failed(returned_error(error)))
             }
             Statement::Do { call } => self.call(call).map(|_| None),
@@ -195,9 +214,9 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    fn expr(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
+    fn expr(&mut self, expr: &'p Expr) -> Result<Cow<'a, Value>, Stop<'p>> {
         self.step(1)?;
-        Ok(match expr {
+        Ok(Cow::Owned(match expr {
             Expr::Literal(value) => self.built(value.clone())?,
             Expr::Text(parts) => {
                 let mut text = String::new();
@@ -205,45 +224,65 @@ impl<'a, 'p> Frame<'a, 'p> {
                     if text.len() > MAX_BUILT_BYTES {
                         break;
                     }
-                    match self.expr(part)? {
-                        Value::String(part) => text.push_str(&part),
+                    match &*self.expr(part)? {
+                        Value::String(part) => text.push_str(part),
                         other => text.push_str(&other.to_string()),
                     }
                 }
                 self.built(Value::String(text))?
             }
-            Expr::Parameter(name) => self.built(self.env.parameter(name).clone())?,
-            Expr::Step(name) => self.built(self.env.step(name).clone())?,
-            Expr::Local(name) => {
-                let value = self.local(name).cloned().unwrap_or_default();
-                self.built(value)?
-            }
-            Expr::Field(of, name) => self.field(of, name)?,
+            Expr::Parameter(name) => return Ok(Cow::Borrowed(self.env.parameter(name))),
+            Expr::Step(name) => return Ok(Cow::Borrowed(self.env.step(name))),
+            Expr::Local(name) => match self.local(name) {
+                None => Value::Null,
+                Some(Cow::Borrowed(value)) => return Ok(Cow::Borrowed(value)),
+                Some(Cow::Owned(value)) => {
+                    let value = value.clone();
+                    self.built(value)?
+                }
+            },
+            Expr::Field(of, name) => return self.field(of, name),
             Expr::Index(of, index) => {
                 let list = self.expr(of)?;
                 let index = self.expr(index)?;
-                element(list, &index)?
+                return Ok(element(list, &index)?);
             }
             Expr::List(items) => {
-                let items: Result<Vec<Value>, _> = items.iter().map(|item| self.expr(item)).collect();
+                let items: Result<Vec<Value>, _> = items.iter().map(|item| self.owned(item)).collect();
                 self.nested(Value::Array(items?))?
             }
             Expr::Record(fields) => {
                 let mut record = serde_json::Map::new();
                 for (name, value) in fields {
-                    record.insert(name.clone(), self.expr(value)?);
+                    record.insert(name.clone(), self.owned(value)?);
                 }
                 self.nested(Value::Object(record))?
             }
             Expr::Not(of) => Value::Bool(!self.truth(of, "`not`")?),
-            Expr::Negate(of) => negate(self.expr(of)?)?,
+            Expr::Negate(of) => negate(self.owned(of)?)?,
             Expr::Binary(op, a, b) => self.binary(*op, a, b)?,
-            Expr::Call(call) => self.call(call)?,
-        })
+            Expr::Call(call) => return self.call(call).map(Cow::Borrowed),
+        }))
+    }
+
+    /// For a value that becomes part of another one, or leaves the evaluation.
+    fn owned(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
+        let value = self.expr(expr)?;
+        Ok(self.into_owned(value)?)
+    }
+
+    fn into_owned(&mut self, value: Cow<'a, Value>) -> Result<Value, Failure> {
+        match value {
+            Cow::Owned(value) => Ok(value),
+            Cow::Borrowed(value) => {
+                self.count(size(value))?;
+                Ok(value.clone())
+            }
+        }
     }
 
     /// Paths are walked by reference, so that a field of a large value doesn't copy the value.
-    fn field(&mut self, of: &'p Expr, name: &str) -> Result<Value, Stop<'p>> {
+    fn field(&mut self, of: &'p Expr, name: &str) -> Result<Cow<'a, Value>, Stop<'p>> {
         let mut steps = 0;
         let found = match self.place(of, &mut steps)? {
             Some(value) => Some(field_of(value, name, &mut steps)?.clone()),
@@ -251,21 +290,24 @@ impl<'a, 'p> Frame<'a, 'p> {
         };
         self.step(steps)?;
         if let Some(value) = found {
-            return Ok(self.built(value)?);
+            return Ok(Cow::Owned(self.built(value)?));
         }
-        let value = self.expr(of)?;
         let mut steps = 0;
-        let found = field_of(&value, name, &mut steps)?.clone();
+        let found = match self.expr(of)? {
+            Cow::Borrowed(value) => Cow::Borrowed(field_of(value, name, &mut steps)?),
+            Cow::Owned(value) => Cow::Owned(field_of(&value, name, &mut steps)?.clone()),
+        };
         self.step(steps)?;
         Ok(found)
     }
 
-    /// The value that a path of names stands for; `None` if `expr` is something else. Adds to `steps` what it takes.
+    /// The value that a path of names stands for, where it begins at a value that was built here. Adds to `steps` what it takes.
     fn place(&self, expr: &Expr, steps: &mut usize) -> Result<Option<&Value>, Failure> {
         match expr {
-            Expr::Parameter(name) => Ok(Some(self.env.parameter(name))),
-            Expr::Step(name) => Ok(Some(self.env.step(name))),
-            Expr::Local(name) => Ok(self.local(name)),
+            Expr::Local(name) => Ok(match self.local(name) {
+                Some(Cow::Owned(value)) => Some(value),
+                _ => None,
+            }),
             Expr::Field(of, name) => {
                 let Some(value) = self.place(of, steps)? else { return Ok(None) };
                 field_of(value, name, steps).map(Some)
@@ -274,14 +316,14 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    fn local(&self, name: &str) -> Option<&Value> {
+    fn local(&self, name: &str) -> Option<&Cow<'a, Value>> {
         self.places.get(name).map(|place| &self.locals[*place].value)
     }
 
     fn truth(&mut self, expr: &'p Expr, whose: &str) -> Result<bool, Stop<'p>> {
-        match self.expr(expr)? {
-            Value::Bool(truth) => Ok(truth),
-            other => Err(type_error(format!("{whose} takes true or false, not {}", kind(&other))).into()),
+        match &*self.expr(expr)? {
+            Value::Bool(truth) => Ok(*truth),
+            other => Err(type_error(format!("{whose} takes true or false, not {}", kind(other))).into()),
         }
     }
 
@@ -301,11 +343,16 @@ impl<'a, 'p> Frame<'a, 'p> {
 
     /// Counts a value that was made or copied here against what one evaluation may make.
     fn built(&mut self, value: Value) -> Result<Value, Failure> {
-        self.built_bytes = self.built_bytes.saturating_add(size(&value));
+        self.count(size(&value))?;
+        Ok(value)
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.built_bytes = self.built_bytes.saturating_add(bytes);
         if self.built_bytes > MAX_BUILT_BYTES {
             return Err(type_error(format!("the values of the step take more than {MAX_BUILT_BYTES} bytes")));
         }
-        Ok(value)
+        Ok(())
     }
 
     /// The same for a value around others, which may be one level too deep.
@@ -316,17 +363,20 @@ impl<'a, 'p> Frame<'a, 'p> {
         self.built(value)
     }
 
-    fn call(&mut self, call: &'p Call) -> Result<Value, Stop<'p>> {
-        let args: Result<Vec<Value>, _> = call.args.iter().map(|arg| self.expr(arg)).collect();
+    fn call(&mut self, call: &'p Call) -> Result<&'a Value, Stop<'p>> {
+        let args: Result<Vec<Cow<'a, Value>>, _> = call.args.iter().map(|arg| self.expr(arg)).collect();
         let args = args?;
         self.calls_made += 1;
         if self.calls_made > MAX_CALLS {
             return Err(type_error(format!("the step makes more than {MAX_CALLS} calls")).into());
         }
         match self.answers.get(self.calls_made as usize - 1) {
-            Some(Ok(value)) => Ok(self.built(value.clone())?),
+            Some(Ok(value)) => Ok(value),
             Some(Err(failure)) => Err(failure.clone().into()),
-            None => Err(Stop::Call(PendingCall { call, number: self.calls_made, args })),
+            None => {
+                let args: Result<Vec<Value>, _> = args.into_iter().map(|arg| self.into_owned(arg)).collect();
+                Err(Stop::Call(PendingCall { call, number: self.calls_made, args: args? }))
+            }
         }
     }
 }
@@ -396,14 +446,17 @@ fn named(fields: &serde_json::Map<String, Value>) -> String {
     }
 }
 
-fn element(mut list: Value, index: &Value) -> Result<Value, Failure> {
-    match (&mut list, index) {
-        (Value::Null, _) => Ok(Value::Null),
+fn element<'a>(list: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, Failure> {
+    match (&*list, index) {
+        (Value::Null, _) => Ok(Cow::Owned(Value::Null)),
         (Value::Array(items), Value::Number(number)) => {
             let len = items.len();
             let at = number.as_u64().and_then(|at| usize::try_from(at).ok()).filter(|at| *at < len);
             let at = at.ok_or_else(|| type_error(format!("no element {number}: the list has {len}")))?;
-            Ok(items.swap_remove(at))
+            Ok(match list {
+                Cow::Borrowed(list) => Cow::Borrowed(&list[at]),
+                Cow::Owned(mut list) => Cow::Owned(list[at].take()),
+            })
         }
         (Value::Array(_), other) => {
             Err(type_error(format!("a list is indexed by a number, not {}", kind(other))))
@@ -456,12 +509,52 @@ mod tests {
         Expr::Call(call)
     }
 
+    fn answered<const N: usize>(given: [Result<Value, Failure>; N]) -> Answers {
+        let mut answers = Answers::default();
+        given.into_iter().for_each(|answer| answers.push(answer));
+        answers
+    }
+
+    /// An evaluation after sixty calls took 20 ms when each answer was copied.
+    #[test]
+    fn answers_are_not_copied_by_the_evaluations_that_pass_them() {
+        let plan = empty_plan();
+        let mut body: Vec<Statement> =
+            (0..60).map(|n| Statement::Let { name: format!("v{n}"), value: call("f", Vec::new()) }).collect();
+        let last = Expr::Field(Box::new(Expr::Local("v59".into())), "name".into());
+        body.push(Statement::Return { err: false, value: last });
+        let mut answers = Answers::default();
+        for _ in 0..60 {
+            answers.push(Ok(json!({"name": "short", "text": "x".repeat(1_000_000)})));
+        }
+        let mut frame = Frame::new(Env::of_input(&plan, &Value::Null), &answers.answers);
+        let Ok(Some(value)) = frame.block(&body) else { panic!("it returns") };
+        assert_eq!(value, json!("short"));
+        assert!(frame.built_bytes < 1_000, "{} bytes were copied", frame.built_bytes);
+    }
+
+    #[test]
+    fn answers_that_take_too_much_together_fail_the_step() {
+        let plan = empty_plan();
+        let body: Vec<Statement> =
+            (0..70).map(|n| Statement::Let { name: format!("v{n}"), value: call("f", Vec::new()) }).collect();
+        let mut answers = Answers::default();
+        let calls = (0..)
+            .find(|_| {
+                let progress = run(&body, Env::of_input(&plan, &Value::Null), &answers);
+                answers.push(Ok(json!("x".repeat(1 << 20))));
+                !matches!(progress, Progress::Call(_))
+            })
+            .expect("it ends");
+        assert_eq!(calls, 64);
+    }
+
     #[test]
     fn a_body_asks_for_its_calls_one_by_one_and_uses_their_answers() {
         let plan = empty_plan();
         let env = Env::of_input(&plan, &Value::Null);
         let body = [Statement::Return { err: false, value: call("outer", vec![call("inner", Vec::new())]) }];
-        let mut answers = Vec::new();
+        let mut answers = Answers::default();
         let mut asked = Vec::new();
         loop {
             match run(&body, env, &answers) {
@@ -486,7 +579,7 @@ mod tests {
             Statement::Let { name: "a".into(), value: call("f", Vec::new()) },
             Statement::Return { err: false, value: call("g", Vec::new()) },
         ];
-        let ended = run(&body, Env::of_input(&plan, &Value::Null), &[Err(failure.clone())]);
+        let ended = run(&body, Env::of_input(&plan, &Value::Null), &answered([Err(failure.clone())]));
         assert_eq!(ended, Progress::Failed(failure));
     }
 
@@ -499,7 +592,7 @@ mod tests {
         };
         let mut body = vec![Statement::Let { name: "v0".into(), value: Expr::Literal(json!("ten bytes.")) }];
         body.extend((0..60).map(|n| double(&format!("v{}", n + 1), &format!("v{n}"))));
-        let ended = run(&body, Env::of_input(&plan, &Value::Null), &[]);
+        let ended = run(&body, Env::of_input(&plan, &Value::Null), &Answers::default());
         let Progress::Failed(failure) = ended else { panic!("{ended:?}") };
         assert_eq!(failure.code, FailureCode::Type);
         assert!(failure.message.contains("take more than"), "{}", failure.message);
@@ -539,9 +632,9 @@ mod tests {
             Statement::Return { err: false, value: Expr::List(vec![local("a"), local("b"), local("c")]) },
         ];
         let env = Env::of_input(&plan, &Value::Null);
-        let Progress::Call(pending) = run(&body, env, &[]) else { panic!("it calls") };
+        let Progress::Call(pending) = run(&body, env, &Answers::default()) else { panic!("it calls") };
         assert_eq!(pending.args, [json!(3), json!(4)]);
-        assert_eq!(run(&body, env, &[Ok(json!(0))]), Progress::Returned(json!([1, null, null])));
+        assert_eq!(run(&body, env, &answered([Ok(json!(0))])), Progress::Returned(json!([1, null, null])));
     }
 
     #[test]
@@ -556,7 +649,7 @@ mod tests {
             })
             .chain([Statement::Return { err: false, value: Expr::Local("n59999".into()) }])
             .collect();
-        assert_eq!(run(&body, Env::of_input(&plan, &Value::Null), &[]), Progress::Returned(json!(7)));
+        assert_eq!(run(&body, Env::of_input(&plan, &Value::Null), &Answers::default()), Progress::Returned(json!(7)));
     }
 
     #[test]
@@ -569,8 +662,8 @@ mod tests {
         let read = field(Expr::Parameter("a".into()), "F99999");
         let body = |times| [Statement::Return { err: false, value: Expr::List(vec![read.clone(); times]) }];
         let env = Env::of_input(&plan, &wide);
-        assert_eq!(run(&body(2), env, &[]), Progress::Returned(json!([99_999, 99_999])));
-        let Progress::Failed(failure) = run(&body(20), env, &[]) else { panic!("it takes too long") };
+        assert_eq!(run(&body(2), env, &Answers::default()), Progress::Returned(json!([99_999, 99_999])));
+        let Progress::Failed(failure) = run(&body(20), env, &Answers::default()) else { panic!("it takes too long") };
         assert_eq!(failure.message, "the step's expressions take more than 1000000 steps");
     }
 

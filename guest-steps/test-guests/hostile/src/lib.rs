@@ -98,6 +98,20 @@ impl Guest for Hostile {
         vec![b'x'; bytes as usize]
     }
 
+    fn many_bools(count: u32) -> Vec<bool> {
+        vec![true; count as usize]
+    }
+
+    fn fill(bytes: u32) {
+        black_box(vec![1_u8; bytes as usize]);
+    }
+
+    fn fill_and_sleep(bytes: u32, ms: u64) {
+        let memory = black_box(vec![1_u8; bytes as usize]);
+        std::thread::sleep(Duration::from_millis(ms));
+        drop(memory);
+    }
+
     fn huge_error(bytes: u32) -> Result<(), String> {
         Err("x".repeat(bytes as usize))
     }

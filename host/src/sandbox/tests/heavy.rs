@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::sandbox::heavy::THREAD_NAME;
+use crate::sandbox::weight::processor_time;
 
 /// Makes whoever reads it heavy: it keeps the thread busy for longer than a guest may, and answers when it is asked again.
 #[derive(Default)]
@@ -18,13 +19,22 @@ struct Busy {
     /// Where each answer was given.
     threads: Mutex<Vec<Option<String>>>,
     panics: bool,
+    /// Keeps the processor busy, too, and doesn't give way.
+    holds: bool,
 }
 
 #[async_trait::async_trait]
 impl KeyValueReader for Busy {
     async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
-        thread::sleep(Duration::from_millis(3));
-        tokio::task::yield_now().await;
+        if self.holds {
+            let began = processor_time();
+            while processor_time() - began < Duration::from_millis(3) {
+                std::hint::spin_loop();
+            }
+        } else {
+            thread::sleep(Duration::from_millis(3));
+            tokio::task::yield_now().await;
+        }
         self.threads.lock().expect("no panic").push(thread::current().name().map(Into::into));
         assert!(!self.panics, "a bug of the host");
         self.committed.read(key).await
@@ -57,6 +67,22 @@ async fn a_guest_that_has_moved_reads_writes_and_answers_as_before() {
     assert_eq!((effects.reads.len(), effects.writes.len()), (1, 1));
     assert_eq!(effects.writes[0].value.as_deref(), Some(&b"5"[..]));
     assert_eq!(*reader.threads.lock().expect("no panic"), [Some(THREAD_NAME.to_owned())]);
+}
+
+#[tokio::test]
+async fn a_component_that_holds_threads_begins_on_those_for_heavy_guests() {
+    // Of its own, since what is known of a component is shared.
+    let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
+    let reader = Arc::new(Busy { holds: true, ..Busy::default() });
+    let mut guest = Guest::within(&sandbox, "counter").await;
+    for _ in 0..4 {
+        // What was read is kept in a session.
+        guest.session = Session::new(TenantId::default(), reader.clone());
+        guest.ok("get", &[json!("b"), json!("n")]).await;
+    }
+    let threads = reader.threads.lock().expect("no panic");
+    let is_apart: Vec<_> = threads.iter().map(|name| name.as_deref() == Some(THREAD_NAME)).collect();
+    assert_eq!(is_apart, [false, false, true, true]);
 }
 
 #[tokio::test]

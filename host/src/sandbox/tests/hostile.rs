@@ -109,7 +109,7 @@ async fn answers_that_are_too_large_fail_the_step() {
     for function in ["hugeText", "hugeList", "hugeError"] {
         for bytes in [(1 << 20) + 1, 40 << 20] {
             let failure = guest.fails(function, &[json!(bytes)], FailureCode::Type).await;
-            assert_eq!(failure.message, "result: the value is larger than 1 MiB", "{function}({bytes})");
+            assert!(failure.message.contains(" is larger than 1 MiB"), "{function}({bytes}): {failure:?}");
         }
     }
     assert!(guest.ok("hugeText", &[json!(1_000_000)]).await.is_string());

@@ -1,6 +1,7 @@
 //! The sandbox with real guests, built by `cargo xtask build`.
 
 mod code;
+mod corpus;
 mod echo;
 mod heavy;
 mod hostile;
@@ -53,7 +54,10 @@ impl Guest {
     }
 
     async fn within(sandbox: &Sandbox, name: &str) -> Self {
-        let loaded = sandbox.compile(component(name)).await.expect(name);
+        Self::of(sandbox, sandbox.compile(component(name)).await.expect(name))
+    }
+
+    fn of(sandbox: &Sandbox, loaded: Arc<Loaded>) -> Self {
         Self {
             sandbox: sandbox.clone(),
             loaded,
@@ -70,7 +74,7 @@ impl Guest {
             loaded: &self.loaded,
             function: self.loaded.find(None, function).expect(function),
             component: "guest".into(),
-            args,
+            args: args.to_vec(),
             limits: Limits {
                 fuel: self.fuel,
                 memory_bytes: self.memory_bytes,

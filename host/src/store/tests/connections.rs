@@ -101,8 +101,9 @@ async fn a_connection_that_falls_silent_is_given_up_in_time_and_replaced(
         assert!(matches!(answer, Err(Error::Unavailable { .. })), "{what}: {answer:?}");
         assert!(asked_at.elapsed() < 10 * SHORT, "{what} took {:?}", asked_at.elapsed());
         ask(what).await.unwrap_or_else(|error| panic!("{what} on a new connection: {error}"));
-        // The lease has its own connection, and the pool's fell silent too.
+        // The lease has its own connection, and the pool's fell silent too: it is given up, and there is a new one.
         let _ = store.ping().await;
+        store.ping().await.unwrap();
     }
 
     // A commit is settled over a new connection.
