@@ -15,7 +15,7 @@ use crate::maintenance;
 use crate::operate::Operator;
 use crate::registry::Registry;
 use crate::runner::{self, Runner};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Compiler, Sandbox};
 use crate::store::{self, Store};
 use crate::submit::Submitter;
 
@@ -50,7 +50,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
     let registry = Registry::new(store.clone(), sandbox.clone());
     let runner =
-        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox.clone())
+            .await?;
     let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
     let operator = Operator::new(store.clone(), registry.clone(), runner.clone());
@@ -77,6 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ended = &mut serving => ended?.context("REST ended")?,
     }
     info!("stopping");
+    sandbox.stop_compiling();
     let _ = tell.send(());
     if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
         warn!("cuts off requests that don't end");
@@ -135,6 +137,9 @@ fn sandbox_options(config: &Config) -> sandbox::Options {
         max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
         cache_dir: config.cache_dir.clone(),
         code_key: config.code_key.clone(),
+        compiler: Compiler::of_this_program(),
+        compile_memory_bytes: limits.compile_memory_bytes,
+        compile_time: limits.compile_time,
         ..sandbox::Options::default()
     }
 }

@@ -97,7 +97,7 @@ pub(crate) struct Upload {
     version: VersionDetail,
     /// False if the same bytes were there under this name.
     created: bool,
-    /// Functions that are listed and can't be called, each with why.
+    /// What of it can't be called, each with why.
     warnings: Vec<String>,
 }
 
@@ -184,6 +184,7 @@ pub(crate) async fn show(
         (status = 409, description = "Deployed definitions call what it doesn't offer", body = ProblemBody),
         (status = 413, description = "Larger than the host takes", body = ProblemBody),
         (status = 422, description = "No component that can run here", body = ProblemBody),
+        (status = 503, description = "Too many components wait to be compiled", body = ProblemBody),
     ),
 )]
 pub(crate) async fn upload(

@@ -17,6 +17,8 @@ use crate::{operate, registry, store, submit};
 
 /// Seconds after which a client may try again when the database doesn't answer, or too many runs wait.
 const RETRY_AFTER: &str = "2";
+/// The same where many components wait to be compiled.
+const RETRY_COMPILER_AFTER: &str = "10";
 
 /// One kind of problem: what its `type`, `title` and `status` are.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ kinds! {
     INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "Not a component that can run here";
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
+    COMPILER_BUSY = "compiler-busy" SERVICE_UNAVAILABLE "The compiler is busy";
     OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
     UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
 }
@@ -238,6 +241,8 @@ impl From<registry::Error> for Problem {
         match error {
             Error::InvalidName(_) => Self::new(&INVALID_NAME, detail),
             Error::InvalidComponent(_) => Self::new(&INVALID_COMPONENT, detail),
+            Error::Busy(_) => Self::new(&COMPILER_BUSY, detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_COMPILER_AFTER)),
             Error::TooLarge { limit, .. } => Self::new(&TOO_LARGE, detail).with("limitBytes", limit),
             Error::Breaks(list) => Self::new(&BREAKS_DEFINITIONS, detail)
                 .with_errors(list.into_iter().map(Fault::general).collect()),

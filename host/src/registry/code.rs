@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::release::missing;
 use super::{Error, Registry, Shared};
-use crate::sandbox::Loaded;
+use crate::sandbox::{Behalf, Loaded};
 use crate::store::{self, CompiledCode};
 
 /// Components that are loaded ahead at the same time: what runs ask for meanwhile goes beside them.
@@ -73,7 +73,7 @@ impl Registry {
             let bytes = store.load_component_bytes(digest).await?;
             let bytes = bytes.ok_or_else(|| missing("component", &digest.to_string()))?;
             is_compiled = true;
-            Ok(sandbox.compile_anew(digest, bytes.into()).await?)
+            Ok(sandbox.compile_anew(Behalf::Host, digest, bytes.into()).await?)
         };
         let loaded = sandbox.load(digest, otherwise).await?;
         if is_compiled && sandbox.shares_code() {

@@ -65,6 +65,9 @@ pub enum Error {
     /// The bytes are no component that could run here; says what they are and what to do.
     #[error("{0}")]
     InvalidComponent(String),
+    /// The compiler has no time for it.
+    #[error("{0}")]
+    Busy(String),
     #[error("the component is {size} bytes, and at most {limit} are taken")]
     TooLarge { size: usize, limit: usize },
     /// The new version lacks what deployed definitions call.
@@ -92,7 +95,7 @@ pub enum Error {
 impl Error {
     /// Whether the same may succeed in a while.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
+        matches!(self, Self::Busy(_) | Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
     }
 }
 
@@ -113,6 +116,7 @@ impl From<UploadError> for Error {
         match error {
             UploadError::TooLarge { size, limit } => Self::TooLarge { size, limit },
             UploadError::Host(trouble) => Self::Sandbox(sandbox::Error::Engine(trouble)),
+            busy @ UploadError::Busy(_) => Self::Busy(busy.to_string()),
             fault => Self::InvalidComponent(fault.to_string()),
         }
     }
