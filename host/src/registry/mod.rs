@@ -24,7 +24,7 @@ use crate::store::{self, Snapshot, Store};
 
 pub use self::components::Uploaded;
 pub use self::definitions::{Deployed, DeployedDefinition};
-pub use self::release::{Release, Target};
+pub use self::release::{Release, SetAside, Target};
 pub use self::resolve::Resolved;
 
 /// Cheap to clone.
@@ -44,9 +44,13 @@ struct Shared {
     sharing: tokio::sync::Mutex<()>,
 }
 
-/// How many tenants' views, definitions of a view, and releases are kept beside those in use. What is resolved holds its release,
-/// and a release its components' code.
+/// How many definitions of a view, and releases, are kept beside those in use. What is resolved holds its release, and a release
+/// its components' code.
 const MOST_KEPT: u64 = 1_000;
+/// What views may take, beside those in use: the types of components are most of them.
+const BYTES_OF_VIEWS: u64 = 64 << 20;
+/// The least that one takes, whatever is in it.
+const BYTES_OF_A_VIEW: u64 = 32 << 10;
 
 /// A tenant's registry at one generation, and what was resolved in it.
 #[derive(Debug)]
@@ -127,7 +131,7 @@ impl Registry {
         let shared = Shared {
             store,
             sandbox,
-            views: Mutex::new(Recent::new(MOST_KEPT)),
+            views: Mutex::new(Recent::new(BYTES_OF_VIEWS)),
             releases: Mutex::new(Recent::new(MOST_KEPT)),
             sharing: tokio::sync::Mutex::default(),
         };
@@ -157,7 +161,10 @@ impl Registry {
         if let Some(newer) = newer {
             return Ok(newer);
         }
-        views.insert(tenant.clone(), Arc::clone(&view), 1);
+        let types =
+            view.snapshot.components.values().map(|active| sandbox::bytes_of_exports(&active.exports));
+        let weight = BYTES_OF_A_VIEW + types.sum::<u64>();
+        views.insert(tenant.clone(), Arc::clone(&view), weight);
         Ok(view)
     }
 }
