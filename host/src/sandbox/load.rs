@@ -15,7 +15,8 @@ use super::engine::MAX_MEMORIES_PER_COMPONENT;
 use super::limits::{self, MemoryExceeded};
 use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
 
-/// What any component takes, and how much more than its image: measured.
+/// What the smallest component takes, as measured; and what comes to the image of one: what Wasmtime keeps of its functions and types,
+/// and images of its memories.
 const BYTES_PER_COMPONENT: u64 = 64 << 10;
 const BYTES_PER_IMAGE_BYTE: u64 = 2;
 /// An upload must start within this; compiling isn't counted.

@@ -1,7 +1,8 @@
 //! Runs functions of WebAssembly components on behalf of steps, each call in a fresh instance.
 //!
-//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `code`
-//!   keeps what was compiled, and hands it on to other hosts.
+//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `bounds`
+//!   looks at the bytes first; `code` has them compiled, by processes of their own, keeps what was compiled, and hands it on to other
+//!   hosts.
 //! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
 //! - `heavy` has threads of their own for guests that compute for long, so that these don't hold up the host.
 //! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a

@@ -19,8 +19,10 @@ use super::{Trusted, blocking};
 use crate::sandbox::load::not_compiled;
 use crate::sandbox::{Allocation, UploadError, engine, limits};
 
-/// The largest code that is taken. Real components come to three or four times their own size.
+/// The largest code that is taken.
 const MAX_CODE_BYTES: u64 = 512 << 20;
+/// What real components come to, at most.
+const CODE_PER_BYTE: usize = 4;
 const MAX_COMPLAINT_BYTES: u64 = 64 << 10;
 /// How much longer than its processor time a compilation may take: it has the lowest priority.
 const PATIENCE: u32 = 5;
@@ -105,7 +107,8 @@ async fn in_child(
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         return Err(UploadError::Host("the compiler has no pipes".into()));
     };
-    let (mut code, mut complaint) = (Vec::new(), Vec::new());
+    let mut code = Vec::with_capacity(bytes.len().saturating_mul(CODE_PER_BYTE));
+    let mut complaint = Vec::new();
     let talk = async {
         let (mut stdout, mut stderr) = (stdout.take(MAX_CODE_BYTES + 1), stderr.take(MAX_COMPLAINT_BYTES));
         let (_fed, read, _) = tokio::join!(
