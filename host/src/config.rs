@@ -82,6 +82,14 @@ pub struct Limits {
     #[arg(long = "max-component", env = "ASTER_MAX_COMPONENT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub component_bytes: u64,
 
+    /// Memory that compiling a component may take.
+    #[arg(long = "compile-memory", env = "ASTER_COMPILE_MEMORY", value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub compile_memory_bytes: u64,
+
+    /// Processor time that compiling a component may take, over all processors.
+    #[arg(long, env = "ASTER_COMPILE_TIME", value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub compile_time: Duration,
+
     /// How many runs this host drives at the same time; further ones wait in READY.
     #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_active_runs: u32,
@@ -102,6 +110,8 @@ impl Default for Limits {
             step_memory_bytes: 64 << 20,
             value_bytes: 1 << 20,
             component_bytes: 64 << 20,
+            compile_memory_bytes: 2 << 30,
+            compile_time: Duration::from_secs(120),
             max_active_runs: 1_000,
             max_ready_runs: 100_000,
         }

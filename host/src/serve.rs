@@ -17,7 +17,7 @@ use crate::maintenance;
 use crate::operate::Operator;
 use crate::registry::Registry;
 use crate::runner::{self, Runner};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Compiler, Sandbox};
 use crate::store::{self, Store};
 use crate::submit::Submitter;
 
@@ -54,7 +54,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let clients = store.for_clients();
     let registry = Registry::new(clients.clone(), sandbox.clone());
     let runner =
-        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox).await?;
+        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox.clone())
+            .await?;
     let losses = tokio::spawn(logs::tell_losses());
     let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
@@ -81,6 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ended = &mut serving => ended.context("REST ended")?,
     }
     info!("stopping");
+    sandbox.stop_compiling();
     let _ = tell.send(());
     if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
         warn!("cuts off requests that don't end");
@@ -150,6 +152,9 @@ fn sandbox_options(config: &Config) -> sandbox::Options {
         max_value_bytes: usize::try_from(limits.value_bytes).unwrap_or(usize::MAX),
         cache_dir: config.cache_dir.clone(),
         code_key: config.code_key.clone(),
+        compiler: Compiler::of_this_program(),
+        compile_memory_bytes: limits.compile_memory_bytes,
+        compile_time: limits.compile_time,
         ..sandbox::Options::default()
     }
 }

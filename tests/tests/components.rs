@@ -1,5 +1,7 @@
 //! Uploads, versions and what runs in flight keep of them.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use aster_tests::orders::order;
@@ -207,4 +209,110 @@ fn what_is_no_component_that_runs_here_is_refused_and_says_what_it_is() {
     }
     assert_eq!(client.get("/api/components/bad").status, 404);
     assert_eq!(client.put("/api/components/9%20lives", &whole).status, 400);
+}
+
+/// Whatever the host is, it takes more than a minute to compile this, and no bound is passed.
+fn laborious(variant: usize) -> Vec<u8> {
+    let begin = "loop ".repeat(80);
+    let end = "(br_if 0 (i32.wrap_i64 (local.get 0))) end ".repeat(80);
+    let used: String = (0..1_000)
+        .map(|local| format!("(local.set {local} (i64.add (local.get {local}) (i64.const {variant}))) "))
+        .collect();
+    let function = format!("(func (local {}) {begin} {used} {end})", "i64 ".repeat(1_000));
+    wat::parse_str(format!("(component (core module {}))", function.repeat(12))).expect("it is a component")
+}
+
+/// How many processes compile for the host.
+fn compilers(host: &Host) -> usize {
+    let parent = format!("PPid:\t{}", host.pid());
+    let children = std::fs::read_dir("/proc").expect("it is Linux").flatten().filter(|entry| {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        read("status").lines().any(|line| line == parent) && read("cmdline").contains("compile-component")
+    });
+    children.count()
+}
+
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends an upload, and doesn't wait for the answer.
+fn send_upload(host: &Host, tenant: &str, bytes: &[u8]) -> TcpStream {
+    let address = host.client().base().trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&address).expect("the host listens");
+    let head = format!(
+        "PUT /api/components/slow HTTP/1.1\r\nHost: {address}\r\nX-Tenant-Id: {tenant}\r\nContent-Length: {}\r\n\r\n",
+        bytes.len()
+    );
+    stream.write_all(head.as_bytes()).expect("the host reads");
+    stream.write_all(bytes).expect("the host reads");
+    stream
+}
+
+#[test]
+fn uploads_whose_clients_have_left_hold_nobody_up() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    let gone: Vec<TcpStream> =
+        (0..3).map(|n| send_upload(&host, &format!("gone-{n}"), &laborious(n))).collect();
+    until("two are compiled", || compilers(&host) == 2);
+    drop(gone);
+    until("nothing is compiled", || compilers(&host) == 0);
+    host.push("greeter-v1");
+}
+
+#[test]
+fn a_host_that_is_stopped_while_it_compiles_ends_at_once() {
+    let database = Database::create();
+    let mut host = Host::start(&Options::database(&database.url()));
+    let _waits = send_upload(&host, "default", &laborious(1));
+    until("it is compiled", || compilers(&host) == 1);
+    let began = Instant::now();
+    assert_eq!(host.stop(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_component_that_cant_be_loaded_is_set_aside_and_what_calls_it_fails() {
+    let database = Database::create();
+    let mut first = Host::start(&Options::database(&database.url()));
+    first.push("hostile");
+    first.client().put("/api/components/greeter", &component("greeter-v1")).expect(201);
+    first.deploy(GREET);
+    let run = first.client().post("/api/definitions/greetTwice/runs", &json!("Ada")).expect(202).json();
+    let run = run["workflowId"].as_str().expect("an id");
+    until("it pauses", || first.client().log(run).contains(&"STEP_STARTED pause".to_owned()));
+    first.kill();
+    // As where a newer host has stricter bounds: the bytes are there, and nothing can be made of them.
+    let spoil = "update component_bytes b set bytes = 'spoilt' from component c
+        where c.active_digest = b.digest and c.name = 'greeter' returning c.name";
+    assert_eq!(database.query(spoil), ["greeter"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options::database(&database.url())
+        .argument("--cache-dir")
+        .argument(&folder.path().join("code").display().to_string());
+    let second = Host::start(&options);
+    until("its log says so", || {
+        second.log().lines().any(|line| {
+            line.contains("ERROR")
+                && line.contains("set aside")
+                && line.contains("greeter")
+                && line.contains("sha256:")
+        })
+    });
+    let ended = second.client().ended(run);
+    assert_eq!(ended["status"], "COMPENSATION_FAILED", "the undo of `before` calls it, too: {ended:#}");
+    assert_eq!(ended["error"]["code"], "UNAVAILABLE", "{ended:#}");
+    assert!(
+        ended["error"]["message"].to_string().contains("`greeter` can't be loaded on this host"),
+        "{ended:#}"
+    );
+    let refused = second.client().post("/api/definitions/greetTwice/runs", &json!("Ada"));
+    assert_eq!(refused.status, 409);
+    assert!(refused.json()["detail"].to_string().contains("`greeter` can't be loaded"), "{}", refused.json());
 }

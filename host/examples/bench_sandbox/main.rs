@@ -173,7 +173,7 @@ async fn discard(call: impl Future<Output = Result<Parts, Failure>>) -> Result<(
 
 /// A call as a step makes it.
 async fn step(name: &'static str, sandbox: Sandbox, bytes: Bytes) -> Result<Subject, Failure> {
-    let loaded = sandbox.compile(bytes).await?;
+    let loaded = sandbox.compile(aster_host::sandbox::Behalf::Host, bytes).await?;
     let function = loaded.find(None, "validate")?;
     let order = Arc::new([json!({
         "orderId": "ORD-001",

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Format, FormatArgs, Outcome, print};
-use crate::sandbox::{Allocation, Options, Sandbox};
+use crate::sandbox::{Allocation, Behalf, Compiler, Options, Sandbox};
 
 #[derive(Args, Debug)]
 pub(super) struct Check {
@@ -123,7 +123,8 @@ impl Found {
 /// The exports of every component in a folder, by the component's name.
 fn read_components(dir: &Path) -> anyhow::Result<BTreeMap<String, Exports>> {
     let entries = fs::read_dir(dir).with_context(|| format!("can't read the folder `{}`", dir.display()))?;
-    let sandbox = Sandbox::new(Options { allocation: Allocation::OnDemand, ..Options::default() })
+    let compiler = Compiler::of_this_program();
+    let sandbox = Sandbox::new(Options { allocation: Allocation::OnDemand, compiler, ..Options::default() })
         .context("this machine can't look into components")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut components = BTreeMap::new();
@@ -134,7 +135,7 @@ fn read_components(dir: &Path) -> anyhow::Result<BTreeMap<String, Exports>> {
         }
         let name = path.file_stem().map(|stem| kebab(&stem.to_string_lossy())).unwrap_or_default();
         let bytes = fs::read(&path).with_context(|| format!("can't read `{}`", path.display()))?;
-        match runtime.block_on(sandbox.compile(bytes.into())) {
+        match runtime.block_on(sandbox.compile(Behalf::Host, bytes.into())) {
             Ok(loaded) => drop(components.insert(name, loaded.exports().clone())),
             // A host would refuse it, so to the workflows it isn't there.
             Err(error) => print::note(format_args!("left out `{}`: {error}", path.display())),

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::client::Client;
+use crate::sandbox;
 
 /// Runs durable workflows whose steps are WebAssembly components.
 #[derive(Parser, Debug)]
@@ -49,6 +50,9 @@ enum Command {
     /// Look at runs.
     #[command(subcommand)]
     Runs(runs::Runs),
+    /// Compile the component on standard input: what a host starts for each.
+    #[command(name = sandbox::SUBCOMMAND, hide = true)]
+    CompileComponent { order: Vec<String> },
 }
 
 /// Which host is asked, and for whom.
@@ -108,6 +112,10 @@ pub fn main() -> ExitCode {
         Command::Deploy(deploy) => deploy.run(),
         Command::Run(run) => run.run(),
         Command::Runs(runs) => runs.run(),
+        Command::CompileComponent { order } => match sandbox::Order::parse(&order) {
+            Some(order) => return sandbox::compile_ordered(&order),
+            None => Err(anyhow::anyhow!("`aster {}` is for hosts only", sandbox::SUBCOMMAND)),
+        },
     };
     match done {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

@@ -97,7 +97,7 @@ pub(crate) struct Upload {
     version: VersionDetail,
     /// False if the same bytes were there under this name.
     created: bool,
-    /// Functions that are listed and can't be called, each with why.
+    /// What of it can't be called, each with why.
     warnings: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ pub(crate) async fn show(
         (status = 409, description = "Deployed definitions call what it doesn't offer", body = ProblemBody),
         (status = 413, description = "Larger than the host takes", body = ProblemBody),
         (status = 422, description = "No component that can run here", body = ProblemBody),
-        (status = 503, description = "As many uploads are under way as may be, or the database doesn't answer", body = ProblemBody),
+        (status = 503, description = "As many uploads are under way or wait to be compiled as may be, or the database doesn't answer", body = ProblemBody),
     ),
 )]
 pub(crate) async fn upload(

@@ -20,6 +20,8 @@ use crate::{operate, registry, store, submit};
 
 /// Seconds after which a client may try again when the database doesn't answer, or too many runs wait.
 const RETRY_AFTER: &str = "2";
+/// The same where many components wait to be compiled.
+const RETRY_COMPILER_AFTER: &str = "10";
 
 /// One kind of problem: what its `type`, `title` and `status` are.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ kinds! {
     HEADERS_TOO_LARGE = "headers-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The headers are too large";
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
+    COMPILER_BUSY = "compiler-busy" SERVICE_UNAVAILABLE "The compiler is busy";
     OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
     BUSY = "busy" SERVICE_UNAVAILABLE "Too much at once";
     UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
@@ -341,6 +344,8 @@ impl From<registry::Error> for Problem {
         match error {
             Error::InvalidName(_) => Self::new(&INVALID_NAME, detail),
             Error::InvalidComponent(_) => Self::new(&INVALID_COMPONENT, detail),
+            Error::Busy(_) => Self::new(&COMPILER_BUSY, detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_COMPILER_AFTER)),
             Error::TooLarge { limit, .. } => Self::new(&TOO_LARGE, detail).with("limitBytes", limit),
             Error::Breaks(list) => Self::new(&BREAKS_DEFINITIONS, detail)
                 .with_errors(list.into_iter().map(Fault::general).collect()),

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use aster_core::id::Digest;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::release::missing;
+use super::release::{SetAside, missing};
 use super::{Error, Registry, Shared};
-use crate::sandbox::Loaded;
+use crate::sandbox::{Behalf, Loaded};
 use crate::store::{self, CompiledCode};
 
 /// Components that are loaded ahead at the same time: what runs ask for meanwhile goes beside them.
@@ -35,8 +35,13 @@ impl Registry {
             .try_for_each_concurrent(AHEAD, |&digest| async move {
                 match self.loaded(digest).await {
                     Err(error @ Error::Store(store::Error::Unavailable { .. })) => return Err(error),
+                    // Runs that call it fail at that step, and new ones are told so.
                     Err(error) => {
-                        warn!(component.digest = %digest, %error, "an active component can't be loaded");
+                        let names = store.active_names(digest).await.unwrap_or_default().join(", ");
+                        error!(
+                            component.name = names, component.digest = %digest, %error,
+                            "a component is set aside, it can't be loaded: {names}"
+                        );
                     }
                     Ok(_) => {}
                 }
@@ -50,13 +55,24 @@ impl Registry {
         self.share_missing(loaded).await
     }
 
-    /// Components by the names under which they are called.
+    /// Components by the names under which they are called. One that can't be loaded, whatever is done, is set aside.
+    ///
+    /// # Errors
+    /// Something that may pass keeps one from being loaded.
     pub(super) async fn loaded_by_name(
         &self,
         digests: BTreeMap<String, Digest>,
-    ) -> Result<BTreeMap<String, Arc<Loaded>>, Error> {
+    ) -> Result<BTreeMap<String, Result<Arc<Loaded>, SetAside>>, Error> {
         stream::iter(digests)
-            .map(async |(name, digest)| Ok((name, self.loaded(digest).await?)))
+            .map(async |(name, digest)| match self.loaded(digest).await {
+                Ok(loaded) => Ok((name, Ok(loaded))),
+                Err(error @ (Error::InvalidComponent(_) | Error::TooLarge { .. })) => {
+                    let why = format!("component `{name}` can't be loaded on this host: {error}");
+                    error!(component.name = name, component.digest = %digest, %error, "a component is set aside");
+                    Ok((name, Err(SetAside { digest, why: why.into() })))
+                }
+                Err(error) => Err(error),
+            })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
@@ -73,7 +89,7 @@ impl Registry {
             let bytes = store.load_component_bytes(digest).await?;
             let bytes = bytes.ok_or_else(|| missing("component", &digest.to_string()))?;
             is_compiled = true;
-            Ok(sandbox.compile_anew(digest, bytes.into()).await?)
+            Ok(sandbox.compile_anew(Behalf::Host, digest, bytes.into()).await?)
         };
         let loaded = sandbox.load(digest, otherwise).await?;
         if is_compiled && sandbox.shares_code() {

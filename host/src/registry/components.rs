@@ -9,7 +9,7 @@ use aster_core::wit::{Break, Exports, fits::fits_calls};
 use bytes::Bytes;
 
 use super::{Error, Registry, component_name};
-use crate::sandbox;
+use crate::sandbox::{self, Behalf};
 use crate::store::{self, Snapshot, Upload};
 
 /// What an upload made.
@@ -42,8 +42,9 @@ impl Registry {
         activate: bool,
     ) -> Result<Uploaded, Error> {
         let name = component_name(name)?;
-        let loaded = self.shared.sandbox.compile(bytes.clone()).await?;
-        let wit = sandbox::wit_text(bytes.clone()).await?;
+        let behalf = Behalf::Tenant(tenant.clone());
+        let loaded = self.shared.sandbox.compile(behalf, bytes.clone()).await?;
+        let wit = sandbox::wit_text(bytes.clone(), loaded.exports().clone()).await?;
         let digest = loaded.digest();
         let uploaded_at = self.shared.store.clock().await?;
         let registered = loop {

@@ -27,7 +27,7 @@ use self::checks::Checks;
 
 pub use self::components::Uploaded;
 pub use self::definitions::{Deployed, DeployedDefinition};
-pub use self::release::{Release, Target};
+pub use self::release::{Release, SetAside, Target};
 pub use self::resolve::Resolved;
 
 /// Cheap to clone.
@@ -48,9 +48,13 @@ struct Shared {
     checks: Checks,
 }
 
-/// How many tenants' views, definitions of a view, and releases are kept beside those in use. What is resolved holds its release,
-/// and a release its components' code.
+/// How many definitions of a view, and releases, are kept beside those in use. What is resolved holds its release, and a release
+/// its components' code.
 const MOST_KEPT: u64 = 1_000;
+/// What views may take, beside those in use: the types of components are most of them.
+const BYTES_OF_VIEWS: u64 = 64 << 20;
+/// The least that one takes, whatever is in it.
+const BYTES_OF_A_VIEW: u64 = 32 << 10;
 
 /// A tenant's registry at one generation, and what was resolved in it.
 #[derive(Debug)]
@@ -69,6 +73,9 @@ pub enum Error {
     /// The bytes are no component that could run here; says what they are and what to do.
     #[error("{0}")]
     InvalidComponent(String),
+    /// The compiler has no time for it.
+    #[error("{0}")]
+    Busy(String),
     #[error("the component is {size} bytes, and at most {limit} are taken")]
     TooLarge { size: usize, limit: usize },
     /// The new version lacks what deployed definitions call.
@@ -96,7 +103,7 @@ pub enum Error {
 impl Error {
     /// Whether the same may succeed in a while.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
+        matches!(self, Self::Busy(_) | Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
     }
 }
 
@@ -117,6 +124,7 @@ impl From<UploadError> for Error {
         match error {
             UploadError::TooLarge { size, limit } => Self::TooLarge { size, limit },
             UploadError::Host(trouble) => Self::Sandbox(sandbox::Error::Engine(trouble)),
+            busy @ UploadError::Busy(_) => Self::Busy(busy.to_string()),
             fault => Self::InvalidComponent(fault.to_string()),
         }
     }
@@ -127,7 +135,7 @@ impl Registry {
         let shared = Shared {
             store,
             sandbox,
-            views: Mutex::new(Recent::new(MOST_KEPT)),
+            views: Mutex::new(Recent::new(BYTES_OF_VIEWS)),
             releases: Mutex::new(Recent::new(MOST_KEPT)),
             sharing: tokio::sync::Mutex::default(),
             checks: Checks::new(),
@@ -169,7 +177,10 @@ impl Registry {
         if let Some(newer) = newer {
             return Ok(newer);
         }
-        views.insert(tenant.clone(), Arc::clone(&view), 1);
+        let types =
+            view.snapshot.components.values().map(|active| sandbox::bytes_of_exports(&active.exports));
+        let weight = BYTES_OF_A_VIEW + types.sum::<u64>();
+        views.insert(tenant.clone(), Arc::clone(&view), weight);
         Ok(view)
     }
 }

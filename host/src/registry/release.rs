@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use aster_core::id::Digest;
 use aster_core::name;
 use aster_core::plan::{Call, Plan};
 
@@ -15,7 +16,15 @@ use crate::store::{self, ReleaseId};
 pub struct Release {
     pub id: i64,
     pub plan: Arc<Plan>,
-    targets: HashMap<CallSite, Target>,
+    targets: HashMap<CallSite, Result<Target, SetAside>>,
+}
+
+/// A component that the release pins and this host can't load: it was taken by another version of the host, or within other limits.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    pub digest: Digest,
+    /// In one sentence, with the component's name.
+    pub why: Arc<str>,
 }
 
 /// What a call in the plan names, as the source spells it.
@@ -31,7 +40,11 @@ pub struct Target {
 }
 
 impl Release {
-    fn new(id: i64, plan: Plan, components: &BTreeMap<String, Arc<Loaded>>) -> Result<Self, Error> {
+    fn new(
+        id: i64,
+        plan: Plan,
+        components: &BTreeMap<String, Result<Arc<Loaded>, SetAside>>,
+    ) -> Result<Self, Error> {
         let mut targets = HashMap::new();
         for (_, call) in plan.calls() {
             let site = site(call);
@@ -42,11 +55,15 @@ impl Release {
             let loaded = components.get(&component).ok_or_else(|| {
                 Error::NotReady(format!("component `{component}` is not there: upload it first"))
             })?;
-            let function = loaded
-                .find(call.interface.as_deref(), &call.function)
-                .map_err(|error| Error::NotReady(format!("component `{component}`: {error}")))?;
-            let target =
-                Target { component: component.as_str().into(), loaded: Arc::clone(loaded), function };
+            let target = match loaded {
+                Ok(loaded) => {
+                    let function = loaded
+                        .find(call.interface.as_deref(), &call.function)
+                        .map_err(|error| Error::NotReady(format!("component `{component}`: {error}")))?;
+                    Ok(Target { component: component.as_str().into(), loaded: Arc::clone(loaded), function })
+                }
+                Err(set_aside) => Err(set_aside.clone()),
+            };
             targets.insert(site, target);
         }
         Ok(Self { id, plan: Arc::new(plan), targets })
@@ -59,8 +76,13 @@ impl Release {
     }
 
     /// The function that `call`, one of the plan's, means; none if the plan is of another release.
-    pub fn target(&self, call: &Call) -> Option<&Target> {
-        self.targets.get(&site(call))
+    pub fn target(&self, call: &Call) -> Option<Result<&Target, &SetAside>> {
+        self.targets.get(&site(call)).map(Result::as_ref)
+    }
+
+    /// A component that can't be called on this host, if there is one.
+    pub fn set_aside(&self) -> Option<&SetAside> {
+        self.targets.values().find_map(|target| target.as_ref().err())
     }
 }
 
@@ -69,7 +91,7 @@ fn site(call: &Call) -> CallSite {
 }
 
 impl Registry {
-    /// The release of that id, compiled; at once if it was asked for before.
+    /// The release of that id, compiled; at once if it was asked for before. Calls of a component that can't be loaded fail.
     ///
     /// # Errors
     /// It doesn't exist, or the database is unreachable.
@@ -88,7 +110,10 @@ impl Registry {
             .ok_or_else(|| missing("definition", &stored.definition))?;
         let components = self.loaded_by_name(stored.components).await?;
         let release = Arc::new(Release::new(id, version.plan, &components)?);
-        self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
+        // What was set aside may be there the next time: another host has compiled it, or an operator has restored its bytes.
+        if release.set_aside().is_none() {
+            self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
+        }
         Ok(release)
     }
 }

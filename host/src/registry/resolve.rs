@@ -151,7 +151,7 @@ impl Registry {
             name: full_name.to_owned(),
             digest: definition.digest,
             generation: view.snapshot.generation,
-            release: self.release(id.0).await?,
+            release: ready(self.release(id.0).await?)?,
             parameters,
         });
         let mut all = view.resolved.lock().expect(UNPOISONED);
@@ -186,7 +186,15 @@ impl Registry {
             components,
         };
         let id = self.shared.store.intern_release(&release).await?;
-        self.release(id.0).await
+        ready(self.release(id.0).await?)
+    }
+}
+
+/// For a new run, or a repair: all that it may call can be called.
+fn ready(release: Arc<Release>) -> Result<Arc<Release>, Error> {
+    match release.set_aside() {
+        Some(set_aside) => Err(Error::NotReady(set_aside.why.to_string())),
+        None => Ok(release),
     }
 }
 

@@ -102,3 +102,26 @@ async fn code_that_cannot_be_trusted_costs_a_compilation(pool: PgPool) {
         }
     }
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_component_that_cannot_be_loaded_is_set_aside_until_it_can(pool: PgPool) {
+    const SOURCE: &str = "This module is test.greet.\n\nTo greet with name: Text, produce Json with IO. It performs io with Greeter:\n\n  \
+        workflow:\n\n    step only:\n      Return Greeter.greet(name).\n\n    timeout: 60 seconds.\n  .\n";
+    let tenant = TenantId::default();
+    upload(&pool, None).await;
+    host(&pool, None).deploy(&tenant, "greet.aster", SOURCE).await.expect("it is deployed");
+    spoil_bytes(&pool).await;
+    let second = host(&pool, None);
+    second.load_ahead().await.expect("the others can be loaded");
+    let refused = second.resolve(&tenant, "greet").await;
+    let Err(Error::NotReady(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.starts_with("component `greeter` can't be loaded on this host: "), "{why}");
+    // A run that was accepted by another host finds out when it comes to the call.
+    let id =
+        sqlx::query_scalar::<_, i64>("select release_id from release").fetch_one(&pool).await.expect("one");
+    let release = second.release(id).await.expect("it is there, without the component");
+    assert!(release.set_aside().is_some());
+    restore_bytes(&pool).await;
+    assert!(second.resolve(&tenant, "greet").await.is_ok());
+    assert!(second.release(id).await.expect("it is whole").set_aside().is_none());
+}

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aster_core::event::{Failure, FailureCode};
 use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
 use aster_core::keyvalue::{Entry, Key};
 use aster_core::order::Order;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 pub(crate) use super::turns::Turn;
 use crate::registry::{self, Registry, Release};
-use crate::sandbox::{self, Call, CallReport, Context, Limits, Sandbox, Session};
+use crate::sandbox::{self, Call, CallReport, Context, Limits, Output, Sandbox, Session};
 use crate::store::{self, Acceptance, Claims, Committed, Error, HostId, NewRun, Replay, Store};
 
 /// What is durable. Every method means what the [`Store`]'s of that name means.
@@ -254,7 +255,23 @@ impl Guests for Sandboxed {
 
     async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error> {
         let Asked { call, args, limits, context, session } = asked;
-        let Some(target) = release.target(call) else { return Ok(None) };
+        let target = match release.target(call) {
+            Some(Ok(target)) => target,
+            Some(Err(set_aside)) => {
+                return Ok(Some(Called {
+                    component: call.capability.as_str().into(),
+                    function: call.function.clone(),
+                    digest: set_aside.digest,
+                    report: CallReport {
+                        outcome: Err(Failure::new(FailureCode::Unavailable, set_aside.why.to_string())),
+                        fuel_used: 0,
+                        duration: Duration::ZERO,
+                        output: Output::default(),
+                    },
+                }));
+            }
+            None => return Ok(None),
+        };
         let report = self
             .sandbox
             .call(Call {

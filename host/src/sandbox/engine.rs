@@ -20,7 +20,8 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 64 << 10;
 /// What one component may take of the pool, so that a composed one fits and a hostile one can't drain it: an instance
 /// takes as many permits as it has memories.
 pub(super) const MAX_MEMORIES_PER_COMPONENT: u32 = 8;
-const MAX_CORE_INSTANCES_PER_COMPONENT: u32 = 32;
+/// A Python component without its WASI (`componentize-py --stub-wasi`) has 38.
+pub(super) const MAX_CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 
 /// Where instances get their memory from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,32 @@ pub(super) fn start(
     Err(last.expect("the loop ends with on-demand allocation, which every wish includes"))
 }
 
+/// An engine that makes code for those of [`start`], and is no place for instances: it takes no address space.
+pub(super) fn for_compiling(allocation: Allocation) -> wasmtime::Result<Engine> {
+    let mut config = config_of_code(allocation);
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
 fn config(allocation: Allocation, max_instances: u32) -> Config {
+    let mut config = config_of_code(allocation);
+    config.allocation_strategy(match allocation {
+        Allocation::Pool => {
+            let mut pool = pool(max_instances);
+            pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
+                .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
+                .async_stack_keep_resident(STACK_KEEP_RESIDENT_BYTES)
+                .pagemap_scan(Enabled::Yes);
+            InstanceAllocationStrategy::Pooling(pool)
+        }
+        Allocation::PoolDefaults => InstanceAllocationStrategy::Pooling(pool(max_instances)),
+        Allocation::OnDemand => InstanceAllocationStrategy::OnDemand,
+    });
+    config
+}
+
+/// All that decides what code looks like. Whether a pool holds the instances doesn't.
+fn config_of_code(allocation: Allocation) -> Config {
     let mut config = Config::new();
     config
         // Where a guest's budget ends is the same on every host.
@@ -81,25 +107,9 @@ fn config(allocation: Allocation, max_instances: u32) -> Config {
         .relaxed_simd_deterministic(true)
         .max_wasm_stack(MAX_WASM_STACK_BYTES)
         .async_stack_size(ASYNC_STACK_BYTES);
-    match allocation {
-        Allocation::Pool => {
-            let mut pool = pool(max_instances);
-            pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
-                .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
-                .async_stack_keep_resident(STACK_KEEP_RESIDENT_BYTES)
-                .pagemap_scan(Enabled::Yes);
-            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        }
-        Allocation::PoolDefaults => {
-            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(max_instances)));
-        }
-        Allocation::OnDemand => {
-            // No reservation: whoever refuses the pool's address space refuses 4 GiB an instance as well.
-            config
-                .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-                .memory_reservation(0)
-                .memory_guard_size(64 << 10);
-        }
+    if allocation == Allocation::OnDemand {
+        // No reservation: whoever refuses the pool's address space refuses 4 GiB an instance as well.
+        config.memory_reservation(0).memory_guard_size(64 << 10);
     }
     config
 }

@@ -6,27 +6,44 @@ use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex};
 use wit_component::{DecodedWasm, WitPrinter};
 
-/// Bounds what a component's types take in memory, in answers and in the database: they are written out structurally, so
-/// a type of n levels can have 2ⁿ parts.
-const MAX_TYPE_PARTS: usize = 50_000;
+/// Bounds what the types of exports take in memory, in answers and in the database, where each view of a tenant's registry has them
+/// again: they are written out structurally, so a type of n levels can have 2ⁿ parts. A part takes some 60 bytes.
+const MAX_EXPORTED_PARTS: usize = 10_000;
+/// The types of imports are in the WIT text only.
+const MAX_IMPORTED_PARTS: usize = 50_000;
+/// What is said to whoever uploads.
+const MAX_NOT_LISTED: usize = 20;
 
-/// A component's types are too large to be written out.
+/// A component's types are too large to be written out: they have more parts than this.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TooComplex;
+pub(super) struct TooComplex(pub(super) usize);
 
-/// The exports, and for each function the index by which an instance finds it.
-pub(super) fn read(
-    engine: &Engine,
-    component: &Component,
-) -> Result<(Exports, Vec<ComponentExportIndex>), TooComplex> {
-    let mut reader = Reader { parts_left: MAX_TYPE_PARTS };
+/// What is known of a component's exports.
+pub(super) struct Read {
+    pub(super) exports: Exports,
+    /// For each function the index by which an instance finds it.
+    pub(super) indices: Vec<ComponentExportIndex>,
+    /// One sentence for each export that is no function, type, or interface of such.
+    pub(super) not_listed: Vec<String>,
+}
+
+/// Reads what the component exports.
+pub(super) fn read(engine: &Engine, component: &Component) -> Result<Read, TooComplex> {
+    let mut reader = Reader::new(MAX_EXPORTED_PARTS);
+    let mut imports = Reader::new(MAX_IMPORTED_PARTS);
     let mut exports = Exports::default();
     let mut indices = Vec::new();
+    let mut not_listed = Vec::new();
     let ty = component.component_type();
-    // A type that a world declares itself is an import of the component: nobody provides it, it only has a name.
     for (name, item) in ty.imports(engine) {
-        if let ComponentItem::Type(ty) = item.ty {
-            exports.types.push(NamedType { interface: None, name: name.into(), ty: reader.ty(&ty)? });
+        match item.ty {
+            // A type that a world declares itself is an import of the component: nobody provides it, it only has a name.
+            ComponentItem::Type(ty) => {
+                exports.types.push(NamedType { interface: None, name: name.into(), ty: reader.ty(&ty)? });
+            }
+            // Not kept, but written out in the WIT text.
+            ComponentItem::ComponentInstance(instance) => imports.measure(engine, &instance)?,
+            _ => {}
         }
     }
     for (name, item) in ty.exports(engine) {
@@ -56,18 +73,83 @@ pub(super) fn read(
                             name: inner.into(),
                             ty: reader.ty(&ty)?,
                         }),
-                        _ => {}
+                        other => not_listed.extend(no_function(&format!("{name}.{inner}"), &other)),
                     }
                 }
             }
-            _ => {}
+            other => not_listed.extend(no_function(name, &other)),
         }
     }
-    Ok((exports, indices))
+    if not_listed.len() > MAX_NOT_LISTED {
+        let left_out = not_listed.len() - MAX_NOT_LISTED;
+        not_listed.truncate(MAX_NOT_LISTED);
+        not_listed.push(format!("{left_out} more of its exports are no functions"));
+    }
+    Ok(Read { exports, indices, not_listed })
 }
 
-/// The component's world as WIT text.
-pub(super) fn wit_text(bytes: &[u8]) -> Result<String, String> {
+/// Why nothing of an export can be called; none where nobody would expect it.
+fn no_function(name: &str, item: &ComponentItem) -> Option<String> {
+    let what = match item {
+        ComponentItem::ComponentInstance(_) => "it is an instance within an instance",
+        ComponentItem::Module(_) => "it is a core module",
+        _ => return None,
+    };
+    Some(format!("nothing of `{name}` can be called: {what}"))
+}
+
+/// What they take of memory, roughly.
+pub(crate) fn bytes(exports: &Exports) -> u64 {
+    let functions = exports.functions.iter().map(|function| {
+        let Function { interface, name, params, result } = function;
+        let names = name.len() + interface.as_ref().map_or(0, String::len);
+        size_of::<Function>() + names + fields_bytes(params) + result.as_ref().map_or(0, type_bytes)
+    });
+    let types = exports.types.iter().map(|ty| {
+        let names = ty.name.len() + ty.interface.as_ref().map_or(0, String::len);
+        size_of::<NamedType>() + names + type_bytes(&ty.ty)
+    });
+    functions.chain(types).map(|bytes| bytes as u64).sum()
+}
+
+/// Beside the value itself.
+fn type_bytes(ty: &Type) -> usize {
+    let boxed = |inner: &Type| size_of::<Type>() + ALLOCATION + type_bytes(inner);
+    match ty {
+        Type::List(inner) | Type::Option(inner) => boxed(inner),
+        Type::Map(key, value) => boxed(key) + boxed(value),
+        Type::Result { ok, err } => [ok, err].into_iter().flatten().map(|inner| boxed(inner)).sum(),
+        Type::Tuple(parts) => {
+            ALLOCATION + parts.iter().map(|part| size_of::<Type>() + type_bytes(part)).sum::<usize>()
+        }
+        Type::Record(fields) => fields_bytes(fields),
+        Type::Variant(cases) => {
+            let case = |case: &Case| {
+                size_of::<Case>() + ALLOCATION + case.name.len() + case.ty.as_ref().map_or(0, type_bytes)
+            };
+            ALLOCATION + cases.iter().map(case).sum::<usize>()
+        }
+        Type::Enum(names) | Type::Flags(names) => {
+            ALLOCATION + names.iter().map(|name| size_of::<String>() + ALLOCATION + name.len()).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+fn fields_bytes(fields: &[Field]) -> usize {
+    let field = |field: &Field| size_of::<Field>() + ALLOCATION + field.name.len() + type_bytes(&field.ty);
+    ALLOCATION + fields.iter().map(field).sum::<usize>()
+}
+
+/// What the allocator adds, mostly by rounding up.
+const ALLOCATION: usize = 8;
+
+/// The component's world as WIT text. One that is none in WIT's terms is described by its exports.
+pub(super) fn wit_text(bytes: &[u8], exports: &Exports) -> String {
+    decoded(bytes).unwrap_or_else(|error| described(exports, &error))
+}
+
+fn decoded(bytes: &[u8]) -> Result<String, String> {
     let decoded = wit_component::decode(bytes).map_err(|error| format!("{error:#}"))?;
     let nested: Vec<_> = match &decoded {
         DecodedWasm::Component(resolve, _) => {
@@ -80,11 +162,41 @@ pub(super) fn wit_text(bytes: &[u8]) -> Result<String, String> {
     Ok(printer.output.to_string())
 }
 
+fn described(exports: &Exports, why: &str) -> String {
+    let why: String = why.lines().next().unwrap_or_default().chars().take(200).collect();
+    let mut text =
+        format!("// This component is no world that WIT can describe: {why}\n// Its functions are:\n");
+    for function in &exports.functions {
+        let params: Vec<String> =
+            function.params.iter().map(|param| format!("{}: {}", param.name, param.ty)).collect();
+        let result = function.result.as_ref().map(|ty| format!(" -> {ty}")).unwrap_or_default();
+        text.push_str(&format!("{}: func({}){result};\n", function.qualified_name(), params.join(", ")));
+    }
+    text
+}
+
 struct Reader {
+    most: usize,
     parts_left: usize,
 }
 
 impl Reader {
+    fn new(most: usize) -> Self {
+        Self { most, parts_left: most }
+    }
+
+    /// Counts the parts of what an instance has.
+    fn measure(&mut self, engine: &Engine, instance: &types::ComponentInstance) -> Result<(), TooComplex> {
+        for (name, item) in instance.exports(engine) {
+            match item.ty {
+                ComponentItem::Type(ty) => drop(self.ty(&ty)?),
+                ComponentItem::ComponentFunc(function) => drop(self.function(None, name, &function)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn function(
         &mut self,
         interface: Option<&str>,
@@ -100,7 +212,7 @@ impl Reader {
     }
 
     fn ty(&mut self, ty: &types::Type) -> Result<Type, TooComplex> {
-        self.parts_left = self.parts_left.checked_sub(1).ok_or(TooComplex)?;
+        self.parts_left = self.parts_left.checked_sub(1).ok_or(TooComplex(self.most))?;
         Ok(match ty {
             types::Type::Bool => Type::Bool,
             types::Type::S8 => Type::S8,
@@ -159,7 +271,7 @@ impl Reader {
         &mut self,
         names: impl ExactSizeIterator<Item = &'a str>,
     ) -> Result<Vec<String>, TooComplex> {
-        self.parts_left = self.parts_left.checked_sub(names.len()).ok_or(TooComplex)?;
+        self.parts_left = self.parts_left.checked_sub(names.len()).ok_or(TooComplex(self.most))?;
         Ok(names.map(Into::into).collect())
     }
 }

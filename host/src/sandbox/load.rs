@@ -16,6 +16,10 @@ use super::limits::{self, MemoryExceeded};
 use super::weight::Weight;
 use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
 
+/// What the smallest component takes, as measured; and what comes to the image of one: what Wasmtime keeps of its functions and types,
+/// and images of its memories.
+const BYTES_PER_COMPONENT: u64 = 64 << 10;
+const BYTES_PER_IMAGE_BYTE: u64 = 2;
 /// An upload must start within this; compiling isn't counted.
 const START_LIMITS: (u64, Duration) = (1_000_000_000, Duration::from_secs(10));
 
@@ -83,10 +87,11 @@ impl Loaded {
         self.pre.component().serialize().ok()
     }
 
-    /// What its compiled code takes.
-    pub(super) fn code_bytes(&self) -> u64 {
+    /// What it takes of memory: its code, what Wasmtime and this host know of its types, and images of its memories.
+    pub(super) fn bytes(&self) -> u64 {
         let image = self.pre.component().image_range();
-        (image.end.addr() - image.start.addr()) as u64
+        let image = (image.end.addr() - image.start.addr()) as u64;
+        BYTES_PER_COMPONENT + image.saturating_mul(BYTES_PER_IMAGE_BYTE) + exports::bytes(&self.exports)
     }
 
     pub(super) fn index(&self, handle: FunctionHandle) -> &ComponentExportIndex {
@@ -104,7 +109,7 @@ pub enum FindError {
 }
 
 /// What is wrong with an upload: says what it is, and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UploadError {
     #[error("{}", not_wasm(.0))]
@@ -114,24 +119,62 @@ pub enum UploadError {
          `wasm-tools component new`"
     )]
     CoreModule,
-    #[error("the component is cut off after {0} bytes: upload it again")]
-    Truncated(usize),
+    #[error(
+        "the component is cut off or damaged: a part of it should go on to byte {wanted}, and it ends at byte {ends}; \
+         upload it again"
+    )]
+    CutOff { ends: usize, wanted: usize },
     #[error("the component has {size}, more than the limit of {limit}", size = limits::bytes(*.size as u64), limit = limits::bytes(*.limit as u64))]
     TooLarge { size: usize, limit: usize },
-    #[error("this is no valid component: {0}")]
+    #[error(
+        "this is no valid component: {0}; upload it again if it was damaged on its way, or build it anew"
+    )]
     Invalid(String),
+    #[error("the component is too complex: {0}")]
+    TooComplex(String),
+    #[error(
+        "the component is built for asynchronous calls: it has {0}, which this host doesn't run; build it for synchronous \
+         calls and for WASI 0.2 (`componentize-qjs` does so with `--sync`)"
+    )]
+    NeedsAsync(&'static str),
+    #[error("the component needs a part of WebAssembly that this host doesn't have: {0}; build it without")]
+    Unsupported(String),
+    #[error(
+        "compiling the component takes more than {0}: make it smaller or split it, or have the host's operator allow more"
+    )]
+    TooCostly(String),
+    #[error(
+        "the compiler crashed on the component ({0}): this is a fault of the compiler, please report it; another version or \
+         other settings of your toolchain may avoid it"
+    )]
+    CompilerCrashed(String),
     #[error(
         "the component imports {}, which this host doesn't offer; it offers {}",
         list(missing), OFFERED.join(", ")
     )]
     UnknownImports { missing: Vec<String> },
+    #[error(
+        "the component imports something in another form than this host offers it: {0}; build it for the interfaces that this \
+         host has: {offered}", offered = OFFERED.join(", ")
+    )]
+    UnfitImports(String),
     #[error("the component doesn't fit into the sandbox: {0}")]
     TooBig(String),
     #[error("the component doesn't start: {0}")]
     DoesNotStart(String),
-    /// Not the upload's fault: try again.
+    /// Not the upload's fault: try again in a while.
+    #[error("the component wasn't compiled: {0}; try again in a while")]
+    Busy(String),
+    /// Not the upload's fault either.
     #[error("the host couldn't compile the component: {0}")]
     Host(String),
+}
+
+impl UploadError {
+    /// Whether the compiler has worked hard to find it out, and would find the same again.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        matches!(self, Self::TooCostly(_) | Self::CompilerCrashed(_))
+    }
 }
 
 impl Sandbox {
@@ -140,13 +183,17 @@ impl Sandbox {
         let engine = &self.inner.engine;
         let pre = self.inner.linker.instantiate_pre(&component).map_err(|error| {
             match missing_imports(engine, &component) {
-                missing if missing.is_empty() => UploadError::Invalid(first_line(&error)),
+                missing if missing.is_empty() => UploadError::UnfitImports(chain(&error)),
                 missing => UploadError::UnknownImports { missing },
             }
         })?;
-        let (exports, indices) = exports::read(engine, &component)
-            .map_err(|exports::TooComplex| UploadError::TooBig("its types have too many parts".into()))?;
-        let warnings = exports.functions.iter().filter_map(warning).collect();
+        let exports::Read { exports, indices, not_listed } =
+            exports::read(engine, &component).map_err(|exports::TooComplex(most)| {
+                UploadError::TooComplex(format!(
+                    "written out, its types have more than {most} parts: nest them less, or split it into several components"
+                ))
+            })?;
+        let warnings = exports.functions.iter().filter_map(warning).chain(not_listed).collect();
         let slots = component.resources_required().map_or(MAX_MEMORIES_PER_COMPONENT, |needed| {
             needed.num_memories.max(needed.num_tables.div_ceil(2)).clamp(1, MAX_MEMORIES_PER_COMPONENT)
         });
@@ -193,43 +240,28 @@ impl Sandbox {
 ///
 /// # Errors
 /// The bytes are no component.
-pub async fn wit_text(bytes: Bytes) -> Result<String, UploadError> {
-    let text = tokio::task::spawn_blocking(move || exports::wit_text(&bytes)).await;
-    text.map_err(|error| UploadError::Host(error.to_string()))?.map_err(UploadError::Invalid)
+pub async fn wit_text(bytes: Bytes, exports: Exports) -> Result<String, UploadError> {
+    let text = tokio::task::spawn_blocking(move || exports::wit_text(&bytes, &exports)).await;
+    text.map_err(|error| UploadError::Host(error.to_string()))
 }
 
-/// The first eight bytes say what it is: `\0asm`, a version, and the layer.
-pub(super) fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
-    const MAGIC: &[u8] = b"\0asm";
-    let start = &bytes[..bytes.len().min(4)];
-    if bytes.is_empty() {
-        return Err(UploadError::NotWebAssembly("it is empty"));
-    }
-    if !MAGIC.starts_with(start) {
-        let text = bytes.trim_ascii_start();
-        return Err(UploadError::NotWebAssembly(if text.starts_with(b"(") {
-            "it looks like WebAssembly text, which `wasm-tools parse` makes binary"
-        } else if bytes.starts_with(b"\x1f\x8b") {
-            "it is gzipped"
-        } else {
-            "it doesn't begin with `\\0asm`"
-        }));
-    }
-    match bytes.get(4..8) {
-        None => Err(UploadError::Truncated(bytes.len())),
-        Some([_, _, 0, 0]) => Err(UploadError::CoreModule),
-        Some(_) => Ok(()),
-    }
+/// What the compiler has against the component.
+pub(super) fn not_compiled(error: &wasmtime::Error) -> UploadError {
+    let said = first_line(error);
+    let marks =
+        ["not enabled", "must be enabled", "support is", "not supported", "are disabled", "unsupported"];
+    let is_unsupported = marks.iter().any(|mark| said.contains(mark))
+        || (said.contains("require") && said.contains("feature"));
+    if is_unsupported { UploadError::Unsupported(said) } else { UploadError::Invalid(said) }
 }
 
-pub(super) fn not_compiled(error: &wasmtime::Error, size: usize) -> UploadError {
+/// Why code can't be loaded that was compiled just now.
+pub(super) fn not_loaded(error: &wasmtime::Error) -> UploadError {
     let text = format!("{error:#}");
-    if text.contains("unexpected end") || text.contains("out of bounds") || text.contains("unexpected-eof") {
-        UploadError::Truncated(size)
-    } else if text.contains("pooling allocator") || text.contains("exceeds the limit") {
+    if text.contains("pooling allocator") || text.contains("exceeds the limit") {
         UploadError::TooBig(first_line(error))
     } else {
-        UploadError::Invalid(first_line(error))
+        UploadError::Host(text)
     }
 }
 
@@ -267,6 +299,12 @@ fn warning(function: &Function) -> Option<String> {
 fn first_line(error: &wasmtime::Error) -> String {
     let text = error.root_cause().to_string();
     text.lines().next().unwrap_or_default().chars().take(400).collect()
+}
+
+/// From the outermost cause to the innermost.
+fn chain(error: &wasmtime::Error) -> String {
+    let causes = error.chain().map(|cause| cause.to_string().lines().next().unwrap_or_default().to_owned());
+    causes.collect::<Vec<_>>().join(": ").chars().take(400).collect()
 }
 
 fn not_wasm(why: &str) -> String {

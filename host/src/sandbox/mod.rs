@@ -1,7 +1,8 @@
 //! Runs functions of WebAssembly components on behalf of steps, each call in a fresh instance.
 //!
-//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `code`
-//!   keeps what was compiled, and hands it on to other hosts.
+//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `bounds`
+//!   looks at the bytes first; `code` has them compiled, by processes of their own, keeps what was compiled, and hands it on to other
+//!   hosts.
 //! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
 //! - `heavy` has threads of their own for guests that compute for long, so that these don't hold up the host.
 //! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a
@@ -14,6 +15,7 @@
 //!
 //! Nothing here knows SQL or HTTP, and nothing is retried.
 
+mod bounds;
 mod call;
 mod capability;
 mod code;
@@ -40,6 +42,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+pub use bounds::check as check_upload;
 pub use call::{Call, CallReport, Limits};
 pub use capability::context::{Context, Direction};
 #[cfg(any(test, feature = "simulation"))]
@@ -47,14 +50,15 @@ pub(crate) use capability::session::Error as SessionError;
 pub use capability::session::{
     InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
 };
-pub use code::{CodeKey, Compatibility, InvalidKey};
+pub use code::{Behalf, CodeKey, Compatibility, Compiler, InvalidKey, Order, SUBCOMMAND, compile_ordered};
 pub use engine::Allocation;
+pub(crate) use exports::bytes as bytes_of_exports;
 pub use load::{FindError, FunctionHandle, Loaded, UploadError, wit_text};
 pub use output::Output;
 
 use crate::recent::Recent;
 use capability::State;
-use code::{Folder, Turns};
+use code::{Folder, Line, Turns};
 use heavy::Heavy;
 
 /// How the sandbox is set up; all of it holds for its lifetime.
@@ -83,6 +87,12 @@ pub struct Options {
     pub cache_bytes: u64,
     /// By which compiled code of other hosts is known. Default: none, and nothing is shared.
     pub code_key: Option<CodeKey>,
+    /// How components are compiled. Default: in this process, which no stranger's component should be.
+    pub compiler: Compiler,
+    /// What compiling a component may take of memory. Default 2 GiB.
+    pub compile_memory_bytes: u64,
+    /// What compiling a component may take of the processors, all together. Default 2 min.
+    pub compile_time: Duration,
 }
 
 impl Default for Options {
@@ -99,6 +109,9 @@ impl Default for Options {
             cache_dir: None,
             cache_bytes: 1 << 30,
             code_key: None,
+            compiler: Compiler::InThisProcess,
+            compile_memory_bytes: 2 << 30,
+            compile_time: Duration::from_secs(120),
         }
     }
 }
@@ -119,17 +132,20 @@ struct Inner {
     loaded: Mutex<Recent<Digest, Loaded>>,
     /// For those that are being loaded.
     turns: Turns,
-    /// A permit for each component that is compiled at the same time.
-    compiling: Arc<Semaphore>,
+    /// For the compiler.
+    line: Arc<Line>,
+    /// What the compiler has refused after much work.
+    hopeless: Mutex<Recent<Digest, UploadError>>,
     /// One permit for each slot of the pool.
     slots: Arc<Semaphore>,
     /// Where guests go on that compute for long.
     heavy: Heavy,
 }
 
-/// Cranelift takes all processors for a component, and leaves some idle at its beginning and end. More at a time would only
-/// take memory, several times the size of their bytes.
-const MAX_COMPILATIONS: usize = 4;
+/// Components that are compiled at the same time. Cranelift takes all processors for a component, and leaves some idle at its
+/// beginning and end; more at a time would only take memory. With two, a tenant's component never waits for another's alone.
+const COMPILATIONS: std::ops::RangeInclusive<usize> = 2..=4;
+const MOST_HOPELESS: u64 = 10_000;
 
 /// Trouble of the host's own. Nothing is known about the step: its attempt is to be repeated.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +190,8 @@ impl Sandbox {
             }
             opened.ok()
         });
-        let compilations = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_COMPILATIONS));
+        let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let compilations = processors.clamp(*COMPILATIONS.start(), *COMPILATIONS.end());
         let slots = Arc::new(Semaphore::new(options.max_instances as usize));
         let heavy =
             Heavy::start().map_err(|error| Error::Engine(format!("no threads for heavy guests: {error}")))?;
@@ -189,11 +206,17 @@ impl Sandbox {
             folder,
             loaded,
             turns: Turns::default(),
-            compiling: Arc::new(Semaphore::new(compilations)),
+            line: Line::new(compilations),
+            hopeless: Mutex::new(Recent::new(MOST_HOPELESS)),
             slots,
             heavy,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Gives up all that is compiled or waits for it, and compiles nothing any more.
+    pub fn stop_compiling(&self) {
+        self.inner.line.close();
     }
 
     /// What the machine allowed.

@@ -131,4 +131,22 @@ impl Store {
             .await?;
         active.iter().map(|bytes| digest(bytes)).collect()
     }
+
+    /// The names under which tenants have that component active, as `name` or `tenant/name`, a few at most.
+    pub async fn active_names(&self, component: Digest) -> Result<Vec<String>, Error> {
+        self.connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query_scalar!(
+                    r#"select case c.tenant when 'default' then c.name else c.tenant || '/' || c.name end as "name!"
+                    from component c
+                    where c.active_digest = $1
+                    order by c.tenant, c.name
+                    limit 5"#,
+                    &component.0[..],
+                )
+                .fetch_all(connection)
+            })
+            .await
+    }
 }

@@ -271,7 +271,7 @@ fn beside_runs<T>(
         for run in runs {
             run.join().expect("no panic")?;
         }
-        Ok((done?, ended.into_inner()))
+        Ok((done?, ended.load(Ordering::Relaxed)))
     })
 }
 

@@ -268,10 +268,10 @@ impl<'a, 'p> Frame<'a, 'p> {
     /// For a value that becomes part of another one, or leaves the evaluation.
     fn owned(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
         let value = self.expr(expr)?;
-        Ok(self.into_owned(value)?)
+        Ok(self.taken(value)?)
     }
 
-    fn into_owned(&mut self, value: Cow<'a, Value>) -> Result<Value, Failure> {
+    fn taken(&mut self, value: Cow<'a, Value>) -> Result<Value, Failure> {
         match value {
             Cow::Owned(value) => Ok(value),
             Cow::Borrowed(value) => {
@@ -374,7 +374,7 @@ impl<'a, 'p> Frame<'a, 'p> {
             Some(Ok(value)) => Ok(value),
             Some(Err(failure)) => Err(failure.clone().into()),
             None => {
-                let args: Result<Vec<Value>, _> = args.into_iter().map(|arg| self.into_owned(arg)).collect();
+                let args: Result<Vec<Value>, _> = args.into_iter().map(|arg| self.taken(arg)).collect();
                 Err(Stop::Call(PendingCall { call, number: self.calls_made, args: args? }))
             }
         }
@@ -649,7 +649,10 @@ mod tests {
             })
             .chain([Statement::Return { err: false, value: Expr::Local("n59999".into()) }])
             .collect();
-        assert_eq!(run(&body, Env::of_input(&plan, &Value::Null), &Answers::default()), Progress::Returned(json!(7)));
+        assert_eq!(
+            run(&body, Env::of_input(&plan, &Value::Null), &Answers::default()),
+            Progress::Returned(json!(7))
+        );
     }
 
     #[test]
@@ -663,7 +666,9 @@ mod tests {
         let body = |times| [Statement::Return { err: false, value: Expr::List(vec![read.clone(); times]) }];
         let env = Env::of_input(&plan, &wide);
         assert_eq!(run(&body(2), env, &Answers::default()), Progress::Returned(json!([99_999, 99_999])));
-        let Progress::Failed(failure) = run(&body(20), env, &Answers::default()) else { panic!("it takes too long") };
+        let Progress::Failed(failure) = run(&body(20), env, &Answers::default()) else {
+            panic!("it takes too long")
+        };
         assert_eq!(failure.message, "the step's expressions take more than 1000000 steps");
     }
 

@@ -1,12 +1,15 @@
 //! Where a component's code comes from: memory, the folder on this machine, another host, or the compiler.
 //!
-//! All that takes its time (reading, linking, compiling, writing) is done on threads for blocking work. Components are loaded
-//! beside each other, each once; only compilations are few at a time.
+//! All that takes its time (reading, linking, writing) is done on threads for blocking work, and compiling in processes of its own.
+//! Components are loaded beside each other, each once; only compilations are few at a time.
 //!
 //! **Invariant:** code that is loaded was made by a host of ours ([`Trusted`]), and what is kept or handed on has started once.
 
+mod child;
+mod compile;
 mod folder;
 mod key;
+mod line;
 mod turns;
 
 use std::fmt;
@@ -20,11 +23,16 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+pub use self::child::{Order, SUBCOMMAND, compile_ordered};
+use self::compile::Budget;
+pub use self::compile::Compiler;
 pub(super) use self::folder::Folder;
 pub use self::key::{CodeKey, InvalidKey};
+pub use self::line::Behalf;
+pub(super) use self::line::Line;
 pub(super) use self::turns::Turns;
-use super::load::{check_header, not_compiled};
-use super::{Loaded, Sandbox, UploadError};
+use super::load::not_loaded;
+use super::{Loaded, Sandbox, UploadError, bounds};
 
 /// All that decides whether code fits an engine: Wasmtime's version, the machine with its features, and the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +66,9 @@ impl Hasher for ShaHasher {
     }
 }
 
-/// Code that a host of ours has made: it lay in the folder that only this user writes to, or its tag is right.
-// INVARIANT: made in `folder` and `key` only, after they have seen to that.
+/// Code that a host of ours has made: it lay in the folder that only this user writes to, or its tag is right, or it came through
+/// the pipe of a compiler that this process has started.
+// INVARIANT: made in `folder`, `key` and `compile` only, after they have seen to that.
 struct Trusted(Vec<u8>);
 
 impl Trusted {
@@ -106,7 +115,7 @@ impl Sandbox {
             None => otherwise.await?,
         });
         let mut all = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(digest, Arc::clone(&loaded), loaded.code_bytes());
+        all.insert(digest, Arc::clone(&loaded), loaded.bytes());
         drop(all);
         if !is_kept {
             self.keep(Arc::clone(&loaded));
@@ -117,42 +126,75 @@ impl Sandbox {
     /// An upload: loads it, or checks, compiles, links and starts it once.
     ///
     /// # Errors
-    /// What is wrong with the upload; [`UploadError::Host`] if it is the host.
-    pub async fn compile(&self, bytes: Bytes) -> Result<Arc<Loaded>, UploadError> {
+    /// What is wrong with the upload; [`UploadError::Host`] or [`UploadError::Busy`] if it is the host.
+    pub async fn compile(&self, behalf: Behalf, bytes: Bytes) -> Result<Arc<Loaded>, UploadError> {
         let limit = self.inner.options.max_component_bytes;
         if bytes.len() > limit {
             return Err(UploadError::TooLarge { size: bytes.len(), limit });
         }
         let hashed = bytes.clone();
         let digest = blocking(move || digest_of(&hashed)).await?;
-        self.load(digest, self.compile_anew(digest, bytes)).await
+        self.load(digest, self.compile_anew(behalf, digest, bytes)).await
     }
 
     /// Checks, compiles, links and starts the component, wherever its code may lie already: for [`Sandbox::load`].
     ///
     /// # Errors
     /// Those of [`Sandbox::compile`], and if the bytes are not those of `digest`.
-    pub async fn compile_anew(&self, digest: Digest, bytes: Bytes) -> Result<Loaded, UploadError> {
-        let permit = Arc::clone(&self.inner.compiling).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
-        let began = Instant::now();
-        let sandbox = self.clone();
-        let loaded = blocking(move || {
-            // Until it is done, also if nobody waits for it any more.
-            let _permit = permit;
-            check_header(&bytes)?;
-            if digest_of(&bytes) != digest {
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the compilation, or leaves the line for it.
+    pub async fn compile_anew(
+        &self,
+        behalf: Behalf,
+        digest: Digest,
+        bytes: Bytes,
+    ) -> Result<Loaded, UploadError> {
+        let hopeless = self.inner.hopeless.lock().unwrap_or_else(PoisonError::into_inner).get(&digest);
+        if let Some(known) = hopeless {
+            return Err((*known).clone());
+        }
+        let checked = bytes.clone();
+        blocking(move || {
+            if digest_of(&checked) != digest {
                 return Err(UploadError::Invalid(format!("its bytes are not those of {digest}")));
             }
-            let component = Component::from_binary(&sandbox.inner.engine, &bytes)
-                .map_err(|error| not_compiled(&error, bytes.len()))?;
+            bounds::check(&checked)
+        })
+        .await??;
+        let place = self.inner.line.take(behalf).await.map_err(|why| UploadError::Busy(why.to_string()))?;
+        let began = Instant::now();
+        let code = tokio::select! {
+            code = self.compiled(bytes) => code,
+            () = self.inner.line.closed() => Err(UploadError::Busy("the host is stopping".into())),
+        };
+        let code = code.inspect_err(|error| self.remember_hopeless(digest, error))?;
+        let sandbox = self.clone();
+        let loaded = blocking(move || {
+            let component = code.component(&sandbox.inner.engine).map_err(|error| not_loaded(&error))?;
             sandbox.link(digest, component)
         })
         .await??;
+        drop(place);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(component.digest = %digest, duration_ms, "compiled a component");
         self.try_start(&loaded).await?;
         Ok(loaded)
+    }
+
+    async fn compiled(&self, bytes: Bytes) -> Result<Trusted, UploadError> {
+        let options = &self.inner.options;
+        let budget =
+            Budget { memory_bytes: options.compile_memory_bytes, processor_time: options.compile_time };
+        options.compiler.compile(self.inner.allocation, budget, bytes).await
+    }
+
+    /// So that nobody can have the compiler work for it again.
+    fn remember_hopeless(&self, digest: Digest, error: &UploadError) {
+        if error.is_worth_keeping() {
+            let mut hopeless = self.inner.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
+            hopeless.insert(digest, Arc::new(error.clone()), 1);
+        }
     }
 
     /// Whether code is handed on to other hosts, and taken from them.

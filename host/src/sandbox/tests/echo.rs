@@ -116,7 +116,7 @@ async fn types_keep_their_names_and_the_wit_is_text() {
     let exports = guest.loaded.exports();
     let point = exports.find_type("Point").expect("one type").expect("it is exported");
     assert_eq!(point.to_string(), "record { x: s32, y: s32 }");
-    let wit = wit_text(component("echo")).await.expect("it is a component");
+    let wit = wit_text(component("echo"), exports.clone()).await.expect("it is a component");
     assert!(wit.contains("record everything") && wit.contains("echo-numbered: func"), "{wit}");
 }
 

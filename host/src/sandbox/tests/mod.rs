@@ -1,11 +1,14 @@
 //! The sandbox with real guests, built by `cargo xtask build`.
 
 mod code;
-mod corpus;
+mod compiler;
 mod echo;
 mod heavy;
 mod hostile;
+mod hostile_calls;
+mod hostile_uploads;
 mod keyvalue;
+mod mutations;
 mod uploads;
 
 use std::path::PathBuf;
@@ -21,8 +24,25 @@ use serde_json::Value;
 use super::*;
 
 /// One sandbox for all tests: an engine of its own for each would compile each guest again.
-static SANDBOX: LazyLock<Sandbox> =
-    LazyLock::new(|| Sandbox::new(Options { max_instances: 100, ..Options::default() }).expect("a sandbox"));
+static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
+    Sandbox::new(Options { max_instances: 100, compiler: compiler(), ..Options::default() })
+        .expect("a sandbox")
+});
+
+/// A compiler as a host has it: `aster`, built before.
+fn compiler() -> Compiler {
+    let program = match std::env::var_os("ASTER_BIN") {
+        Some(program) => PathBuf::from(program),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/debug/aster")),
+    };
+    assert!(program.exists(), "{}: run `cargo build` first", program.display());
+    Compiler::Child(program)
+}
+
+/// A component from its text.
+fn wat(text: &str) -> Bytes {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
+}
 
 /// The bytes of a guest that was built before.
 fn component(name: &str) -> Bytes {
@@ -54,7 +74,7 @@ impl Guest {
     }
 
     async fn within(sandbox: &Sandbox, name: &str) -> Self {
-        Self::of(sandbox, sandbox.compile(component(name)).await.expect(name))
+        Self::of(sandbox, sandbox.compile(Behalf::Host, component(name)).await.expect(name))
     }
 
     fn of(sandbox: &Sandbox, loaded: Arc<Loaded>) -> Self {

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn refused(bytes: &[u8]) -> String {
-    SANDBOX.compile(Bytes::copy_from_slice(bytes)).await.expect_err("a bad upload").to_string()
+    SANDBOX.compile(Behalf::Host, Bytes::copy_from_slice(bytes)).await.expect_err("a bad upload").to_string()
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn an_unknown_import_is_named_with_what_is_offered() {
 async fn a_component_that_is_too_large_is_refused() {
     let sandbox = Sandbox::new(Options { max_component_bytes: 1000, max_instances: 2, ..Options::default() })
         .expect("a sandbox");
-    let error = sandbox.compile(component("echo")).await.expect_err("too large");
+    let error = sandbox.compile(Behalf::Host, component("echo")).await.expect_err("too large");
     assert!(matches!(error, UploadError::TooLarge { limit: 1000, .. }), "{error}");
 }
 
@@ -50,7 +50,7 @@ async fn a_component_that_needs_too_much_memory_to_start_is_refused() {
     let sandbox =
         Sandbox::new(Options { max_memory_bytes: 64 << 10, max_instances: 2, ..Options::default() })
             .expect("a sandbox");
-    let error = sandbox.compile(component("echo")).await.expect_err("more than a page");
+    let error = sandbox.compile(Behalf::Host, component("echo")).await.expect_err("more than a page");
     assert!(matches!(error, UploadError::TooBig(_)), "{error}");
 }
 
@@ -58,7 +58,7 @@ async fn a_component_that_needs_too_much_memory_to_start_is_refused() {
 async fn versions_of_a_component_are_compared_by_what_they_export() {
     let mut exports = Vec::new();
     for name in ["greeter-v1", "greeter-v2", "greeter-v3"] {
-        exports.push(SANDBOX.compile(component(name)).await.expect(name).exports().clone());
+        exports.push(SANDBOX.compile(Behalf::Host, component(name)).await.expect(name).exports().clone());
     }
     let fits = |new: usize| aster_core::wit::fits::fits_calls(&exports[0], &exports[new], [(None, "greet")]);
     assert_eq!(fits(1), [], "a field more in a result");

@@ -458,7 +458,7 @@ async fn hostile_components_fail_themselves_and_say_why() {
     let mut wrong = String::new();
     for (name, text, fate) in texts() {
         let bytes = wat::parse_str(&text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
-        let told = match SANDBOX.compile(bytes.into()).await {
+        let told = match SANDBOX.compile(Behalf::Host, bytes.into()).await {
             Err(error) => format!("refused: {error}"),
             Ok(loaded) => {
                 let guest = Guest { fuel: 20_000_000, ..Guest::of(&SANDBOX, loaded) };
