@@ -78,6 +78,9 @@ async fn set(connection: &mut PgConnection, settings: &Settings) -> Result<(), s
     Ok(())
 }
 
+/// What came of an attempt at a connection, and when.
+type Found = (Instant, Arc<sqlx::Error>);
+
 /// The pool, and how long its connections are waited for. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
@@ -85,7 +88,7 @@ pub(super) struct Connections {
     pub(super) patience: Patience,
     settings: Settings,
     /// Why there was no connection, and when that was found out.
-    why: Arc<Mutex<Option<(Instant, Arc<sqlx::Error>)>>>,
+    why: Arc<Mutex<Option<Found>>>,
 }
 
 impl Connections {
