@@ -154,8 +154,8 @@ pub enum UploadError {
     )]
     UnknownImports { missing: Vec<String> },
     #[error(
-        "the component imports something in another form than this host offers it: {0}; build it for the interfaces that this \
-         host has: {offered}", offered = OFFERED.join(", ")
+        "the component imports something in another form than this host offers it: {why}; build it for the interfaces that \
+         this host has: {offered}", why = .0, offered = OFFERED.join(", ")
     )]
     UnfitImports(String),
     #[error("the component doesn't fit into the sandbox: {0}")]
@@ -239,7 +239,7 @@ impl Sandbox {
 /// A component's world as WIT text: for people, so it isn't made where a component is only to be called.
 ///
 /// # Errors
-/// The bytes are no component.
+/// The host's trouble only: what WIT can't describe is described by its exports.
 pub async fn wit_text(bytes: Bytes, exports: Exports) -> Result<String, UploadError> {
     let text = tokio::task::spawn_blocking(move || exports::wit_text(&bytes, &exports)).await;
     text.map_err(|error| UploadError::Host(error.to_string()))

@@ -65,11 +65,7 @@ impl Body {
                 | Operator::If { .. }
                 | Operator::TryTable { .. }
                 | Operator::Try { .. } => self.blocks.push(false),
-                Operator::End | Operator::Delegate { .. } => {
-                    if self.blocks.pop() == Some(true) {
-                        self.loops.pop();
-                    }
-                }
+                Operator::End | Operator::Delegate { .. } => self.close_block(),
                 Operator::LocalGet { local_index }
                 | Operator::LocalSet { local_index }
                 | Operator::LocalTee { local_index } => self.mention(local_index as usize),
@@ -87,6 +83,12 @@ impl Body {
             }
         }
         Ok(())
+    }
+
+    fn close_block(&mut self) {
+        if self.blocks.pop() == Some(true) {
+            self.loops.pop();
+        }
     }
 
     /// A loop that is open counts if it began after the local was mentioned last: within any other the local was mentioned already.

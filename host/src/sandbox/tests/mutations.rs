@@ -139,7 +139,7 @@ async fn a_thousand_mutations_are_refused_or_harm_nobody() {
 }
 
 /// Calls whatever it offers, by values that fit; returns how many calls that were.
-async fn call_all(loaded: &Loaded) -> usize {
+async fn call_all(loaded: &Arc<Loaded>) -> usize {
     let session = Session::new(TenantId::default(), Arc::new(InMemory::default()));
     let mut called = 0;
     for function in &loaded.exports().functions {
@@ -154,7 +154,7 @@ async fn call_all(loaded: &Loaded) -> usize {
             loaded,
             function: handle,
             component: "mutant".into(),
-            args: &args,
+            args,
             limits,
             context: context(),
             session: &session,
