@@ -15,7 +15,8 @@ const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 #[test]
 fn a_transition_costs_what_the_steps_of_its_workflow_are() {
-    let shapes: [(&str, fn(usize) -> Vec<usize>); 3] = [
+    type Dependencies = fn(usize) -> Vec<usize>;
+    let shapes: [(&str, Dependencies); 3] = [
         ("one after the other", |step| step.checked_sub(1).into_iter().collect()),
         ("all at once", |_| Vec::new()),
         // Each waits for the ten of the row before.
