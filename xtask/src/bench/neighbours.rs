@@ -176,7 +176,7 @@ pub(crate) fn run(workspace: &Workspace, burners: &Burners, program: Option<&Pat
                 stand.check_wanted()?;
                 let began = stand.database.ask("select now()")?;
                 let hosts = |database: &Database| -> Result<u32> {
-                    Ok(database.ask("select count(*) from host")?.parse()?)
+                    Ok(database.ask("select count(*) from host")?.trim().parse()?)
                 };
                 let hosts_before = hosts(&stand.database)?;
                 let (seen, neighbours) = match beside {
