@@ -13,10 +13,12 @@ use serde_json::Value;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
+/// What each step waits for.
+type DependsOn = fn(usize) -> Vec<usize>;
+
 #[test]
 fn a_transition_costs_what_the_steps_of_its_workflow_are() {
-    type Dependencies = fn(usize) -> Vec<usize>;
-    let shapes: [(&str, Dependencies); 3] = [
+    let shapes: [(&str, DependsOn); 3] = [
         ("one after the other", |step| step.checked_sub(1).into_iter().collect()),
         ("all at once", |_| Vec::new()),
         // Each waits for the ten of the row before.
@@ -34,7 +36,7 @@ fn a_transition_costs_what_the_steps_of_its_workflow_are() {
     }
 }
 
-fn plan(steps: usize, depends_on: fn(usize) -> Vec<usize>) -> Plan {
+fn plan(steps: usize, depends_on: DependsOn) -> Plan {
     let name = |step: usize| StepName::from(format!("step_{step}"));
     let step = |step: usize| Step {
         name: name(step),
