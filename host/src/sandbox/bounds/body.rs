@@ -66,7 +66,8 @@ impl Body {
                 | Operator::TryTable { .. }
                 | Operator::Try { .. } => self.blocks.push(false),
                 Operator::End | Operator::Delegate { .. } => {
-                    if self.blocks.pop() == Some(true) {
+                    let was_loop = self.blocks.pop() == Some(true);
+                    if was_loop {
                         self.loops.pop();
                     }
                 }
