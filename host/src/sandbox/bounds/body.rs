@@ -65,7 +65,12 @@ impl Body {
                 | Operator::If { .. }
                 | Operator::TryTable { .. }
                 | Operator::Try { .. } => self.blocks.push(false),
-                Operator::End | Operator::Delegate { .. } => self.close_block(),
+                Operator::End | Operator::Delegate { .. } => {
+                    let was_loop = self.blocks.pop() == Some(true);
+                    if was_loop {
+                        self.loops.pop();
+                    }
+                }
                 Operator::LocalGet { local_index }
                 | Operator::LocalSet { local_index }
                 | Operator::LocalTee { local_index } => self.mention(local_index as usize),
@@ -83,12 +88,6 @@ impl Body {
             }
         }
         Ok(())
-    }
-
-    fn close_block(&mut self) {
-        if self.blocks.pop() == Some(true) {
-            self.loops.pop();
-        }
     }
 
     /// A loop that is open counts if it began after the local was mentioned last: within any other the local was mentioned already.
