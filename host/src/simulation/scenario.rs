@@ -55,7 +55,7 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Outcome {
     for _ in 0..hosts {
         cluster.start().await;
     }
-    let submissions = if is_hot { random.between(10, 40) } else { random.between(4, 20) };
+    let submissions = if is_hot { random.between(20, 40) } else { random.between(4, 20) };
     let clients: Vec<_> = (0..submissions)
         .map(|n| tokio::spawn(submit(Arc::clone(&cluster), random.split(), n, definitions)))
         .collect();
@@ -191,7 +191,9 @@ async fn break_things(cluster: &Arc<Cluster>, mut random: Random, hosts: usize) 
 
 /// One client with one key, who sends again until there is an answer, and sometimes twice at once.
 async fn submit(cluster: Arc<Cluster>, mut random: Random, n: u64, definitions: usize) {
-    sleep(random.millis(0, 30_000)).await;
+    // Runs that want one key come together.
+    let (from, to) = if cluster.world.is_hot { (10_000, 16_000) } else { (0, 30_000) };
+    sleep(random.millis(from, to)).await;
     let release = 1 + i64::try_from(random.index(definitions)).unwrap_or(0);
     let twice = random.per_mille(300);
     let key = random.per_mille(700).then(|| format!("key {n}"));

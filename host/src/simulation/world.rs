@@ -20,7 +20,7 @@ use crate::registry::Release;
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// More than there are runs at once: each may be refused for one that is made, or for a fault.
-const MOST_IN_VAIN: u32 = 50;
+const MOST_IN_VAIN: u32 = 30;
 
 /// Where the database's clock stands at the beginning.
 const EPOCH_MS: i64 = 1_700_000_000_000;
