@@ -69,7 +69,7 @@ impl Order {
         ]
     }
 
-    /// What [`Order::arguments`] stands for, without the subcommand.
+    /// Reads the arguments of the subcommand back.
     pub fn parse(arguments: &[String]) -> Option<Self> {
         let [allocation, size, memory_bytes, seconds] = arguments else { return None };
         let known = [Allocation::Pool, Allocation::PoolDefaults, Allocation::OnDemand];
