@@ -83,17 +83,22 @@ fn a_data_folder_or_a_port_that_another_host_uses_is_refused_by_name() {
 fn why_a_database_cannot_be_used_is_told_at_the_start_and_no_password_is() {
     let database = Database::create();
     let url = database.url();
-    let (server, _) = url.rsplit_once('/').expect("a URL has slashes");
-    let address = server.rsplit_once('@').map_or(server, |(_, address)| address);
+    // Over TCP, or with everything in its query over a Unix socket.
+    let (base, query) = url.split_once('?').unwrap_or((&url, ""));
+    let (server, _) = base.rsplit_once('/').expect("a URL has slashes");
+    let address = server.trim_start_matches("postgres://");
+    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
+    let others = query.split('&').filter(|word| !word.is_empty() && !word.starts_with("user="));
+    let others: String = others.map(|word| format!("{word}&")).collect();
     database.query("do $$ begin create role aster_none login connection limit 0; exception when duplicate_object or unique_violation then end $$");
     for (url, why) in [
-        (format!("{server}/nothing_here"), "database \"nothing_here\" does not exist (3D000)"),
+        (format!("{server}/nothing_here?{query}"), "database \"nothing_here\" does not exist (3D000)"),
         (
-            format!("postgres://nobody_here:s3cret@{address}/postgres"),
+            format!("postgres://{address}/postgres?{others}user=nobody_here&password=s3cret"),
             "role \"nobody_here\" does not exist (28000)",
         ),
         (
-            format!("postgres://aster_none:s3cret@{address}/postgres"),
+            format!("postgres://{address}/postgres?{others}user=aster_none&password=s3cret"),
             "too many connections for role \"aster_none\"",
         ),
         ("postgres://u:s3cret@127.0.0.1:1/aster".to_owned(), "Connection refused"),

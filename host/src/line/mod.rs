@@ -44,8 +44,8 @@ const MAX_WAITING_KIB: u32 = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Maximum pause; also the first one of a commit that fails on its own.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often that one is doubled: the longest pause is 8 s.
-const DOUBLINGS: u32 = 3;
+/// How often that one is doubled: the longest pause is 2 s.
+const DOUBLINGS: u32 = 1;
 
 /// How batches reach the database.
 pub(crate) trait Wire: Debug + Send + Sync + 'static {
@@ -199,6 +199,7 @@ struct State<P> {
     waiting: BTreeMap<Ticket, Job<P>>,
     entries: Entries,
     last_ticket: i64,
+    aside_first: bool,
     /// Since when the writer has had no definite answer to what it sends. `None` means that it awaits none.
     unanswered_since: Option<Instant>,
     is_closed: bool,
@@ -286,6 +287,7 @@ impl<W: Wire> CommitLine<W> {
             waiting: BTreeMap::new(),
             entries,
             last_ticket: 0,
+            aside_first: false,
             unanswered_since: None,
             is_closed: false,
         };
@@ -393,7 +395,7 @@ impl<P> State<P> {
     fn plan(&mut self, among: Option<Vec<Ticket>>) -> Option<Batch<P>> {
         let now = Instant::now();
         let is_retry = among.is_some();
-        let candidates = among.unwrap_or_else(|| self.waiting.keys().copied().collect());
+        let candidates = among.unwrap_or_else(|| self.in_turn());
         let mut plan = Plan::default();
         let mut jobs: Vec<Job<P>> = Vec::new();
         let mut size_bytes = 0;
@@ -439,6 +441,22 @@ impl<P> State<P> {
         // In the order in which every batch locks its runs.
         jobs.sort_unstable_by_key(|job| job.transition.workflow_id);
         (!jobs.is_empty()).then(|| Batch { jobs, chains: plan.into_chains() })
+    }
+
+    /// All that wait, in line order. Those that were put aside go first and last by turns: each may take its time in vain, and
+    /// however many they are, the others go on.
+    fn in_turn(&mut self) -> Vec<Ticket> {
+        let (aside, mut others): (Vec<_>, Vec<_>) = self
+            .waiting
+            .values()
+            .map(|job| (job.ticket, job.is_alone()))
+            .partition(|(_, is_alone)| *is_alone);
+        self.aside_first = !self.aside_first;
+        match self.aside_first {
+            true => others.splice(0..0, aside).for_each(drop),
+            false => others.extend(aside),
+        }
+        others.into_iter().map(|(ticket, _)| ticket).collect()
     }
 
     /// When the next transition is due that waits for an instant.

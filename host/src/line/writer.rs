@@ -142,7 +142,10 @@ impl<W: Wire> Writer<W> {
                     todo.extend(tickets.iter().rev().map(|ticket| vec![*ticket]));
                 }
                 (_, _) if Instant::now() < give_up && !alone => {
-                    tracing::debug!(error, "commit is tried again");
+                    if pause == PAUSE {
+                        let commits = tickets.len();
+                        tracing::warn!(error, commits, "commits fail and are tried again");
+                    }
                     sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                     todo.push(tickets);

@@ -106,6 +106,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             commits = committed;
             due_since = None;
         }
+        if let Some(obstacle) = obstacle(&shared) {
+            // Not the host's own fault: nothing is handed over.
+            due_since = None;
+            shared.measures.set_stalled(Some(obstacle));
+            continue;
+        }
         let look = look(&shared, &mut calls_begun);
         if !look.is_due() {
             due_since = None;
@@ -121,12 +127,6 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             continue;
         }
         let seconds = since.elapsed().as_secs();
-        if let Some(unanswered) = shared.journal.unanswered_for().filter(|unanswered| *unanswered > ANSWER) {
-            let reason =
-                format!("the database has owed the answer to a commit for {} s", unanswered.as_secs());
-            shared.measures.set_stalled(Some(reason));
-            continue;
-        }
         due_since = None;
         let Look { drivers, waiting, computing, queueing } = look;
         error!(
@@ -143,6 +143,15 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         )));
         shared.gives_up.notify_one();
     }
+}
+
+/// What keeps the host from working, beside itself.
+fn obstacle(shared: &Shared) -> Option<String> {
+    if shared.host().is_none() {
+        return Some("the host has lost its lease and can't register anew in the database".to_owned());
+    }
+    let unanswered = shared.journal.unanswered_for().filter(|unanswered| *unanswered > ANSWER)?;
+    Some(format!("the database has owed the answer to a commit for {} s", unanswered.as_secs()))
 }
 
 /// `calls_begun` holds what the last look has seen, by driver.

@@ -146,7 +146,10 @@ const ALLOCATION: usize = 8;
 
 /// The component's world as WIT text. One that is none in WIT's terms is described by its exports.
 pub(super) fn wit_text(bytes: &[u8], exports: &Exports) -> String {
-    decoded(bytes).unwrap_or_else(|error| described(exports, &error))
+    // The decoder panics on some components that Wasmtime takes, such as one that exports a function under an interface's name.
+    let decoded = std::panic::catch_unwind(|| decoded(bytes));
+    let decoded = decoded.unwrap_or_else(|_| Err("its decoder fails on it".to_owned()));
+    decoded.unwrap_or_else(|error| described(exports, &error))
 }
 
 fn decoded(bytes: &[u8]) -> Result<String, String> {

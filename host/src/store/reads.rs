@@ -1,6 +1,7 @@
 //! The reads of steps: keys that are asked for at the same time are read by one statement.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aster_core::keyvalue::{Entry, Key, Version};
 use sqlx::PgConnection;
@@ -9,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use super::connections::{Connections, Line, in_time};
 
+/// For one answer: a connection that is silent for longer is given up, and the steps that wait begin again.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Keys in one statement.
 const MAX_BATCH: usize = 256;
 /// How long a read waits for a lock that somebody holds: clients read here, too.
@@ -53,7 +56,7 @@ async fn run(connections: Connections, mut jobs: mpsc::Receiver<Job>) {
         {
             batch.push(job);
         }
-        let limit = connections.patience.answer;
+        let limit = connections.patience.answer.min(ANSWER);
         let answers = match line.take(limit).await {
             Ok(mut connection) => {
                 let keys: Vec<&Key> = batch.iter().map(|job| &job.key).collect();

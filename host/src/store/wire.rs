@@ -1,6 +1,7 @@
 //! How batches of the commit line reach Postgres: each as one statement, all of it or nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aster_core::id::{Fence, WorkflowId};
 use chrono::{DateTime, Utc};
@@ -15,6 +16,10 @@ use crate::line::{self, Chain, Refusals, Settled, Unanswered};
 
 pub(super) type Prepared = line::Prepared<Payload>;
 
+/// For the answer to a batch. A connection that is silent for longer is given up: what was lost is settled, and if Postgres was
+/// only slow, the settling waits for it.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// Commits have a connection of their own, so that they wait for nobody else's reads.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -28,7 +33,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(connections: Connections) -> Arc<Self> {
         let line = Line::for_lookups(&connections.pool);
-        let hasty = Line::for_lookups(&connections.pool).giving_up_locks_after("100ms");
+        let hasty = Line::for_lookups(&connections.pool).giving_up_locks_after("50ms");
         Arc::new(Self { connections, line: Mutex::new(line), hasty: Mutex::new(hasty) })
     }
 }
@@ -43,7 +48,7 @@ impl line::Wire for Wire {
         chains: &[Chain],
         hasty: bool,
     ) -> Result<Refusals, Unanswered> {
-        let limit = self.connections.patience.answer;
+        let limit = self.connections.patience.answer.min(ANSWER);
         let mut line = if hasty { self.hasty.lock().await } else { self.line.lock().await };
         let taken = line.take(limit).await;
         let mut connection = taken.map_err(|error| Unanswered::NotSent(error.to_string()))?;

@@ -64,3 +64,14 @@ async fn versions_of_a_component_are_compared_by_what_they_export() {
     assert_eq!(fits(1), [], "a field more in a result");
     assert_eq!(fits(2).len(), 1, "a parameter more");
 }
+
+/// WIT can't say it, and the decoder of WIT panics on it.
+#[tokio::test]
+async fn a_function_under_an_interfaces_name_is_described_without_wit() {
+    const BYTES: &str = "0061736d0d000100011f0061736d0100000001040160000003020100070501016600000a040102000b\
+        0204010000000607010000010001660705014000010008060100000000000b0b010005613a622f63010000";
+    let bytes = Bytes::from(hex::decode(BYTES).expect("they are hexadecimal digits"));
+    let loaded = SANDBOX.compile(Behalf::Host, bytes.clone()).await.expect("Wasmtime takes it");
+    let wit = wit_text(bytes, loaded.exports().clone()).await.expect("it is described");
+    assert!(wit.contains("no world that WIT can describe"), "{wit}");
+}
