@@ -50,7 +50,7 @@ impl Pooler {
         for_all(folder.path(), 0o755).and_then(|()| for_all(&file, 0o644)).expect("it is our own");
         let mut command = Command::new(program);
         if rustix::process::geteuid().is_root() {
-            command.args(["-u", "nobody"]);
+            command.args(["-u", &account(&host)]);
         }
         let child =
             command.arg("-q").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -62,6 +62,15 @@ impl Pooler {
         }
         Some(Self { child, url: format!("postgres://{user}@127.0.0.1:{port}/{name}"), _folder: folder })
     }
+}
+
+/// The account that may reach the server: the owner of its socket's folder, or any over TCP.
+fn account(host: &str) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = Path::new(host).is_absolute().then(|| std::fs::metadata(host).expect("the folder is there"));
+    let Some(owner) = owner else { return "nobody".to_owned() };
+    let id = Command::new("id").args(["-un", &owner.uid().to_string()]).output().expect("`id` can be run");
+    String::from_utf8_lossy(&id.stdout).trim().to_owned()
 }
 
 impl Drop for Pooler {
