@@ -20,7 +20,7 @@ static COMPONENTS: LazyLock<BTreeMap<String, Exports>> = LazyLock::new(common::c
 
 fuzz_target!(|source: &str| {
     let checked = check_with("fuzz.aster", source, &*COMPONENTS);
-    // What is fixed is granted to small texts, too; here a unit is some nanoseconds.
+    // Small texts get the fixed part, too; here a unit is some nanoseconds.
     assert!(checked.work <= 6_000_000 + 100 * source.len() as u64, "{} for {}", checked.work, source.len());
     assert!(checked.plans.is_empty() || !checked.has_errors());
     let mut last = 0;

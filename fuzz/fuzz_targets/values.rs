@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(ty) = any_type(&mut given, 4) else { return };
     let Ok(value) = value_of(&ty, &mut given, 6) else { return };
     holds(&ty, value);
-    // What is left is JSON as a client sends it.
+    // The rest is JSON as a client sends it.
     if let Ok(value) = serde_json::from_slice::<Value>(given.take_rest()) {
         holds(&ty, value);
     }

@@ -80,7 +80,7 @@ pub(crate) const CANDIDATES: usize = 1_000;
 /// So many parts of types are looked at in one check. A file that is written by hand comes nowhere near.
 const TYPE_WORK: usize = 2_000_000;
 
-/// What it costs to look at a name, in cells.
+/// The cost of one look at a name, in cells.
 const LOOK: u64 = 64;
 
 /// Collects the diagnostics of one source text, and counts what its check takes.

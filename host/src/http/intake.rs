@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A body that is no larger costs as much as its connection, and isn't counted.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Of all larger bodies that are on their way to memory, or of answers on their way to clients.
+/// The bytes of all larger bodies on their way to memory, or of answers on their way to clients.
 const MEMORY_KIB: usize = 256 << 10;
 
 /// Shared by all requests.

@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     Content { pointer: String, what: Content },
 }
 
-/// What is wrong with a value that is JSON.
+/// Why a value that is JSON is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Its object has that name before already.
@@ -218,7 +218,7 @@ mod tests {
         check(r#"{"a": 1, "\u0061": 2}"#, "/a", Duplicate);
         check(r#"[0, {"x/y~z": [{"b": null, "c": 1, "b": null}]}]"#, "/1/x~1y~0z/0/b", Duplicate);
         check(r#"{"": {}, "": {}}"#, "/", Duplicate);
-        // What comes first is told, and a name is the same in other objects.
+        // The first fault is told; other objects may have the same name.
         check(r#"{"a": {"b": 1, "b": 2}, "a": 1}"#, "/a/b", Duplicate);
         assert!(parse(br#"{"a": {"a": 1}, "b": {"a": 1}}"#).is_ok());
     }

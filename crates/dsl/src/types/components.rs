@@ -14,7 +14,7 @@ use crate::ast::TypeExpr;
 /// All that are registered, by name.
 pub(crate) struct Components<'c> {
     pub(super) all: BTreeMap<&'c str, &'c Exports>,
-    /// Of those that were called so far.
+    /// Indices of the components that were called so far.
     indices: RefCell<HashMap<&'c str, Rc<Index<'c>>>>,
 }
 

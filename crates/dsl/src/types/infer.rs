@@ -21,9 +21,9 @@ use crate::diagnostic::{CANDIDATES, Sink};
 pub(super) struct Scope<'s, 't, 'c> {
     model: &'s Model<'t>,
     called: &'s Called<'c>,
-    /// Of the parameters, by place.
+    /// The parameters' types, by place.
     params: &'s Params<'c>,
-    /// Of the steps, by place, as far as they have been looked at.
+    /// The steps' types, by place, as far as they have been looked at.
     values: &'s [Option<Type>],
     pub(super) locals: HashMap<&'t str, Type>,
 }
@@ -317,7 +317,7 @@ fn arguments(count: usize) -> String {
 fn field<'a>(of: Cow<'a, Type>, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
     match of {
         Cow::Borrowed(of) => part(of, name, sink),
-        // What is made for this path only is mostly small.
+        // A value that is made for this path only is mostly small.
         Cow::Owned(of) => Cow::Owned(part(&of, name, sink).into_owned()),
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn parts(ty: &Type, most: usize) -> usize {
 /// How many parts there are of what expressions make, lists and records; none if there are more than `most`, or if they nest
 /// deeper than `levels`.
 pub(super) fn known_parts(ty: &Type, most: usize, levels: usize) -> Option<usize> {
-    /// What is left of `parts` after those of `ty`.
+    /// Returns the rest of `parts` after those of `ty`.
     fn after(ty: &Type, parts: usize, levels: usize) -> Option<usize> {
         let (parts, levels) = (parts.checked_sub(1)?, levels.checked_sub(1)?);
         match ty {
