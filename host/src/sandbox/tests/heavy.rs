@@ -12,28 +12,43 @@ use super::*;
 use crate::sandbox::heavy::THREAD_NAME;
 use crate::sandbox::weight::processor_time;
 
-/// Makes whoever reads it heavy: it keeps the thread busy for longer than a guest may, and answers when it is asked again.
+/// What a read does before it answers.
+#[derive(Clone, Copy, Default)]
+enum Manner {
+    /// Computes for longer than a guest may, twice, and gives way after each: the second time is certain.
+    #[default]
+    Computes,
+    /// The same once, without giving way.
+    Holds,
+    /// Leaves the processor to others for as long, without giving way, and then gives way.
+    IsPreempted,
+}
+
+/// Makes whoever reads it heavy, in this manner.
 #[derive(Default)]
 struct Busy {
     committed: InMemory,
     /// Where each answer was given.
     threads: Mutex<Vec<Option<String>>>,
     panics: bool,
-    /// Keeps the processor busy, too, and doesn't give way.
-    holds: bool,
+    manner: Manner,
 }
 
 #[async_trait::async_trait]
 impl KeyValueReader for Busy {
     async fn read(&self, key: &Key) -> Result<Entry, Unavailable> {
-        if self.holds {
-            let began = processor_time();
-            while processor_time() - began < Duration::from_millis(3) {
-                std::hint::spin_loop();
+        match self.manner {
+            Manner::Computes => {
+                for _ in 0..2 {
+                    compute();
+                    tokio::task::yield_now().await;
+                }
             }
-        } else {
-            thread::sleep(Duration::from_millis(3));
-            tokio::task::yield_now().await;
+            Manner::Holds => compute(),
+            Manner::IsPreempted => {
+                thread::sleep(LONG);
+                tokio::task::yield_now().await;
+            }
         }
         self.threads.lock().expect("no panic").push(thread::current().name().map(Into::into));
         assert!(!self.panics, "a bug of the host");
@@ -49,6 +64,16 @@ impl KeyValueReader for Busy {
         _: usize,
     ) -> Result<Vec<String>, Unavailable> {
         Ok(Vec::new())
+    }
+}
+
+/// Longer than a guest may compute among the host's tasks.
+const LONG: Duration = Duration::from_millis(3);
+
+fn compute() {
+    let began = processor_time();
+    while processor_time() - began < LONG {
+        std::hint::spin_loop();
     }
 }
 
@@ -70,10 +95,23 @@ async fn a_guest_that_has_moved_reads_writes_and_answers_as_before() {
 }
 
 #[tokio::test]
+async fn a_guest_that_lost_the_processor_to_others_stays_where_it_is() {
+    let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
+    let reader = Arc::new(Busy { manner: Manner::IsPreempted, ..Busy::default() });
+    let mut guest = Guest::within(&sandbox, "counter").await;
+    for _ in 0..4 {
+        guest.session = Session::new(TenantId::default(), reader.clone());
+        guest.ok("get", &[json!("b"), json!("n")]).await;
+    }
+    let threads = reader.threads.lock().expect("no panic");
+    assert!(threads.iter().all(|name| name.as_deref() != Some(THREAD_NAME)), "{threads:?}");
+}
+
+#[tokio::test]
 async fn a_component_that_holds_threads_begins_on_those_for_heavy_guests() {
     // Of its own, since what is known of a component is shared.
     let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
-    let reader = Arc::new(Busy { holds: true, ..Busy::default() });
+    let reader = Arc::new(Busy { manner: Manner::Holds, ..Busy::default() });
     let mut guest = Guest::within(&sandbox, "counter").await;
     for _ in 0..4 {
         // What was read is kept in a session.
