@@ -44,7 +44,22 @@ impl<K: Clone + Eq + Hash, T> Recent<K, T> {
         self.weight += weight;
         let replaced = self.entries.insert(key, Entry { value, weight, last_use: self.uses });
         self.weight -= replaced.map_or(0, |entry| entry.weight);
+        self.trim();
+    }
+
+    /// Drops values beyond the bound that nobody holds any more. Returns whether those that are left are still beyond it.
+    pub(crate) fn trim(&mut self) -> bool {
         while self.weight > self.bound && self.drop_oldest() {}
+        self.weight > self.bound
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.entries.values().map(|entry| &entry.value)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.weight = 0;
     }
 
     /// Whether the next value will drive out another.
@@ -52,8 +67,10 @@ impl<K: Clone + Eq + Hash, T> Recent<K, T> {
         self.weight >= self.bound
     }
 
-    /// Looks at all of them: what is inserted took far longer to be made.
-    fn drop_oldest(&mut self) -> bool {
+    /// Drops the value that nobody holds and nobody has asked for the longest. Returns false if all are held.
+    ///
+    /// It looks at all of them: what is inserted took far longer to be made.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
         let unheld = self.entries.iter().filter(|(_, entry)| Arc::strong_count(&entry.value) == 1);
         let Some(key) = unheld.min_by_key(|(_, entry)| entry.last_use).map(|(key, _)| key.clone()) else {
             return false;

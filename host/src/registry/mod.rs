@@ -49,7 +49,7 @@ struct Shared {
 }
 
 /// How many definitions of a view, and releases, are kept beside those in use. What is resolved holds its release, and a release
-/// its components' code.
+/// its components' code: where that is too much, they go before their number is reached.
 const MOST_KEPT: u64 = 1_000;
 /// What views may take, beside those in use: the types of components are most of them.
 const BYTES_OF_VIEWS: u64 = 64 << 20;

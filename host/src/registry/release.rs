@@ -114,7 +114,21 @@ impl Registry {
         if release.set_aside().is_none() {
             self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
         }
+        self.drop_releases_that_hold_code();
         Ok(release)
+    }
+
+    /// Gives up releases that no run uses, while they hold more code than is to be kept in memory.
+    fn drop_releases_that_hold_code(&self) {
+        let sandbox = &self.shared.sandbox;
+        if !sandbox.holds_too_much() {
+            return;
+        }
+        for view in self.shared.views.lock().expect(UNPOISONED).values() {
+            view.resolved.lock().expect(UNPOISONED).clear();
+        }
+        let mut releases = self.shared.releases.lock().expect(UNPOISONED);
+        while releases.drop_oldest() && sandbox.holds_too_much() {}
     }
 }
 

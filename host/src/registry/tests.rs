@@ -15,17 +15,24 @@ const OTHER_KEY: &str = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1
 
 /// A host that has just been started.
 fn host(pool: &PgPool, key: Option<&str>) -> Registry {
-    let store = Store::from_pool(pool.clone(), Patience::default());
     let code_key = key.map(|key| key.parse().expect("it is a key"));
-    let options = Options { max_instances: 8, code_key, ..Options::default() };
-    Registry::new(store, Sandbox::new(options).expect("a sandbox"))
+    host_with(pool, Options { code_key, ..Options::default() })
+}
+
+fn host_with(pool: &PgPool, options: Options) -> Registry {
+    let store = Store::from_pool(pool.clone(), Patience::default());
+    Registry::new(store, Sandbox::new(Options { max_instances: 8, ..options }).expect("a sandbox"))
+}
+
+fn component() -> Bytes {
+    component_named("greeter-v1")
 }
 
 /// Built by `cargo xtask build`.
-fn component() -> Bytes {
+fn component_named(name: &str) -> Bytes {
     let folder = std::env::var("ASTER_COMPONENTS")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target/components").to_owned());
-    let bytes = std::fs::read(format!("{folder}/greeter-v1.wasm"));
+    let bytes = std::fs::read(format!("{folder}/{name}.wasm"));
     bytes.expect("components are built by `cargo xtask build`").into()
 }
 
@@ -103,13 +110,43 @@ async fn code_that_cannot_be_trusted_costs_a_compilation(pool: PgPool) {
     }
 }
 
+fn source(name: &str) -> String {
+    format!(
+        "This module is test.{name}.\n\nTo {name} with name: Text, produce Json with IO. It performs io with Greeter:\n\n  \
+        workflow:\n\n    step only:\n      Return Greeter.greet(name).\n\n    timeout: 60 seconds.\n  .\n"
+    )
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn releases_that_no_run_uses_do_not_keep_code_in_memory(pool: PgPool) {
+    let tenant = TenantId::default();
+    let host = host_with(&pool, Options { loaded_bytes: 1, ..Options::default() });
+    let first = host
+        .upload(&tenant, "greeter", component_named("greeter-v1"), true)
+        .await
+        .expect("it is taken")
+        .digest;
+    host.deploy(&tenant, "greet.aster", &source("greet")).await.expect("it is deployed");
+    let in_use = host.resolve(&tenant, "greet").await.expect("it is there");
+    let second = host
+        .upload(&tenant, "greeter", component_named("greeter-v2"), true)
+        .await
+        .expect("it is taken")
+        .digest;
+    host.resolve(&tenant, "greet").await.expect("it is there");
+    assert!(host.shared.sandbox.loaded(&first).is_some(), "a run uses it");
+    drop(in_use);
+    host.deploy(&tenant, "again.aster", &source("again")).await.expect("it is deployed");
+    host.resolve(&tenant, "again").await.expect("it is there");
+    assert!(host.shared.sandbox.loaded(&first).is_none(), "no run uses it any more");
+    assert!(host.shared.sandbox.loaded(&second).is_some(), "it is in use");
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_component_that_cannot_be_loaded_is_set_aside_until_it_can(pool: PgPool) {
-    const SOURCE: &str = "This module is test.greet.\n\nTo greet with name: Text, produce Json with IO. It performs io with Greeter:\n\n  \
-        workflow:\n\n    step only:\n      Return Greeter.greet(name).\n\n    timeout: 60 seconds.\n  .\n";
     let tenant = TenantId::default();
     upload(&pool, None).await;
-    host(&pool, None).deploy(&tenant, "greet.aster", SOURCE).await.expect("it is deployed");
+    host(&pool, None).deploy(&tenant, "greet.aster", &source("greet")).await.expect("it is deployed");
     spoil_bytes(&pool).await;
     let second = host(&pool, None);
     second.load_ahead().await.expect("the others can be loaded");

@@ -88,6 +88,11 @@ impl Sandbox {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest)
     }
 
+    /// Whether more code is held in memory than is to be kept there.
+    pub fn holds_too_much(&self) -> bool {
+        self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).trim()
+    }
+
     /// The component version of that digest from memory or from the folder, or else what `otherwise` makes of it, which both then
     /// keep. Who asks for one that is being loaded waits for that.
     ///
