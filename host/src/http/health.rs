@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::Context;
+use super::metrics::Commits;
 use super::problem::{self, Problem, ProblemBody, Result};
 
 /// A database that takes longer to answer isn't ready for work.
@@ -79,6 +80,7 @@ pub(crate) async fn metrics(State(context): State<Context>) -> Response {
     let is_up = matches!(answers, Ok(Ok(())));
     let counts = counts.ok().and_then(Result::ok);
     let counts = counts.as_ref().map(|counts| counts.as_slice());
-    let text = context.metrics.render(store.counters(), &context.app.measures, is_up, counts);
+    let commits = Commits { made: store.counters(), put_aside: store.put_aside() };
+    let text = context.metrics.render(commits, &context.app.measures, is_up, counts);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

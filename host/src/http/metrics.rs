@@ -102,6 +102,13 @@ impl Connections {
     }
 }
 
+/// The host's commits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Commits<'a> {
+    pub(crate) made: &'a Counters,
+    pub(crate) put_aside: usize,
+}
+
 impl Metrics {
     pub(crate) fn count_trigger(&self, operation: String, status: String) {
         // A count is right whatever panicked beside it.
@@ -112,7 +119,7 @@ impl Metrics {
     /// `runs` are none where they couldn't be counted in time.
     pub(crate) fn render(
         &self,
-        commits: &Counters,
+        commits: Commits<'_>,
         measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
@@ -126,7 +133,7 @@ impl Metrics {
     fn write(
         &self,
         out: &mut String,
-        commits: &Counters,
+        commits: Commits<'_>,
         measures: &Measures,
         is_database_up: bool,
         runs: Option<&[(Status, u64)]>,
@@ -146,11 +153,17 @@ impl Metrics {
             "# HELP aster_commits_total What this host has committed for runs: acceptances, transitions."
         )?;
         writeln!(out, "# TYPE aster_commits_total counter")?;
-        writeln!(out, "aster_commits_total{{kind=\"acceptance\"}} {}", commits.acceptances())?;
-        writeln!(out, "aster_commits_total{{kind=\"transition\"}} {}", commits.transitions())?;
+        writeln!(out, "aster_commits_total{{kind=\"acceptance\"}} {}", commits.made.acceptances())?;
+        writeln!(out, "aster_commits_total{{kind=\"transition\"}} {}", commits.made.transitions())?;
         writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
-        writeln!(out, "aster_commit_batches_total {}", commits.batches())?;
+        writeln!(out, "aster_commit_batches_total {}", commits.made.batches())?;
+        writeln!(
+            out,
+            "# HELP aster_commits_put_aside Commits that wait because a lock in the database keeps them from being made."
+        )?;
+        writeln!(out, "# TYPE aster_commits_put_aside gauge")?;
+        writeln!(out, "aster_commits_put_aside {}", commits.put_aside)?;
         writeln!(
             out,
             "# HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time."
@@ -227,7 +240,9 @@ mod tests {
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
         }
-        insta::assert_snapshot!(metrics.render(&Counters::default(), &Measures::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
+        let counters = Counters::default();
+        let commits = Commits { made: &counters, put_aside: 3 };
+        insta::assert_snapshot!(metrics.render(commits, &Measures::default(), true, Some(&[(Status::Ready, 0), (Status::Running, 2)])), @r#"
         # HELP aster_database_up Whether the database answers.
         # TYPE aster_database_up gauge
         aster_database_up 1
@@ -242,6 +257,9 @@ mod tests {
         # HELP aster_commit_batches_total Statements that carried the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
+        # HELP aster_commits_put_aside Commits that wait because a lock in the database keeps them from being made.
+        # TYPE aster_commits_put_aside gauge
+        aster_commits_put_aside 3
         # HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time.
         # TYPE aster_log_lines_lost_total counter
         aster_log_lines_lost_total 0
@@ -271,12 +289,8 @@ mod tests {
         aster_http_too_slow_total{in="body"} 0
         aster_http_too_slow_total{in="answer"} 0
         "#);
-        assert!(
-            metrics
-                .render(&Counters::default(), &Measures::default(), false, None)
-                .contains("aster_database_up 0")
-        );
-        let uncounted = metrics.render(&Counters::default(), &Measures::default(), true, None);
+        assert!(metrics.render(commits, &Measures::default(), false, None).contains("aster_database_up 0"));
+        let uncounted = metrics.render(commits, &Measures::default(), true, None);
         assert!(
             uncounted.contains("aster_database_up 1") && !uncounted.contains("aster_runs{"),
             "{uncounted}"

@@ -362,6 +362,12 @@ impl<W: Wire> CommitLine<W> {
         let since = [state.unanswered_since, state.entries.settling_since()];
         since.into_iter().flatten().min().map(|since| since.elapsed())
     }
+
+    /// How many commits wait because the database can't make them now, though it makes others: somebody holds a lock that they
+    /// need, most likely.
+    pub(crate) fn put_aside(&self) -> usize {
+        self.queue.state().waiting.values().filter(|job| job.is_alone()).count()
+    }
 }
 
 impl<P> Queue<P> {
