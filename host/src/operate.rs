@@ -224,9 +224,8 @@ impl Operator {
                 before: repairs.next,
             };
             let runs = self.store.list_runs(tenant, &page, RUNS_AT_ONCE).await?;
-            let is_last = runs.len() < RUNS_AT_ONCE;
-            let mut states = self.states(&runs).await?;
-            for run in runs {
+            let mut states = self.states(&runs.items).await?;
+            for run in runs.items {
                 repairs.next = Some(run.workflow_id);
                 let Some(state) = states.remove(&run.workflow_id) else { continue };
                 for undo in state.undoing.iter().filter(|undo| filter.is_met_by(undo)) {
@@ -245,7 +244,7 @@ impl Operator {
                     return Ok(repairs);
                 }
             }
-            if is_last {
+            if !runs.more {
                 repairs.next = None;
                 return Ok(repairs);
             }

@@ -175,11 +175,11 @@ fn all_events(client: &Client, id: &str) -> anyhow::Result<Vec<Value>> {
         let from = events.len() + 1;
         let path = format!("/api/workflows/{}/events?fromSeq={from}&limit={EVENTS_A_TIME}", encode(id));
         let more: Vec<Value> = client.get(&path)?;
-        let is_last = more.len() < EVENTS_A_TIME;
-        events.extend(more);
-        if is_last {
+        // A page may be short because its events are large.
+        if more.is_empty() {
             return Ok(events);
         }
+        events.extend(more);
     }
 }
 

@@ -134,9 +134,9 @@ pub(crate) async fn list(
     Tenant(tenant): Tenant,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<ComponentSummary>>> {
-    let found = context.app.store.list_components(&tenant).await?;
-    let view = |found: store::Component| ComponentSummary { name: found.name, active_digest: found.active };
-    Ok(Json(paging.page_of_all(found, |found| &found.name, view)))
+    let found = context.app.store.list_components(&tenant, paging.after.as_deref(), paging.limit()).await?;
+    let view = |(name, active_digest)| ComponentSummary { name, active_digest };
+    Ok(Json(paging.page(found, |(name, _)| name.clone(), view)))
 }
 
 /// Shows a component with its versions
@@ -271,13 +271,14 @@ pub(crate) async fn show_version(
         let etag = format!("\"{digest}\"");
         return Ok(([(header::CONTENT_TYPE, WASM), (header::ETAG, etag.as_str())], bytes).into_response());
     }
+    let offer = context.app.store.load_offer(&tenant, &component.name, digest).await?.ok_or_else(missing)?;
     let detail = VersionDetail {
         digest,
         uploaded_at: version.uploaded_at,
         size_bytes: version.size_bytes,
         active: component.active == Some(digest),
-        functions: functions(&version.exports),
-        wit: version.wit,
+        functions: functions(&offer.exports),
+        wit: offer.wit,
         name: component.name,
     };
     let vary = [(header::VARY, HeaderValue::from_static("accept"))];

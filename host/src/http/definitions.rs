@@ -19,7 +19,7 @@ use super::params::{FromQuery, NoQuery, Params, Path, Query};
 use super::problem::{self, Problem, ProblemBody, Result};
 use super::tenant::{Tenant, User};
 use crate::registry::DeployedDefinition;
-use crate::store::Definition;
+use crate::store::{Definition, ListedDefinition};
 
 /// What diagnostics call a source that came without a name.
 const DEFAULT_FILE: &str = "workflow.aster";
@@ -277,14 +277,14 @@ pub(crate) async fn list(
     Tenant(tenant): Tenant,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<DefinitionSummary>>> {
-    let found = context.app.store.list_definitions(&tenant).await?;
-    let view = |found: Definition| DefinitionSummary {
+    let found = context.app.store.list_definitions(&tenant, paging.after.as_deref(), paging.limit()).await?;
+    let view = |found: ListedDefinition| DefinitionSummary {
         name: found.name,
-        digest: found.current.digest,
+        digest: found.digest,
         deployed_at: found.deployed_at,
         triggers: triggers(found.trigger_path),
     };
-    Ok(Json(paging.page_of_all(found, |found| &found.name, view)))
+    Ok(Json(paging.page(found, |found| found.name.clone(), view)))
 }
 
 /// Shows a definition

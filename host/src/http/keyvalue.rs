@@ -75,9 +75,8 @@ pub(crate) async fn list(
     check_name("bucket", &bucket)?;
     components::find(&context, &tenant, &component).await?;
     let store = &context.app.store;
-    let found = store
-        .list_entries(&tenant, &component, &bucket, paging.after.as_deref(), paging.with_one_more())
-        .await?;
+    let found =
+        store.list_entries(&tenant, &component, &bucket, paging.after.as_deref(), paging.limit()).await?;
     let view = |found: ListedEntry| Entry {
         key: found.key.to_string(),
         value_base64: STANDARD.encode(&found.value),

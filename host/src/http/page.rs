@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::cursor::Scope;
 use super::params::{FromQuery, Params, invalid_cursor};
 use super::problem::Result;
+use crate::store::Listed;
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
@@ -47,35 +48,21 @@ impl FromQuery for Paging {
 }
 
 impl Paging {
-    /// How many items are to be read: one more than the page has, which says whether there is another page.
-    pub(crate) fn with_one_more(&self) -> usize {
-        self.limit + 1
+    /// How many items a page has at most.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// The page of what was read. `place` is what the cursor says of the last item.
     pub(crate) fn page<T, U>(
         &self,
-        mut found: Vec<T>,
+        found: Listed<T>,
         place: impl Fn(&T) -> String,
         view: impl Fn(T) -> U,
     ) -> Page<U> {
-        let more = found.len() > self.limit;
-        found.truncate(self.limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| self.scope.cursor(&place(last)));
-        Page { items: found.into_iter().map(view).collect(), next_cursor }
-    }
-
-    /// The page of a whole list, which is in the order of its items' names.
-    pub(crate) fn page_of_all<T, U>(
-        &self,
-        all: Vec<T>,
-        name: impl Fn(&T) -> &str,
-        view: impl Fn(T) -> U,
-    ) -> Page<U> {
-        let after = self.after.as_deref();
-        let rest = all.into_iter().filter(|item| after.is_none_or(|after| name(item) > after));
-        let found = rest.take(self.with_one_more()).collect();
-        self.page(found, |item| name(item).to_owned(), view)
+        let last = found.items.last().filter(|_| found.more);
+        let next_cursor = last.map(|last| self.scope.cursor(&place(last)));
+        Page { items: found.items.into_iter().map(view).collect(), next_cursor }
     }
 }
 
@@ -84,16 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_follow_each_other_without_a_gap() {
-        let scope = Scope::of(["/api/things"]);
-        let all = || vec!["a", "b", "c", "d", "e"];
-        let page = |after: Option<&str>| {
-            let after = after.map(str::to_owned);
-            Paging { after, limit: 2, scope }.page_of_all(all(), |item| *item, |item| item)
+    fn a_page_names_the_next_one_only_if_the_list_goes_on() {
+        let paging = Paging { after: None, limit: 2, scope: Scope::of(["/api/things"]) };
+        let page = |more| {
+            let found = Listed { items: vec!["a", "b"], more };
+            paging.page(found, |item| (*item).to_owned(), str::len)
         };
-        assert_eq!((page(None).items, page(None).next_cursor), (vec!["a", "b"], Some(scope.cursor("b"))));
-        assert_eq!(page(Some("b")).items, ["c", "d"]);
-        assert_eq!((page(Some("d")).items, page(Some("d")).next_cursor), (vec!["e"], None));
-        assert_eq!((page(Some("c")).items, page(Some("c")).next_cursor), (vec!["d", "e"], None));
+        assert_eq!((page(true).items, page(true).next_cursor), (vec![1, 1], Some(paging.scope.cursor("b"))));
+        assert_eq!((page(false).items, page(false).next_cursor), (vec![1, 1], None));
     }
 }

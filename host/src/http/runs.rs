@@ -22,7 +22,7 @@ use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, par
 use super::problem::{Problem, ProblemBody, Result};
 use super::tenant::{Tenant, single};
 use crate::runner::{End, Waited};
-use crate::store::{JsonText, RecordedEvent, Run, RunFilter};
+use crate::store::{JsonText, Listed, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 
 const DEFAULT_EVENTS: u32 = 1_000;
@@ -280,7 +280,7 @@ pub(crate) async fn list(
     if let Some(name) = filter.definition.take() {
         filter.definition = Some(super::definitions::find(&context, &tenant, &name).await?.name);
     }
-    let found = context.app.store.list_runs(&tenant, &filter, paging.with_one_more()).await?;
+    let found = context.app.store.list_runs(&tenant, &filter, paging.limit()).await?;
     Ok(Json(paging.page(found, |run| run.workflow_id.to_string(), RunState::from)))
 }
 
@@ -311,7 +311,7 @@ pub(crate) async fn show(
         ("limit" = Option<u32>, Query, description = "1 to 10000; default 1000"),
     ),
     responses(
-        (status = 200, description = "In order of their sequence; none if it is READY", body = [RunEvent]),
+        (status = 200, description = "In order of their sequence; none if it is READY. At most 8 MiB of payloads: the header `Link` names the rest", body = [RunEvent]),
         (status = 404, description = "No such run", body = ProblemBody),
     ),
 )]
@@ -320,9 +320,10 @@ pub(crate) async fn events(
     Tenant(tenant): Tenant,
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
-) -> Result<Json<Vec<RunEvent>>> {
+) -> Result<Response> {
     let run = find(&context, &tenant, &id).await?;
-    Ok(Json(load_events(&context, &run, query.from_sequence, query.limit).await?))
+    let events = load_events(&context, &run, query.from_sequence, query.limit).await?;
+    Ok((link_to_next(&run, &events), Json(events.items)).into_response())
 }
 
 /// Lists ids by status
@@ -381,13 +382,21 @@ pub(crate) async fn load_events(
     run: &Run,
     from_sequence: u64,
     limit: usize,
-) -> Result<Vec<RunEvent>> {
+) -> Result<Listed<RunEvent>> {
     let events = context.app.store.load_events(run.workflow_id, from_sequence, limit).await?;
-    if events.is_empty() && from_sequence <= run.last_sequence && run.last_sequence > 0 {
+    if events.items.is_empty() && from_sequence <= run.last_sequence && run.last_sequence > 0 {
         // Its time was over just now.
         return Err(Problem::not_found("run", run.workflow_id));
     }
-    Ok(events.into_iter().map(RunEvent::from).collect())
+    Ok(events.map(RunEvent::from))
+}
+
+/// Names the events after these, if there are any, as RFC 8288 has it.
+pub(crate) fn link_to_next(run: &Run, events: &Listed<RunEvent>) -> Option<[(HeaderName, String); 1]> {
+    let last = events.items.last().filter(|_| events.more)?;
+    let next =
+        format!("</api/workflows/{}/events?fromSeq={}>; rel=\"next\"", run.workflow_id, last.sequence + 1);
+    Some([(header::LINK, next)])
 }
 
 impl From<RecordedEvent> for RunEvent {

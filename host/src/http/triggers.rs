@@ -21,7 +21,7 @@ use super::Context;
 use super::body::Input;
 use super::params::{NoQuery, Query};
 use super::problem::{self, Problem, Result};
-use super::runs::{RunEvent, load_events};
+use super::runs::{RunEvent, link_to_next, load_events};
 use super::tenant::{Tenant, single};
 use crate::registry::Error as RegistryError;
 use crate::store::Definition;
@@ -241,16 +241,18 @@ async fn status(
     let definition = find(context, tenant, name).await?;
     let run = context.app.store.run_by_key(tenant, &definition.name, key).await?;
     let run = run.ok_or_else(|| Problem::not_found("run with key", key))?;
+    let events = load_events(context, &run, 0, MAX_EVENTS).await?;
+    let link = link_to_next(&run, &events);
     let answer = RunStatus {
         key_field: key_field(&definition.current.plan),
         key,
         workflow_id: run.workflow_id,
         status: run.status.as_str(),
         cause: run.cause.map(|cause| cause.as_str()),
-        events: load_events(context, &run, 0, MAX_EVENTS).await?,
+        events: events.items,
         last_updated: run.updated_at,
     };
-    Ok(("200", Json(answer).into_response()))
+    Ok(("200", (link, Json(answer)).into_response()))
 }
 
 async fn find(context: &Context, tenant: &TenantId, name: &str) -> Result<Definition> {

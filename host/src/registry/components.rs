@@ -90,12 +90,14 @@ impl Registry {
     pub async fn activate(&self, tenant: &TenantId, name: &str, digest: Digest) -> Result<(), Error> {
         let name = component_name(name)?;
         let no_version = || Error::NotFound { kind: "version", name: format!("{name}@{digest}") };
-        let component = self.shared.store.get_component(tenant, &name).await?;
-        let component = component.ok_or_else(|| Error::NotFound { kind: "component", name: name.clone() })?;
-        let version =
-            component.versions.iter().find(|version| version.digest == digest).ok_or_else(no_version)?;
+        let Some(offer) = self.shared.store.load_offer(tenant, &name, digest).await? else {
+            return match self.shared.store.get_component(tenant, &name).await? {
+                None => Err(Error::NotFound { kind: "component", name }),
+                Some(_) => Err(no_version()),
+            };
+        };
         loop {
-            let checked_at = self.check_fit(tenant, &name, &version.exports).await?;
+            let checked_at = self.check_fit(tenant, &name, &offer.exports).await?;
             match self.shared.store.activate_component(tenant, &name, digest, checked_at).await {
                 Err(store::Error::RegistryMoved { .. }) => {}
                 Err(store::Error::NotFound { .. }) => return Err(no_version()),

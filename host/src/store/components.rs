@@ -6,7 +6,7 @@ use aster_core::wit::Exports;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use super::error::Fault;
-use super::{Error, Store, check_name, digest, instant, parse_json, to_json, unsigned};
+use super::{Error, Listed, Store, check_name, count, digest, instant, parse_json, to_json, unsigned};
 
 /// A name and what is known under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,11 @@ pub struct ComponentVersion {
     pub digest: Digest,
     pub uploaded_at: Timestamp,
     pub size_bytes: u64,
+}
+
+/// What a version offers to workflows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
     pub exports: Exports,
     /// The exports as WIT text.
     pub wit: String,
@@ -92,13 +97,101 @@ impl Store {
             .await
     }
 
-    /// All components of a tenant with all their versions, by name.
-    pub async fn list_components(&self, tenant: &TenantId) -> Result<Vec<Component>, Error> {
-        self.components(tenant, None).await
+    /// The names of a tenant's components after `after`, in their order, each with its active version.
+    pub async fn list_components(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<(String, Option<Digest>)>, Error> {
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    "select name, active_digest
+                    from component
+                    where tenant = $1
+                        and ($2::text is null or name > $2)
+                    order by name
+                    limit $3",
+                    tenant.as_str(),
+                    after,
+                    count(limit + 1),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
+        let found = rows.into_iter().map(|row| {
+            let active = row.active_digest.as_deref().map(digest).transpose()?;
+            Ok((row.name, active))
+        });
+        Ok(Listed::first(limit, found.collect::<Result<_, Error>>()?))
     }
 
+    /// A component with all its versions.
     pub async fn get_component(&self, tenant: &TenantId, name: &str) -> Result<Option<Component>, Error> {
-        Ok(self.components(tenant, Some(name)).await?.pop())
+        if name.contains('\0') {
+            return Ok(None);
+        }
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    "select c.active_digest, v.digest, v.uploaded_at, b.size_bytes
+                    from component c
+                    join component_version v on v.tenant = c.tenant and v.name = c.name
+                    join component_bytes b on b.digest = v.digest
+                    where c.tenant = $1
+                        and c.name = $2
+                    order by v.uploaded_at desc, v.digest",
+                    tenant.as_str(),
+                    name,
+                )
+                .fetch_all(connection)
+            })
+            .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let active = first.active_digest.as_deref().map(digest).transpose()?;
+        let versions = rows.iter().map(|row| {
+            Ok(ComponentVersion {
+                digest: digest(&row.digest)?,
+                uploaded_at: row.uploaded_at.into(),
+                size_bytes: unsigned(row.size_bytes),
+            })
+        });
+        let versions = versions.collect::<Result<_, Error>>()?;
+        Ok(Some(Component { name: name.to_owned(), active, versions }))
+    }
+
+    /// What a version of a component offers; `None` if there is no such version.
+    pub async fn load_offer(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        digest: Digest,
+    ) -> Result<Option<Offer>, Error> {
+        if name.contains('\0') {
+            return Ok(None);
+        }
+        let row = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    r#"select exports::text as "exports!", wit
+                    from component_version
+                    where tenant = $1 and name = $2 and digest = $3"#,
+                    tenant.as_str(),
+                    name,
+                    &digest.0[..],
+                )
+                .fetch_optional(connection)
+            })
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Offer { exports: parse_json("the exports of a component", &row.exports)?, wit: row.wit }))
     }
 
     /// The bytes of a component that some tenant has uploaded.
@@ -136,49 +229,6 @@ impl Store {
             }
         }
         Err(Error::corrupt(format!("version {digest} of component `{name}` can't be deleted")))
-    }
-
-    async fn components(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Component>, Error> {
-        if name.is_some_and(|name| name.contains('\0')) {
-            return Ok(Vec::new());
-        }
-        let rows = self
-            .connection()
-            .await?
-            .ask(|connection| {
-                sqlx::query!(
-                    r#"select c.name, c.active_digest, v.digest, v.uploaded_at, b.size_bytes, v.exports::text as "exports!", v.wit
-                    from component c
-                    join component_version v on v.tenant = c.tenant and v.name = c.name
-                    join component_bytes b on b.digest = v.digest
-                    where c.tenant = $1
-                        and ($2::text is null or c.name = $2)
-                    order by c.name, v.uploaded_at desc, v.digest"#,
-                    tenant.as_str(),
-                    name,
-                )
-                .fetch_all(connection)
-            })
-            .await?;
-        let mut components: Vec<Component> = Vec::new();
-        for row in rows {
-            let version = ComponentVersion {
-                digest: digest(&row.digest)?,
-                uploaded_at: row.uploaded_at.into(),
-                size_bytes: unsigned(row.size_bytes),
-                exports: parse_json("the exports of a component", &row.exports)?,
-                wit: row.wit,
-            };
-            match components.last_mut() {
-                Some(component) if component.name == row.name => component.versions.push(version),
-                _ => components.push(Component {
-                    name: row.name,
-                    active: row.active_digest.as_deref().map(digest).transpose()?,
-                    versions: vec![version],
-                }),
-            }
-        }
-        Ok(components)
     }
 }
 

@@ -6,7 +6,7 @@ use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 
 use super::components::{Registered, change_registry, current_generation, raise_generation};
-use super::{Error, Store, check_name, digest, instant, parse_json, to_json};
+use super::{Error, Listed, Store, check_name, count, digest, instant, parse_json, to_json};
 
 /// One function of a source file that is to be deployed.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,18 @@ pub struct Definition {
     pub current: DefinitionVersion,
     /// All versions, and when each was first deployed, newest first.
     pub versions: Vec<(Digest, Timestamp)>,
+}
+
+/// A definition in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedDefinition {
+    /// The full name.
+    pub name: String,
+    /// When its current version became current.
+    pub deployed_at: Timestamp,
+    pub trigger_path: Option<String>,
+    /// The current version.
+    pub digest: Digest,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -71,9 +83,40 @@ impl Store {
             .await
     }
 
-    /// All definitions of a tenant, by name.
-    pub async fn list_definitions(&self, tenant: &TenantId) -> Result<Vec<Definition>, Error> {
-        self.definitions(tenant, None).await
+    /// A tenant's definitions after the full name `after`, in the order of their names.
+    pub async fn list_definitions(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<ListedDefinition>, Error> {
+        let rows = self
+            .connection()
+            .await?
+            .ask(|connection| {
+                sqlx::query!(
+                    "select name, deployed_at, trigger_path, current_digest
+                    from definition
+                    where tenant = $1
+                        and ($2::text is null or name > $2)
+                    order by name
+                    limit $3",
+                    tenant.as_str(),
+                    after,
+                    count(limit + 1),
+                )
+                .fetch_all(connection)
+            })
+            .await?;
+        let found = rows.into_iter().map(|row| {
+            Ok(ListedDefinition {
+                digest: digest(&row.current_digest)?,
+                name: row.name,
+                deployed_at: row.deployed_at.into(),
+                trigger_path: row.trigger_path,
+            })
+        });
+        Ok(Listed::first(limit, found.collect::<Result<_, Error>>()?))
     }
 
     /// The definition with this full name, or else those whose function has it: more than one means that it isn't unique.
@@ -81,7 +124,7 @@ impl Store {
         if name.contains('\0') {
             return Ok(Vec::new());
         }
-        let found = self.definitions(tenant, Some(name)).await?;
+        let found = self.definitions(tenant, name).await?;
         match found.iter().position(|definition| definition.name == name) {
             Some(i) => Ok(found.into_iter().skip(i).take(1).collect()),
             None => Ok(found),
@@ -143,7 +186,7 @@ impl Store {
         Ok(name)
     }
 
-    async fn definitions(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Definition>, Error> {
+    async fn definitions(&self, tenant: &TenantId, name: &str) -> Result<Vec<Definition>, Error> {
         let rows = self
             .connection()
             .await?
@@ -166,7 +209,7 @@ impl Store {
                     from definition d
                     join definition_version c on c.tenant = d.tenant and c.name = d.name and c.digest = d.current_digest
                     where d.tenant = $1
-                        and ($2::text is null or d.name = $2 or right(d.name, length($2) + 1) = '.' || $2)
+                        and (d.name = $2 or right(d.name, length($2) + 1) = '.' || $2)
                     order by d.name"#,
                     tenant.as_str(),
                     name,

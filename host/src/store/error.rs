@@ -57,7 +57,7 @@ impl Error {
     }
 
     /// What it means for what was written; none if it is no failure of a statement.
-    pub(super) fn fault(&self) -> Option<Fault> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
             Self::Unavailable { cause } => Some(Fault::of(cause)),
             _ => None,

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::commit::check_key;
 use super::connections::no_answer;
+use super::listed::{Listed, PAGE_BYTES};
 use super::{Error, Store, check_name, count};
 
 /// A live entry in a list of its bucket.
@@ -78,33 +79,46 @@ impl Store {
         bucket: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<ListedEntry>, Error> {
+    ) -> Result<Listed<ListedEntry>, Error> {
         check_place(component, bucket, after)?;
         let rows = self
             .connection()
             .await?
             .ask(|connection| {
                 sqlx::query!(
-                    r#"select key, value as "value!", version
-                    from keyvalue_entry
-                    where tenant = $1 and component = $2 and bucket = $3
-                        and ($4::text is null or key > $4)
-                        and value is not null
-                    order by key
-                    limit $5"#,
+                    r#"select e.key as "key!", e.value as "value!", e.version as "version!", e.found as "found!"
+                    from (
+                        select key, value, version, count(*) over () as found,
+                            sum(octet_length(value)) over (order by key) - octet_length(value) as bytes_before
+                        from (
+                            select key, value, version
+                            from keyvalue_entry
+                            where tenant = $1 and component = $2 and bucket = $3
+                                and ($4::text is null or key > $4)
+                                and value is not null
+                            order by key
+                            limit $5
+                        ) page
+                    ) e
+                    where e.bytes_before < $6
+                    order by e.key"#,
                     tenant.as_str(),
                     component,
                     bucket,
                     after,
-                    count(limit),
+                    count(limit + 1),
+                    PAGE_BYTES,
                 )
                 .fetch_all(connection)
             })
             .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| ListedEntry { key: row.key.into(), value: row.value, version: Version(row.version) })
-            .collect())
+        let found = rows.first().map_or(0, |row| row.found);
+        let entries = rows.into_iter().map(|row| ListedEntry {
+            key: row.key.into(),
+            value: row.value,
+            version: Version(row.version),
+        });
+        Ok(Listed::first_of(found, limit, entries.collect()))
     }
 
     /// An operator's write: overwrites whatever is there. Steps in flight that have read the key will run again.

@@ -22,6 +22,7 @@ mod error;
 mod hosts;
 mod json;
 mod keyvalue;
+mod listed;
 mod orders;
 mod reads;
 mod releases;
@@ -48,14 +49,15 @@ use uuid::{NoContext, Uuid};
 pub use self::accept::{Acceptance, NewRun, Start};
 pub use self::claims::{ClaimedRun, Claims};
 pub use self::code::CompiledCode;
-pub use self::components::{Component, ComponentVersion, Registered, Upload};
+pub use self::components::{Component, ComponentVersion, Offer, Registered, Upload};
 pub use self::counters::Counters;
-pub use self::definitions::{Definition, DefinitionVersion, Deployed, NewDefinition};
+pub use self::definitions::{Definition, DefinitionVersion, Deployed, ListedDefinition, NewDefinition};
 pub use self::error::Error;
 pub(crate) use self::error::Fault;
 pub use self::hosts::HostId;
 pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
+pub use self::listed::Listed;
 pub use self::orders::Ordered;
 pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId, Snapshot};
 pub use self::replay::Replay;
@@ -191,6 +193,11 @@ impl Store {
     /// What this host has committed since its start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How many commits of this host wait for a lock that somebody else holds in the database.
+    pub fn put_aside(&self) -> usize {
+        self.line.put_aside()
     }
 
     /// Whether Postgres answers.

@@ -113,9 +113,8 @@ impl Store {
         let mut events = Vec::new();
         loop {
             let more = self.load_events(id, events.len() as u64 + 1, EVENTS_AT_ONCE).await?;
-            let is_last = more.len() < EVENTS_AT_ONCE;
-            events.extend(more);
-            if is_last {
+            events.extend(more.items);
+            if !more.more {
                 return Ok(events);
             }
         }

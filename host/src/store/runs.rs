@@ -9,6 +9,7 @@ use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::listed::{Listed, PAGE_BYTES};
 use super::{Error, HostId, JsonText, ReleaseId, Store, count, digest, signed, unsigned};
 
 /// A run as it stands: what was accepted, and what its events made of it.
@@ -166,41 +167,52 @@ impl Store {
         workflow_id: WorkflowId,
         from_sequence: u64,
         limit: usize,
-    ) -> Result<Vec<RecordedEvent>, Error> {
+    ) -> Result<Listed<RecordedEvent>, Error> {
         let rows = self
             .connection()
             .await?
             .ask(|connection| {
                 sqlx::query!(
-                    r#"select sequence, event_type, payload::text as "payload!", occurred_at
-                    from workflow_events
-                    where workflow_id = $1
-                        and sequence >= $2
-                    order by sequence
-                    limit $3"#,
+                    r#"select e.sequence as "sequence!", e.event_type as "event_type!", e.payload::text as "payload!",
+                        e.occurred_at as "occurred_at!", e.found as "found!"
+                    from (
+                        select sequence, event_type, payload, occurred_at, count(*) over () as found,
+                            sum(octet_length(payload::text)) over (order by sequence) - octet_length(payload::text) as bytes_before
+                        from (
+                            select sequence, event_type, payload, occurred_at
+                            from workflow_events
+                            where workflow_id = $1
+                                and sequence >= $2
+                            order by sequence
+                            limit $3
+                        ) page
+                    ) e
+                    where e.bytes_before < $4
+                    order by e.sequence"#,
                     workflow_id.0,
                     signed(from_sequence),
-                    count(limit),
+                    count(limit + 1),
+                    PAGE_BYTES,
                 )
                 .fetch_all(connection)
             })
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(RecordedEvent {
-                    workflow_id,
-                    sequence: unsigned(row.sequence),
-                    event_type: row.event_type,
-                    payload: JsonText::of("an event", row.payload)?,
-                    occurred_at: row.occurred_at.into(),
-                })
+        let found = rows.first().map_or(0, |row| row.found);
+        let events = rows.into_iter().map(|row| {
+            Ok(RecordedEvent {
+                workflow_id,
+                sequence: unsigned(row.sequence),
+                event_type: row.event_type,
+                payload: JsonText::of("an event", row.payload)?,
+                occurred_at: row.occurred_at.into(),
             })
-            .collect()
+        });
+        Ok(Listed::first_of(found, limit, events.collect::<Result<_, Error>>()?))
     }
 
     /// Runs of a tenant, newest first.
     ///
-    /// Each statement reads an index from where the page begins, whatever the planner believes: it asks for the order of that
+    /// Each statement for ids reads an index from where the page begins, whatever the planner believes: it asks for the order of that
     /// index, and compares rows, so that no other one will do. Else a plan that is kept for all parameters walks through runs
     /// that aren't asked for, a million at worst.
     pub async fn list_runs(
@@ -208,23 +220,27 @@ impl Store {
         tenant: &TenantId,
         filter: &RunFilter,
         limit: usize,
-    ) -> Result<Vec<Run>, Error> {
-        let rows = self
+    ) -> Result<Listed<Run>, Error> {
+        let one_more = limit + 1;
+        let (found, rows) = self
             .connection()
             .await?
             .ask(|connection| async move {
-                match filter {
+                let ids = match filter {
                     RunFilter { cause: Some(cause), .. } => {
-                        list_by_cause(connection, tenant, *cause, filter, limit).await
+                        list_by_cause(connection, tenant, *cause, filter, one_more).await?
                     }
                     RunFilter { status: None, definition: None, .. } => {
-                        list_all(connection, tenant, filter.before, limit).await
+                        list_all(connection, tenant, filter.before, one_more).await?
                     }
-                    _ => list_by_release(connection, tenant, filter, limit).await,
-                }
+                    _ => list_by_release(connection, tenant, filter, one_more).await?,
+                };
+                let rows = load_page(connection, &ids).await?;
+                Ok::<_, sqlx::Error>((ids.len(), rows))
             })
             .await?;
-        self.with_logs(rows).await
+        let runs = self.with_logs(rows).await?;
+        Ok(Listed::first_of(i64::try_from(found).unwrap_or(i64::MAX), limit, runs))
     }
 
     /// Ids only, newest first.
@@ -350,14 +366,14 @@ async fn list_all(
     tenant: &TenantId,
     before: Option<WorkflowId>,
     limit: usize,
-) -> Result<Vec<RunRow>, sqlx::Error> {
+) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select r as "run!: RunRow"
-        from run_row r
-        where r.tenant >= $1
-            and (r.tenant, r.workflow_id) < ($1, $2)
-        order by r.tenant desc, r.workflow_id desc
-        limit $3"#,
+        "select workflow_id
+        from workflow_run
+        where tenant >= $1
+            and (tenant, workflow_id) < ($1, $2)
+        order by tenant desc, workflow_id desc
+        limit $3",
         tenant.as_str(),
         before.map_or(Uuid::max(), |id| id.0),
         count(limit),
@@ -375,7 +391,7 @@ async fn list_by_release(
     tenant: &TenantId,
     filter: &RunFilter,
     limit: usize,
-) -> Result<Vec<RunRow>, sqlx::Error> {
+) -> Result<Vec<Uuid>, sqlx::Error> {
     let wanted = |status: &Status| filter.status.is_none_or(|wanted| wanted == *status);
     let (over, open): (Vec<_>, Vec<_>) =
         Status::ALL.into_iter().filter(wanted).partition(|status| status.is_over());
@@ -398,8 +414,9 @@ async fn list_by_release(
                 and ($2::text is null or e.definition = $2)
             order by l.workflow_id desc
             limit $6
-        ),
-        page as materialized (
+        )
+        select p.workflow_id as "workflow_id!"
+        from (
             select over.workflow_id
             from over
             union all
@@ -423,13 +440,9 @@ async fn list_by_release(
             ) l
             where e.tenant = $1
                 and ($2::text is null or e.definition = $2)
-            order by workflow_id desc
-            limit $6
-        )
-        select r.run as "run!: RunRow"
-        from page
-        cross join lateral (select r as run from run_row r where r.workflow_id = page.workflow_id offset 0) r
-        order by page.workflow_id desc"#,
+        ) p
+        order by p.workflow_id desc
+        limit $6"#,
         tenant.as_str(),
         filter.definition,
         &names(over) as &[&str],
@@ -448,39 +461,57 @@ async fn list_by_cause(
     cause: Cause,
     filter: &RunFilter,
     limit: usize,
-) -> Result<Vec<RunRow>, sqlx::Error> {
+) -> Result<Vec<Uuid>, sqlx::Error> {
     let wanted = |status: &Status| filter.status.is_none_or(|wanted| wanted == *status);
     let statuses: Vec<_> = Status::ALL.into_iter().filter(wanted).map(Status::as_str).collect();
     sqlx::query_scalar!(
-        r#"with page as materialized (
-            select l.workflow_id
-            from release e
-            cross join unnest($3::text[]) as s (status)
-            cross join lateral (
-                select r.workflow_id
-                from workflow_run r
-                where r.release_id = e.release_id
-                    and r.cause = $4
-                    and r.status >= s.status
-                    and (r.status, r.workflow_id) < (s.status, $5)
-                order by r.status desc, r.workflow_id desc
-                limit $6
-            ) l
-            where e.tenant = $1
-                and ($2::text is null or e.definition = $2)
-            order by l.workflow_id desc
+        "select l.workflow_id
+        from release e
+        cross join unnest($3::text[]) as s (status)
+        cross join lateral (
+            select r.workflow_id
+            from workflow_run r
+            where r.release_id = e.release_id
+                and r.cause = $4
+                and r.status >= s.status
+                and (r.status, r.workflow_id) < (s.status, $5)
+            order by r.status desc, r.workflow_id desc
             limit $6
-        )
-        select r.run as "run!: RunRow"
-        from page
-        cross join lateral (select r as run from run_row r where r.workflow_id = page.workflow_id offset 0) r
-        order by page.workflow_id desc"#,
+        ) l
+        where e.tenant = $1
+            and ($2::text is null or e.definition = $2)
+        order by l.workflow_id desc
+        limit $6",
         tenant.as_str(),
         filter.definition,
         &statuses as &[&str],
         cause.as_str(),
         filter.before.map_or(Uuid::max(), |id| id.0),
         count(limit),
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The runs of a page, newest first, as many as [`PAGE_BYTES`] admit.
+async fn load_page(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<RunRow>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select r as "run!: RunRow"
+        from (
+            select s.workflow_id, sum(s.bytes) over (order by s.workflow_id desc) - s.bytes as bytes_before
+            from (
+                select workflow_id,
+                    octet_length(input::text) + coalesce(octet_length(result::text), 0)
+                        + coalesce(octet_length(error::text), 0) as bytes
+                from workflow_run
+                where workflow_id = any ($1)
+            ) s
+        ) page
+        join run_row r on r.workflow_id = page.workflow_id
+        where page.bytes_before < $2
+        order by page.workflow_id desc"#,
+        ids,
+        PAGE_BYTES,
     )
     .fetch_all(connection)
     .await

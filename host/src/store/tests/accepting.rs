@@ -35,7 +35,7 @@ async fn ten_clients_of_two_hosts_with_one_key_get_one_run(_: PgPoolOptions, opt
     }
     named.dedup();
     assert_eq!((new, named.len()), (1, 1));
-    let listed = here.store.list_runs(&tenant(), &RunFilter::default(), 100).await.unwrap();
+    let listed = here.store.list_runs(&tenant(), &RunFilter::default(), 100).await.unwrap().items;
     assert_eq!(listed.iter().map(|run| run.workflow_id).collect::<Vec<_>>(), named);
     let by_key = here.store.run_by_key(&tenant(), DEFINITION, "o-17").await.unwrap().unwrap();
     assert_eq!(by_key, listed[0]);
@@ -151,7 +151,7 @@ async fn the_same_acceptance_again_is_the_same_run_also_after_the_registry_moved
             assert_eq!(bed.store.accept(again.clone()).await.unwrap(), Acceptance::New { previous: None });
         }
     }
-    assert_eq!(bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().len(), 2);
+    assert_eq!(bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().items.len(), 2);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -179,7 +179,7 @@ async fn lists_are_paged_newest_first_and_filtered(pool: PgPool) {
     let list = |filter: RunFilter, limit| {
         let bed = &bed;
         async move {
-            let runs = bed.store.list_runs(&tenant(), &filter, limit).await.unwrap();
+            let runs = bed.store.list_runs(&tenant(), &filter, limit).await.unwrap().items;
             runs.into_iter().map(|run| run.workflow_id).collect::<Vec<_>>()
         }
     };
@@ -215,7 +215,7 @@ async fn a_value_that_is_nested_too_deep_to_be_read_spoils_no_list(pool: PgPool)
     let run = NewRun { input: deep.clone(), ..bed.new_run() };
     bed.store.accept(run.clone()).await.unwrap();
     let other = bed.started().await;
-    let listed = bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap();
+    let listed = bed.store.list_runs(&tenant(), &RunFilter::default(), 10).await.unwrap().items;
     assert_eq!(listed.iter().map(|run| run.workflow_id).collect::<Vec<_>>(), [other, run.workflow_id]);
     assert_eq!(listed[1].input.as_str(), deep);
     assert!(listed[1].input.parse::<Value>().is_err());
@@ -226,7 +226,7 @@ async fn a_value_that_is_nested_too_deep_to_be_read_spoils_no_list(pool: PgPool)
         .execute(&pool)
         .await
         .unwrap();
-    let events = bed.store.load_events(run.workflow_id, 0, 10).await.unwrap();
+    let events = bed.store.load_events(run.workflow_id, 0, 10).await.unwrap().items;
     assert_eq!(events[0].payload.as_str(), deep);
     assert!(matches!(events[0].event(), Err(Error::Corrupt { .. })));
 }

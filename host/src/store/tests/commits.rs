@@ -14,7 +14,7 @@ async fn a_transition_is_committed_with_its_events_and_its_row(pool: PgPool) {
     bed.commit(last.clone()).await.unwrap();
 
     assert_eq!(bed.log_length(run).await, 3);
-    let events = bed.store.load_events(run, 2, 10).await.unwrap();
+    let events = bed.store.load_events(run, 2, 10).await.unwrap().items;
     assert_eq!(events.into_iter().map(|event| event.event().unwrap()).collect::<Vec<_>>(), last.events);
     let stored = bed.store.load_run(run).await.unwrap().unwrap();
     assert_eq!((stored.status, stored.owner, stored.wake_at), (Status::Completed, None, None));
@@ -98,7 +98,7 @@ async fn texts_that_jsonb_would_refuse_are_kept_as_they_are(pool: PgPool) {
         ..first_step(run)
     };
     bed.commit(transition).await.unwrap();
-    assert_eq!(bed.store.load_events(run, 2, 1).await.unwrap()[0].event().unwrap(), event);
+    assert_eq!(bed.store.load_events(run, 2, 1).await.unwrap().items[0].event().unwrap(), event);
     assert_eq!(self::value(bed.store.load_run(run).await.unwrap().unwrap().result).as_ref(), Some(&*value));
 }
 
@@ -283,7 +283,7 @@ async fn a_run_under_way_is_read_over_one_connection(_: PgPoolOptions, options: 
     let run = bed.started().await;
     bed.commit(first_step(run)).await.unwrap();
     let filter = RunFilter { status: Some(Status::Running), ..RunFilter::default() };
-    let listed = bed.store.list_runs(&tenant(), &filter, 10).await.unwrap();
+    let listed = bed.store.list_runs(&tenant(), &filter, 10).await.unwrap().items;
     assert_eq!(listed.iter().map(|run| run.last_sequence).collect::<Vec<_>>(), [2]);
     assert_eq!(bed.store.load_run(run).await.unwrap().unwrap().last_sequence, 2);
     assert!(bed.store.replay(&[run]).await.unwrap().pop().unwrap().1.is_ok());

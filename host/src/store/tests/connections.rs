@@ -58,8 +58,8 @@ async fn a_connection_that_falls_silent_is_given_up_in_time_and_replaced(
             "generation" => Box::pin(async { store.generation(&tenant).await.map(drop) }),
             "snapshot" => Box::pin(async { store.registry_snapshot(&tenant).await.map(drop) }),
             "release" => Box::pin(async { store.load_release(release).await.map(drop) }),
-            "components" => Box::pin(async { store.list_components(&tenant).await.map(drop) }),
-            "definitions" => Box::pin(async { store.list_definitions(&tenant).await.map(drop) }),
+            "components" => Box::pin(async { store.list_components(&tenant, None, 1).await.map(drop) }),
+            "definitions" => Box::pin(async { store.list_definitions(&tenant, None, 1).await.map(drop) }),
             "delete" => Box::pin(async {
                 match store.delete_component_version(&tenant, "c", sha256("c")).await {
                     Err(Error::NotFound { .. }) => Ok(()),

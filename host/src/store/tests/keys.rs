@@ -305,7 +305,7 @@ async fn operators_list_set_and_delete_by_the_order_of_bytes(pool: PgPool) {
     assert_eq!(bed.store.put_entry(&key("a"), b"again").await.unwrap(), Version(2));
     assert!(bed.store.delete_entry(&key("Z")).await.unwrap());
     assert!(!bed.store.delete_entry(&key("Z")).await.unwrap());
-    let listed = bed.store.list_entries(&tenant(), "inventory", "stock", Some("A"), 10).await.unwrap();
+    let listed = bed.store.list_entries(&tenant(), "inventory", "stock", Some("A"), 10).await.unwrap().items;
     let listed: Vec<_> = listed.iter().map(|entry| (&*entry.key, entry.version.0)).collect();
     assert_eq!(listed, [("B", 1), ("a", 2), ("ä", 1)]);
     assert_eq!(bed.store.put_entry(&key("Z"), b"").await.unwrap(), Version(3));

@@ -105,9 +105,9 @@ async fn pages_of_every_filter_together_are_the_runs_that_meet_it_newest_first(p
                 let mut listed = Vec::new();
                 loop {
                     let page = bed.store.list_runs(&tenant(), &filter, limit).await.unwrap();
-                    filter.before = page.last().map(|run| run.workflow_id);
-                    let is_last = page.len() < limit;
-                    listed.extend(page);
+                    filter.before = page.items.last().map(|run| run.workflow_id);
+                    let is_last = !page.more;
+                    listed.extend(page.items);
                     // One by one only as far as it shows something.
                     if is_last || (limit == 1 && listed.len() == 5) {
                         break;
@@ -184,4 +184,58 @@ async fn lists_read_the_index_that_is_for_them_however_often_they_are_asked(pool
         assert_eq!(after.1, before.1, "{filter:?} reads the whole table");
         assert!(after.0 - before.0 <= 1_000, "{filter:?} reads {} runs", (after.0 - before.0) / 10);
     }
+}
+
+const MEGABYTES: usize = 3 << 20;
+
+/// Three values of 3 MiB: the third one begins below 8 MiB and ends beyond it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_list_ends_early_where_its_values_are_large(pool: PgPool) {
+    let bed = Bed::new(pool).await;
+    let large = "x".repeat(MEGABYTES);
+
+    for _ in 0..5 {
+        let run = NewRun { input: format!("\"{large}\"").into(), ..bed.new_run() };
+        bed.store.accept(run).await.unwrap();
+    }
+    for filter in
+        [RunFilter::default(), RunFilter { definition: Some(DEFINITION.into()), ..RunFilter::default() }]
+    {
+        let first = bed.store.list_runs(&tenant(), &filter, 10).await.unwrap();
+        assert_eq!((first.items.len(), first.more), (3, true));
+        let before = first.items.last().map(|run| run.workflow_id);
+        let second = bed.store.list_runs(&tenant(), &RunFilter { before, ..filter }, 10).await.unwrap();
+        assert_eq!((second.items.len(), second.more), (2, false));
+    }
+
+    for name in ["a", "b", "c", "d", "e"] {
+        bed.store.put_entry(&key(name), large.as_bytes()).await.unwrap();
+    }
+    let entries = async |after| {
+        let listed = bed.store.list_entries(&tenant(), "inventory", "stock", after, 10).await.unwrap();
+        let names: Vec<_> = listed.items.iter().map(|entry| entry.key.to_string()).collect();
+        (names.concat(), listed.more)
+    };
+    assert_eq!(entries(None).await, ("abc".to_owned(), true));
+    assert_eq!(entries(Some("c")).await, ("de".to_owned(), false));
+
+    let run = bed.started().await;
+    for sequence in 1..=4 {
+        let event = Event::StepCompleted {
+            step: "a_step".into(),
+            attempt: 1,
+            value: Arc::new(json!(large)),
+            cost: Cost::default(),
+        };
+        let transition = Transition { events: vec![event], ..step(run, NewRun::FIRST_FENCE, sequence) };
+        bed.commit(transition).await.unwrap();
+    }
+    let events = async |from, limit| {
+        let listed = bed.store.load_events(run, from, limit).await.unwrap();
+        (listed.items.iter().map(|event| event.sequence).collect::<Vec<_>>(), listed.more)
+    };
+    assert_eq!(events(0, 10).await, (vec![1, 2, 3, 4], true));
+    assert_eq!(events(5, 10).await, (vec![5], false));
+    assert_eq!(events(0, 2).await, (vec![1, 2], true));
+    assert_eq!(events(6, 10).await, (vec![], false));
 }

@@ -118,7 +118,7 @@ impl Bed {
 
     /// Its sequences.
     async fn log_of(&self, workflow_id: WorkflowId) -> Vec<u64> {
-        let events = self.store.load_events(workflow_id, 0, 1000).await.unwrap();
+        let events = self.store.load_events(workflow_id, 0, 1000).await.unwrap().items;
         events.iter().map(|event| event.sequence).collect()
     }
 

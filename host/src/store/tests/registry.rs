@@ -46,7 +46,7 @@ async fn the_same_bytes_twice_are_one_version(pool: PgPool) {
     assert_eq!(snapshot.generation, activated.generation);
     assert_eq!(snapshot.components["inventory"].digest, sha256("v1"));
     assert_eq!(snapshot.definitions[DEFINITION].digest, sha256("source"));
-    assert_eq!(bed.store.list_components(&"other".parse().unwrap()).await.unwrap(), []);
+    assert_eq!(bed.store.list_components(&"other".parse().unwrap(), None, 10).await.unwrap().items, []);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -192,7 +192,7 @@ async fn a_definition_is_found_by_its_full_name_or_its_functions(pool: PgPool) {
     let generation = bed.store.generation(&tenant()).await.unwrap();
     bed.store.deploy_definitions(&tenant(), &definitions[3..], NOW, generation).await.unwrap();
     assert_eq!(find("order").await, ["order"]);
-    assert_eq!(bed.store.list_definitions(&tenant()).await.unwrap().len(), 4);
+    assert_eq!(bed.store.list_definitions(&tenant(), None, 10).await.unwrap().items.len(), 4);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -142,7 +142,7 @@ async fn old_weeks_go_whole_with_their_runs_and_keys(pool: PgPool) {
     assert_eq!(bed.forget(days_later(5)).await, expected);
     for run in old {
         assert!(!bed.is_there(run).await);
-        assert!(bed.store.load_events(run, 0, 10).await.unwrap().is_empty());
+        assert!(bed.store.load_events(run, 0, 10).await.unwrap().items.is_empty());
     }
     assert_eq!(bed.run_of_key("young").await, Some(young));
     assert_eq!(bed.log_length(young).await, 2);
