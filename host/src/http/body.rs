@@ -14,7 +14,7 @@ use super::json::{self, Content};
 use super::problem::{self, Fault, Problem, Result};
 
 /// A source text, or a small command.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
+const MAX_TEXT_BYTES: u64 = aster_dsl::limits::SOURCE as u64;
 
 /// A workflow's input: JSON, or nothing, which is null.
 #[derive(Debug)]

@@ -77,7 +77,7 @@ kinds! {
     COMPILER_BUSY = "compiler-busy" SERVICE_UNAVAILABLE "The compiler is busy";
     OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
     BUSY = "busy" SERVICE_UNAVAILABLE "Too much at once";
-    UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database does not answer";
+    UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database can't be used now";
 }
 
 /// One thing that is wrong in a request.
@@ -323,10 +323,14 @@ impl IntoResponse for Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         if matches!(error, store::Error::Unavailable { .. }) {
-            let mut problem = Self::new(
-                &UNAVAILABLE,
-                "the database does not answer; what was asked may or may not be recorded",
-            );
+            let detail = match error.fault() {
+                Some(store::Fault::Locked) => {
+                    "another session of the database holds a lock that this needs; nothing was recorded"
+                }
+                Some(store::Fault::Busy) => "the database can't do this now; nothing was recorded",
+                _ => "the database does not answer; what was asked may or may not be recorded",
+            };
+            let mut problem = Self::new(&UNAVAILABLE, detail);
             problem.0.cause = Some(error.into());
             return problem.retry_later();
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, Version, header};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -30,7 +30,7 @@ use tokio::time::{sleep, timeout};
 use super::exchange::Exchange;
 use super::metrics::Connections;
 use super::pace::Paced;
-use super::problem;
+use super::problem::{self, Problem};
 use super::wire::Wire;
 use crate::config;
 
@@ -234,6 +234,12 @@ impl Server {
         let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
         let mut answer = if uri_bytes > MAX_URI_BYTES {
             problem::uri_too_long().into_response()
+        } else if request.version() == Version::HTTP_11
+            && request.headers().get_all(header::HOST).iter().count() != 1
+        {
+            // RFC 9112 section 3.2.
+            let detail = "a request of HTTP/1.1 has exactly one header `Host`";
+            Problem::new(&problem::MALFORMED_REQUEST, detail).into_response()
         } else {
             let Ok(answer) = self.service.call(request.map(Body::new)).await;
             answer

@@ -261,6 +261,12 @@ async fn what_hyper_refuses_by_itself_is_a_problem() {
         ("GET / HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n".to_owned(), 400, "malformed-request"),
         ("GET / HTTP/1.1\r\nHost: x\r\na: b\0c\r\n\r\n".to_owned(), 400, "malformed-request"),
         ("GET / HTTP/9.9\r\nHost: x\r\n\r\n".to_owned(), 400, "malformed-request"),
+        ("GET /hello HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), 400, "malformed-request"),
+        (
+            "GET /hello HTTP/1.1\r\nHost: x\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(),
+            400,
+            "malformed-request",
+        ),
         (
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(),
             400,
