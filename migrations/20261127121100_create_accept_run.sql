@@ -98,6 +98,10 @@ begin
         insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
         select p_workflow_id, e.sequence, e.event_type, e.payload::json, p_accepted_at
         from unnest(p_event_types, p_event_payloads) with ordinality as e (event_type, payload, sequence);
+
+        insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+        values (coalesce(p_owner, '00000000-0000-0000-0000-000000000000'), true, p_tenant, p_definition, p_status, 1)
+        on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + 1;
     end if;
 
     return query select 'NEW', v_previous, null::text, null::timestamptz;

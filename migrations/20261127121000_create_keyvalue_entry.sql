@@ -7,7 +7,11 @@ create table keyvalue_entry (
     version bigint not null default 0,
     constraint keyvalue_entry_pkey primary key (tenant, component, bucket, key),
     constraint keyvalue_entry_version check (version >= 0)
-) with (fillfactor = 80);
+) with (
+    fillfactor = 80,
+    -- Each write of a key leaves a row version.
+    autovacuum_vacuum_scale_factor = 0.05
+);
 
 comment on table keyvalue_entry is 'What components keep through wasi:keyvalue. Names are in the C collation, so that SQL orders them, and commits lock them, as Rust does: by bytes.';
 comment on column keyvalue_entry.value is 'Null: absent or deleted. The row stays, so that the key can be locked and never repeats a version.';

@@ -30,7 +30,13 @@ create table workflow_run (
         or owner is not null
         or wake_at is not null
     )
-) with (fillfactor = 80);
+) with (
+    fillfactor = 80,
+    -- Each run that ends leaves a row version and an entry in the index by owner, over which takeovers walk; one that has waited leaves one
+    -- in that by wake_at, over which claims walk. By default a vacuum waits until a fifth of the table is like that.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 5000
+);
 
 comment on table workflow_run is 'One row for each accepted run: what was accepted, and what its events make of it, kept beside them so that lists and claims need no replay.';
 comment on column workflow_run.workflow_id is 'A UUIDv7.';
@@ -40,9 +46,10 @@ comment on column workflow_run.key is 'The caller''s idempotency key; workflow_k
 comment on column workflow_run.previous_workflow_id is 'The failed run from which this one took the key.';
 comment on column workflow_run.result is 'Only of a COMPLETED run.';
 comment on column workflow_run.error is 'Why it failed, or what failed first in undoing it.';
+comment on column workflow_run.updated_at is 'When a transition last wrote this row. While the run isn''t over its newest event may be younger.';
 comment on column workflow_run.owner is 'The host that drives the run and alone may write it. No foreign key: see release_id.';
 comment on column workflow_run.fence is 'Raised at each change of owner and when a lost answer is settled; a commit under an older one is refused.';
-comment on column workflow_run.last_sequence is 'Of its newest event; 0 before the first.';
+comment on column workflow_run.last_sequence is 'Of its newest event when this row was last written; 0 before the first. While the run isn''t over its log may be ahead.';
 comment on column workflow_run.wake_at is 'From then on any host may claim the run. Null while it is driven or over.';
 comment on column workflow_run.host_lost is 'Whether a host that drove the run was found dead since its newest event: attempts of it may have been cut off. Not set where a host left in order.';
 
@@ -52,9 +59,11 @@ create index workflow_run_by_wake_at on workflow_run (wake_at) where wake_at is 
 create index workflow_run_by_owner on workflow_run (owner) where owner is not null;
 -- Store::list_runs: the newest of a tenant, also those that are COMPLETED.
 create index workflow_run_by_tenant on workflow_run (tenant, workflow_id);
--- Store::list_runs and Store::run_ids_by_status by a rarer status, and which unfinished runs pin a component version.
--- COMPLETED is left out: it is the bulk, and a run that goes well then costs this index one entry.
-create index workflow_run_by_status on workflow_run (tenant, status, workflow_id) where status <> 'COMPLETED';
+-- Store::list_runs and Store::run_ids_by_status by status or definition, and which unfinished runs pin a component version.
+-- By release and not by definition, because its number is short; a list goes through the releases of its definition or tenant.
+create index workflow_run_by_release on workflow_run (release_id, status, workflow_id);
+-- Store::list_runs by cause. A run that goes well costs this index nothing.
+create index workflow_run_by_cause on workflow_run (release_id, cause, status, workflow_id) where cause is not null;
 
 create table workflow_key (
     tenant text collate "C" not null,
@@ -68,22 +77,3 @@ create table workflow_key (
 
 comment on table workflow_key is 'The newest run of each key. Its row is inserted before the run, and only who inserts or updates it inserts a run.';
 comment on column workflow_key.input_digest is 'SHA-256 of that run''s input as canonical JSON (RFC 8785): the same key with the same input is the same run.';
-
-create table workflow_events (
-    workflow_id uuid not null,
-    sequence bigint not null,
-    event_type text collate "C" not null,
-    payload json not null,
-    occurred_at timestamptz not null,
-    constraint workflow_events_pkey primary key (workflow_id, sequence),
-    constraint workflow_events_sequence check (sequence >= 1)
-) partition by range (workflow_id);
-
-comment on table workflow_events is 'What happened to each run, append-only. Partitioned by ranges of ids, which are ranges of time, so that old ones can be dropped whole.';
-comment on column workflow_events.sequence is 'Gapless from 1 within a run. The primary key is a backstop: fence and last_sequence of the run decide who may append.';
-comment on column workflow_events.payload is 'Versioned (field v), read forever. Not jsonb: no query looks inside, and text costs less.';
-comment on column workflow_events.occurred_at is 'By the database''s clock. For people; never compared to order events.';
-
-create table workflow_events_default partition of workflow_events default;
-
-comment on table workflow_events_default is 'Takes the runs that no range was made for.';
