@@ -10,10 +10,13 @@ create table definition_version (
     constraint definition_version_digest check (octet_length(digest) = 32)
 );
 
-comment on table definition_version is 'Every source that was deployed under a definition''s name.';
-comment on column definition_version.digest is 'SHA-256 of the source text of the whole file.';
-comment on column definition_version.plan is 'What the source was checked and lowered to (aster_core::plan::Plan): versioned, never made again for a run in flight.';
-comment on column definition_version.deployed_at is 'When this source was first deployed.';
+comment on table definition_version is 'Holds every source that was deployed under a definition''s name.';
+comment on column definition_version.name is 'The full name, module.function.';
+comment on column definition_version.digest is 'The SHA-256 of the source.';
+comment on column definition_version.source is 'The text of the whole file, which may have other definitions too.';
+comment on column definition_version.file_name is 'The name of the file, as the deployment gave it.';
+comment on column definition_version.plan is 'The plan (aster_core::plan::Plan) that the language made of the source. It carries its version, and the host never makes it again: a run in flight goes on with the plan with which it began.';
+comment on column definition_version.deployed_at is 'The instant of the first deployment of this source.';
 
 create table definition (
     tenant text collate "C" not null,
@@ -24,11 +27,13 @@ create table definition (
     constraint definition_pkey primary key (tenant, name),
     constraint definition_current foreign key (tenant, name, current_digest)
         references definition_version (tenant, name, digest),
-    -- Deferred, so that one deployment can hand a path from one definition to another.
+    -- Postgres checks it at the commit, so that one deployment can hand a path from one definition to another.
+    -- Its index serves Store::find_trigger.
     constraint definition_trigger_path unique (tenant, trigger_path) deferrable initially deferred
 );
 
-comment on table definition is 'The current version of each definition.';
+comment on table definition is 'Holds the current version of each definition.';
 comment on column definition.name is 'The full name, module.function.';
-comment on column definition.trigger_path is 'The path that the current version answers, from its plan; null without a trigger.';
-comment on column definition.deployed_at is 'When the current version became current.';
+comment on column definition.current_digest is 'The version that new runs pin.';
+comment on column definition.trigger_path is 'The path at which the current version takes requests, copied from its plan. Null means that it has no trigger.';
+comment on column definition.deployed_at is 'The instant when the current version became current.';

@@ -10,8 +10,11 @@ create table release (
         references definition_version (tenant, name, digest)
 );
 
-comment on table release is 'What a run pins: a definition''s version and a version of every component that it can call. Interned: the same content is one row.';
-comment on column release.content_digest is 'SHA-256 over tenant, definition, its digest, and the components in order of their names.';
+comment on table release is 'Holds what runs pin: the version of a definition, and a version of every component that the definition can call. The same content is one row.';
+comment on column release.release_id is 'A short number, since each run and its indexes carry it.';
+comment on column release.definition is 'The full name, module.function.';
+comment on column release.definition_digest is 'The SHA-256 of the definition''s source.';
+comment on column release.content_digest is 'The SHA-256 over the tenant, the definition, its digest, and the components in the order of their names. The host finds a release by it.';
 
 create table release_component (
     release_id bigint not null,
@@ -22,7 +25,10 @@ create table release_component (
     constraint release_component_digest check (octet_length(digest) = 32)
 );
 
-comment on table release_component is 'The components of a release. No foreign key to their versions: those go when only finished runs pin them.';
+comment on table release_component is 'Holds the components of each release. No foreign key leads to component_version, because a version may be deleted once only finished runs pin it.';
+comment on column release_component.component is 'The name under which the component is registered.';
+comment on column release_component.digest is 'The pinned version of the component.';
 
--- Store::delete_component_version: which releases hold this version?
 create index release_component_by_digest on release_component (digest, component);
+
+comment on index release_component_by_digest is 'Serves Store::delete_component_version: finds the releases that hold a version.';

@@ -6,9 +6,9 @@ create table workflow_order (
     constraint workflow_order_pkey primary key (workflow_id, order_id)
 );
 
-comment on table workflow_order is 'What people want of runs, until whoever drives the run has carried it out. An event names the order that it carries out, so a row that outlives it does nothing. Mostly empty.';
-comment on column workflow_order.order_id is 'A UUIDv7: orders are carried out in the order in which they came.';
-comment on column workflow_order.content is 'Versioned (field v): aster_core::order::Order.';
+comment on table workflow_order is 'Holds what people ask of runs, such as a cancellation, until the host that drives the run has carried it out. An event names the order that it carries out, so a row that is still there afterwards does nothing. The table is mostly empty.';
+comment on column workflow_order.order_id is 'A UUIDv7. The host carries out the orders for a run in the order of their ids.';
+comment on column workflow_order.content is 'The order (aster_core::order::Order). Its field v is the version of its format.';
 
 create table workflow_pin (
     workflow_id uuid not null,
@@ -16,7 +16,8 @@ create table workflow_pin (
     constraint workflow_pin_pkey primary key (workflow_id, release_id)
 );
 
-comment on table workflow_pin is 'Releases that a run needs beside its own: an operator wants a compensation to be tried with other components.';
+comment on table workflow_pin is 'Holds the releases that a run needs beside its own. An operator who has a compensation tried again with other components adds one.';
 
--- Store::delete_component_version: which runs need a release?
 create index workflow_pin_by_release on workflow_pin (release_id);
+
+comment on index workflow_pin_by_release is 'Serves Store::delete_component_version: finds the runs that need a release beside their own.';

@@ -1,5 +1,3 @@
--- How many runs are in each status: kept by whoever changes a run, since counting the rows of a large history takes longer than
--- anybody waits.
 create table run_count (
     host_id uuid not null,
     by_acceptance boolean not null,
@@ -10,12 +8,13 @@ create table run_count (
     constraint run_count_pkey primary key (tenant, definition, status, host_id, by_acceptance)
 ) with (
     fillfactor = 50,
-    -- A few rows, written with every batch of acceptances and of endings.
+    -- The table has a few rows, and every batch of acceptances and of endings writes them.
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 1000
 );
 
-comment on table run_count is 'Changed once for each batch of commits, and summed by who reads. A row for each host, so that hosts don''t wait for each other''s.';
-comment on column run_count.host_id is 'Who counted. All zeros: the runs that were there before this table was, those that went by retention, and what hosts counted that are gone.';
-comment on column run_count.by_acceptance is 'Whether acceptances count here, or commits: a host makes them over two connections, of which one would else wait for the flush of the other.';
-comment on column run_count.n is 'A run that one host accepted and another one ended is less than nothing for the latter.';
+comment on table run_count is 'Says how many runs are in each status. Every statement that changes a run''s status changes it, once for a batch, because counting the runs of a long history takes too long. Each host writes rows of its own, so that no host waits for another. A reader sums them.';
+comment on column run_count.host_id is 'The host that counted. All zeros stand for the counts that no living host keeps: acceptances that no host owns, runs that retention deleted, and the counts of hosts that are gone.';
+comment on column run_count.by_acceptance is 'True means that acceptances count here, false that commits do. A host sends them over two connections, and with one row the one would wait until the other''s commit is on disk.';
+comment on column run_count.definition is 'The full name, module.function.';
+comment on column run_count.n is 'What the rows of one status add up to is the number of runs. One row alone may be negative: the host ended a run that another host accepted.';

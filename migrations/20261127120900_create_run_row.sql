@@ -1,4 +1,5 @@
--- Only ever gets more columns, at its end: hosts read it whole, by position (store::runs::RunRow).
+-- A later version of this view may add columns at its end and do nothing else: hosts read the whole row by position
+-- (store::runs::RunRow).
 create view run_row as
 select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id, r.key, r.previous_workflow_id,
     r.input::text as input, r.status, r.cause, r.result::text as result, r.error::text as error, r.accepted_at, r.updated_at,
@@ -6,4 +7,4 @@ select r.workflow_id, r.tenant, r.definition, e.definition_digest, r.release_id,
 from workflow_run r
 join release e on e.release_id = r.release_id;
 
-comment on view run_row is 'A run as the store reads it.';
+comment on view run_row is 'Shows a run as the store reads it.';

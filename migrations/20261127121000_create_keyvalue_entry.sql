@@ -13,6 +13,7 @@ create table keyvalue_entry (
     autovacuum_vacuum_scale_factor = 0.05
 );
 
-comment on table keyvalue_entry is 'What components keep through wasi:keyvalue. Names are in the C collation, so that SQL orders them, and commits lock them, as Rust does: by bytes.';
-comment on column keyvalue_entry.value is 'Null: absent or deleted. The row stays, so that the key can be locked and never repeats a version.';
-comment on column keyvalue_entry.version is 'Grows by one with each write and deletion; 0 until the first write.';
+comment on table keyvalue_entry is 'Holds what components keep through wasi:keyvalue. Its names are in the C collation: SQL then orders them by bytes, as Rust does, and commits lock them in that order.';
+comment on column keyvalue_entry.component is 'The name under which the component is registered.';
+comment on column keyvalue_entry.value is 'Null means that the key has no value. The row of a deleted key stays, so that a commit can lock it and no version comes twice.';
+comment on column keyvalue_entry.version is 'Each write and each deletion adds 1. It is 0 before the first write.';

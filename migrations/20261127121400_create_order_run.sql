@@ -1,6 +1,8 @@
--- Takes an order for a run that is in one of p_statuses, and lets the run be claimed now if nobody drives it. The run's row
--- is locked first and the rest sees what the lock holds still. An order that comes just before its run is given back, to wait or
--- for good, is found there by Store::settle_stray_orders.
+-- Takes an order for a run that is in one of p_statuses. If no host drives the run, any host may claim it from p_at on.
+-- Returns whether the order was taken, and the run's status; no row means that the tenant has no such run.
+--
+-- The function locks the run's row first, and each later statement takes a new snapshot, so the lock holds still what they see.
+-- An order may come just before a host gives its run back, to wait or for good. Store::settle_stray_orders finds it then.
 create function order_run(
     p_tenant text,
     p_workflow_id uuid,
