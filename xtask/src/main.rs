@@ -9,6 +9,7 @@ mod fuzz;
 mod generated;
 mod host;
 mod interrupt;
+mod migrations;
 mod output;
 mod progress;
 mod simulate;

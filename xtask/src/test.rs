@@ -8,7 +8,7 @@ use aster_postgres::{Embedded, Options};
 use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::{WASM_TARGET, Workspace, has_cargo_command};
-use crate::{build, generated};
+use crate::{build, generated, migrations};
 
 /// Enough for a pool per test on as many cores as a developer has.
 const MAX_CONNECTIONS: u32 = 300;
@@ -54,6 +54,7 @@ fn lint(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     stages.run("guests' format", workspace.guest_cargo("fmt", ["--all", "--check"]))?;
     let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
     stages.run("fuzz targets' format", workspace.cargo(fuzz))?;
+    stages.doing("migrations of released versions", || migrations::check(workspace))?;
     let mut clippy = workspace.cargo(["clippy", "--workspace", "--all-targets"]);
     clippy.args(["--features", "aster-host/simulation", "--", "-D", "warnings"]);
     stages.run("clippy", clippy)?;

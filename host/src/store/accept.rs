@@ -208,7 +208,25 @@ impl Store {
                 sqlx::query!(
                     r#"select outcome as "outcome!", other_workflow_id, other_status, other_accepted_at
                     from accept_run(
-                        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+                        p_workflow_id => $1,
+                        p_tenant => $2,
+                        p_definition => $3,
+                        p_release_id => $4,
+                        p_generation => $5,
+                        p_key => $6,
+                        p_input => $7,
+                        p_input_digest => $8,
+                        p_accepted_at => $9,
+                        p_deadline => $10,
+                        p_status => $11,
+                        p_cause => $12,
+                        p_result => $13,
+                        p_error => $14,
+                        p_owner => $15,
+                        p_fence => $16,
+                        p_wake_at => $17,
+                        p_event_types => $18,
+                        p_event_payloads => $19
                     )"#,
                     run.workflow_id.0,
                     run.tenant.as_str(),

@@ -50,7 +50,15 @@ impl Store {
                 .ask(|connection| {
                     sqlx::query!(
                         r#"select taken as "taken!", current_status as "current_status!"
-                        from order_run($1, $2, $3, $4, $5, $6, $7)"#,
+                        from order_run(
+                            p_tenant => $1,
+                            p_workflow_id => $2,
+                            p_order_id => $3,
+                            p_content => $4,
+                            p_release_id => $5,
+                            p_at => $6,
+                            p_statuses => $7
+                        )"#,
                         tenant.as_str(),
                         workflow_id.0,
                         order_id,

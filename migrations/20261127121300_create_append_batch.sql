@@ -1,32 +1,38 @@
--- Commits a batch of transitions of one host as a whole, or changes nothing and returns why: one row for each run that isn't owned
--- as expected or whose log ends elsewhere (refused_key is null), and for each key that isn't in the version that was read
--- (refused_run is null). Ordinals are from 1. One row of nulls: whatever was in the way is gone, and the batch is to be sent again.
+-- Commits a batch of transitions of one host as a whole, or changes nothing and says why. No row means that the batch is committed.
+-- Otherwise the function returns:
+--   a row for each run that the host doesn't own under that fence, or whose log ends elsewhere. refused_run is the ordinal of its
+--   transition, and current_fence and current_sequence are what the database has.
+--   a row for each key whose version isn't the one that was read. refused_key is its ordinal.
+--   one row of nulls if the obstacle is gone. The caller sends the batch again.
+-- Ordinals count from 1.
 --
--- A transition after which the run's row says what it has said before is only appended to the log: the row is locked and not written,
--- which costs a quarter as much (docs/decisions/0003). So while a host drives a run, last_sequence and updated_at of its row may be
--- behind its log.
+-- A transition that leaves the run's row as it is only adds to the log: the function locks the row and doesn't write it, which costs
+-- a quarter as much (docs/decisions/0003). While a host drives a run, its row's last_sequence and updated_at may therefore be behind
+-- its log.
 --
--- Called as one autocommit statement. It is a function because every statement in it takes a new snapshot
--- (docs/decisions/0001). Every lookup is by primary key; plans are made while the tables are still small and kept, so whoever calls
--- this forbids everything that may look cheaper then (Line::for_lookups), which costs less than to do so here at each call.
--- Keys are written at once and compared as they are locked; runs are locked and compared by one statement. Who waited for a lock
--- compares with the row as it is then. If one of them isn't as expected, all of it is taken back.
+-- The caller sends the call as one autocommit statement. It is a function because each statement in it takes a new snapshot
+-- (docs/decisions/0001). Each statement looks rows up by their primary keys. Postgres plans the statements while the tables may
+-- still be small and keeps the plans, so the caller's connection forbids plans that would look cheaper then (Line::for_lookups).
+-- That costs less than settings of the function, which would be set at each call.
 --
--- The arrays of keys and runs are sorted, and no key and no run stands twice. Every batch takes keys first, then runs, then counts, each
--- in order: so no two ever wait for each other. (Claims and takeovers lock runs in no certain order, and are repeated if that ends
--- in a deadlock.)
+-- The function writes keys at once and compares them as it locks them. It locks and compares runs in one statement. A statement that
+-- waited for a lock compares with the row as it is afterwards. If one row isn't as expected, the function takes everything back.
+--
+-- The caller sorts the keys and the runs, and names no key and no run twice. Every batch takes keys first, then runs, then counts,
+-- each in order, so that no two batches wait for each other. Claims and takeovers lock runs in no certain order, and hosts
+-- repeat them after a deadlock.
 create function append_batch(
     p_host uuid,
     p_workflow_ids uuid[],
     p_fences bigint[],
     p_last_sequences bigint[],
     p_instants timestamptz[],
-    -- Of each event: the ordinal of its transition, and itself.
+    -- The events: each has the ordinal of its transition.
     p_event_runs integer[],
     p_event_sequences bigint[],
     p_event_types text[],
     p_event_payloads text[],
-    -- Of each transition that changes the run's row: its ordinal, the status before, and what the row says from then on.
+    -- The transitions that change their run's row: each has its ordinal, the status before, and the row's new values.
     p_changed integer[],
     p_new_sequences bigint[],
     p_old_statuses text[],
@@ -36,8 +42,8 @@ create function append_batch(
     p_errors text[],
     p_stays boolean[],
     p_wake_ats timestamptz[],
-    -- Of each key: its name, the version that was read (null: overwrite whatever is there; 0: it was never written), how many
-    -- transitions of the batch write it one after the other, and what the last one writes.
+    -- The keys: each has the version that was read, the number of transitions of the batch that write it, and the value that the
+    -- last of these writes. A null version overwrites any version; version 0 means that nobody has written the key.
     p_key_tenants text[],
     p_key_components text[],
     p_key_buckets text[],
@@ -57,7 +63,7 @@ declare
 begin
     begin
         if cardinality(p_key_names) > 0 then
-            -- What was only read is written as it is: that holds it still until the commit.
+            -- A key that was only read is written as it is, which holds it still until the commit.
             merge into keyvalue_entry e
             using (
                 select *
@@ -79,12 +85,12 @@ begin
             end if;
         end if;
 
-        -- Holds every run still until the commit: who changes its owner or fence, or settles a lost answer, updates this row.
+        -- The lock holds every run still until the commit, because every change of an owner or a fence updates this row.
         perform
         from unnest(p_workflow_ids, p_fences, p_last_sequences) as t (workflow_id, fence, last_sequence)
         join workflow_run r on r.workflow_id = t.workflow_id
         where r.fence = t.fence
-            -- Not `=`, for which there is an index: each run is looked up by its id, and not all that the host owns by each id.
+            -- With `=` Postgres could use the index by owner, and would walk everything that the host owns for each run.
             and r.owner is not distinct from p_host
             and r.last_sequence <= t.last_sequence
         for no key update of r;
@@ -93,8 +99,8 @@ begin
             raise sqlstate 'AS001';
         end if;
 
-        -- The event before must be there, and so is found and not inserted: a look-up by each run's id would lock and open all
-        -- partitions. That the log goes no further is seen as the next event is inserted.
+        -- The preceding event of each run must be there, so this inserts nothing. A select by the runs' ids would lock and open all
+        -- partitions. A log that goes further shows when the next event is inserted.
         insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
         select t.workflow_id, t.last_sequence, '', '{}', p_instants[1]
         from unnest(p_workflow_ids, p_last_sequences) as t (workflow_id, last_sequence)
@@ -118,7 +124,7 @@ begin
                 error = t.error::json,
                 updated_at = p_instants[t.run],
                 owner = case when t.stays then r.owner end,
-                -- A change of owner: so it can be told from a run that was handed back and claimed again.
+                -- The run loses its owner, so its fence rises: a host that claims it later has a higher one.
                 fence = case when t.stays then r.fence else r.fence + 1 end,
                 wake_at = t.wake_at,
                 last_sequence = t.new_sequence,
@@ -143,8 +149,8 @@ begin
         when sqlstate 'AS001' then
             null;
         when unique_violation then
-            -- Another host was first to write a key that was never written, or a log goes further than its driver believes. Everything
-            -- else that is there twice is a fault.
+            -- Another host was first to write a new key, or a log goes further than its driver believes. Any other violation is a
+            -- fault.
             get stacked diagnostics v_constraint = constraint_name, v_table = table_name;
             if v_constraint <> 'keyvalue_entry_pkey' and v_table not like 'workflow_events%' then
                 raise;
@@ -167,7 +173,7 @@ begin
         on e.tenant = k.tenant and e.component = k.component and e.bucket = k.bucket and e.key = k.key
     where k.version <> coalesce(e.version, 0);
     if not found then
-        -- Planned with the ids themselves, so that only their partitions are opened.
+        -- Postgres plans this with the ids themselves, and so opens only their partitions.
         return query execute
             'select t.ordinal::integer, null::integer, r.fence, coalesce(log.last_sequence, 0)
             from unnest($1, $2) with ordinality as t (workflow_id, last_sequence, ordinal)
@@ -186,7 +192,3 @@ begin
     end if;
 end;
 $$;
-
-comment on column workflow_run.last_sequence is 'Of its newest event when this row was last written; 0 before the first. While the run isn''t over its log may be ahead.';
-comment on column workflow_run.updated_at is 'When a transition last wrote this row. While the run isn''t over its newest event may be younger.';
-comment on column workflow_events.sequence is 'Gapless from 1 within a run. The run''s fence and owner decide who may append, and the event before must be there.';

@@ -1,9 +1,11 @@
--- Accepts several runs, and returns the ordinals (from 1) of those that are accepted by it. The others are no new runs for sure: their key
--- is known, or the registry has moved since they were resolved. accept_run says of each what it is. A run that was accepted before
--- (its answer was lost) makes all of it fail for its key or id that is there already; accept_run takes that for what it is.
+-- Accepts several runs, and returns the ordinals, from 1, of those that it accepted. It inserted no row for any other run, whose key
+-- is known, or which was resolved before the registry moved. accept_run says what each of those is.
 --
--- As in accept_run the key's row comes first, and only who inserts it inserts a run. Keys are sorted, so that no two batches
--- wait for each other.
+-- A run that an earlier call accepted, and whose answer was lost, makes the whole statement fail, since its key or its id is
+-- already there. accept_run takes such a run for the same one.
+--
+-- As in accept_run, the function writes the keys' rows first, and only the call that inserts a key's row inserts its run. It takes
+-- the keys in their order, so that no two batches wait for each other.
 create function accept_runs(
     p_host uuid,
     p_workflow_ids uuid[],
@@ -24,7 +26,7 @@ create function accept_runs(
     p_fences bigint[],
     p_last_sequences bigint[],
     p_wake_ats timestamptz[],
-    -- Of each event: the ordinal of its run, and itself.
+    -- The events: each has the ordinal of its run.
     p_event_runs integer[],
     p_event_sequences bigint[],
     p_event_types text[],
@@ -35,7 +37,7 @@ language plpgsql
 volatile
 as $$
 declare
-    -- Which of them are accepted; null: all.
+    -- True for each run that is accepted. Null means that all are.
     v_accepted boolean[];
 begin
     perform pg_advisory_xact_lock_shared(registry_lock(t.tenant))

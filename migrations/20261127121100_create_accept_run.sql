@@ -1,12 +1,12 @@
--- Accepts a run, or says which one already has its key. Outcomes:
---   NEW       the run was inserted; other_workflow_id is the failed run whose key it took, if any
---   EXISTING  the key's newest run has the same input: it is the answer
---   REUSED    the key's newest run has other input, and hasn't failed cleanly
---   MOVED     the registry has changed since generation p_generation: resolve again
+-- Accepts one run, or says which run already has its key. The outcomes are:
+--   NEW       The run was inserted, or an earlier call inserted it. other_workflow_id is the failed run whose key it took, if any.
+--   EXISTING  The key's newest run has the same input: it is the answer.
+--   REUSED    The key's newest run has other input, and it didn't fail with everything undone.
+--   MOVED     The registry has changed since the generation p_generation: the caller resolves the release again.
 --
--- The key's row comes first, and only who inserts or updates it inserts a run. Each statement takes a new snapshot, so who
--- lost a race sees the winner. Sending the same p_workflow_id again after a lost answer is safe: whichever call comes
--- second finds the first one's run.
+-- The function writes the key's row first, and only the call that inserts or updates that row inserts a run. Each statement takes
+-- a new snapshot, so a call that loses a race sees the winner's rows. A caller whose answer was lost may send the same
+-- p_workflow_id again: the later call finds the run of the earlier one.
 create function accept_run(
     p_workflow_id uuid,
     p_tenant text,
@@ -38,7 +38,7 @@ declare
 begin
     perform pg_advisory_xact_lock_shared(registry_lock(p_tenant));
     if coalesce((select g.generation from registry g where g.tenant = p_tenant), 0) <> p_generation then
-        -- Unless this is the second call, and the first one came through before the registry moved.
+        -- An earlier call may have inserted the run before the registry moved.
         return query
         select case when r.workflow_id is null then 'MOVED' else 'NEW' end, r.previous_workflow_id, null::text,
             null::timestamptz
@@ -58,7 +58,7 @@ begin
         from workflow_key k
         left join workflow_run r on r.workflow_id = k.workflow_id
         where k.tenant = p_tenant and k.definition = p_definition and k.key = p_key;
-        -- The key went meanwhile.
+        -- Retention has deleted the key meanwhile.
         continue when not found;
 
         if v_newest.workflow_id = p_workflow_id then
@@ -93,11 +93,15 @@ begin
     )
     on conflict (workflow_id) do nothing;
 
-    -- Not inserted: the first call came through meanwhile.
+    -- No row was inserted if an earlier call came through meanwhile.
     if found then
         insert into workflow_events (workflow_id, sequence, event_type, payload, occurred_at)
         select p_workflow_id, e.sequence, e.event_type, e.payload::json, p_accepted_at
         from unnest(p_event_types, p_event_payloads) with ordinality as e (event_type, payload, sequence);
+
+        insert into run_count as c (host_id, by_acceptance, tenant, definition, status, n)
+        values (coalesce(p_owner, '00000000-0000-0000-0000-000000000000'), true, p_tenant, p_definition, p_status, 1)
+        on conflict (tenant, definition, status, host_id, by_acceptance) do update set n = c.n + 1;
     end if;
 
     return query select 'NEW', v_previous, null::text, null::timestamptz;
