@@ -51,7 +51,7 @@ pub(crate) fn components(workspace: &Workspace, stages: &mut Stages) -> Result<(
 }
 
 /// Makes sure that the toolchain can compile for [`WASM_TARGET`].
-fn add_target(stages: &mut Stages) -> Result<()> {
+pub(crate) fn add_target(stages: &mut Stages) -> Result<()> {
     let output = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", WASM_TARGET])
         .output()

@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::new();
+    // The guests' lints come before their build.
+    build::add_target(&mut stages)?;
     if !arguments.no_lint {
         lint(workspace, &mut stages)?;
     }

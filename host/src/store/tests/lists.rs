@@ -195,7 +195,7 @@ async fn a_list_ends_early_where_its_values_are_large(pool: PgPool) {
     let large = "x".repeat(MEGABYTES);
 
     for _ in 0..5 {
-        let run = NewRun { input: format!("\"{large}\"").into(), ..bed.new_run() };
+        let run = NewRun { input: format!("\"{large}\""), ..bed.new_run() };
         bed.store.accept(run).await.unwrap();
     }
     for filter in
