@@ -327,7 +327,7 @@ pub(crate) async fn settle(
 /// Repairs many runs
 ///
 /// Performs one act on every failed compensation of COMPENSATION_FAILED runs that matches the filter, in the newest
-/// runs first. The runs then continue one after the other.
+/// runs first. The call doesn't wait for the runs to end.
 #[utoipa::path(
     post, path = "/api/workflows/repair", tag = "runs",
     params(
