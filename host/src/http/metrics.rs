@@ -1,4 +1,4 @@
-//! The text that `/metrics` answers, in Prometheus's format (version 0.0.4).
+//! The answer of `/metrics`, in Prometheus's text format (version 0.0.4).
 //!
 //! It is written by hand, because so few metrics need no registry.
 
