@@ -1,5 +1,5 @@
-//! The cost of a call: instance, conversion, the call itself, and the end of the instance (`cargo xtask bench
-//! sandbox`).
+//! The cost of a call: instance, conversion, the call itself, and the end of the instance
+//! (`cargo xtask bench sandbox`).
 //!
 //! The step is `orders.validate` with a small order, with one instance for each call, on one thread and on two. Beside
 //! it, the same function is called through Wasmtime alone, with ready-made values and without capture or conversion: on

@@ -33,8 +33,8 @@ pub enum Allocation {
     Pool,
     /// A pool with Wasmtime's own settings.
     PoolDefaults,
-    /// Memory that is mapped for each instance, with explicit bounds checks. It is slow, and works under any `ulimit
-    /// -v`.
+    /// Memory that is mapped for each instance, with explicit bounds checks. It is slow, and works under any
+    /// `ulimit -v`.
     OnDemand,
 }
 
