@@ -95,8 +95,8 @@ pub struct Limits {
     #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_active_runs: u32,
 
-    /// How many runs may wait in the database for a slot on a host. While all slots of this host are taken and so many
-    /// runs wait, it refuses new ones (503).
+    /// How many runs may wait in the database for a slot on a host. While all slots of this host are taken and this
+    /// many runs wait, it refuses new ones (503).
     #[arg(long, env = "ASTER_MAX_READY_RUNS", value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_ready_runs: u32,
 }

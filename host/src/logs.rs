@@ -173,7 +173,7 @@ pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_FOREIGN_BYTES)]
 }
 
-/// Passes so many lines a second and counts the others, so that clients can't fill the log with their requests.
+/// Passes a number of lines a second and counts the others, so that clients can't fill the log with their requests.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     per_second: u32,
@@ -208,8 +208,8 @@ impl Throttle {
     }
 }
 
-/// Writes a value as part of one line, whatever text from outside it has, and cuts it to a length. Characters that
-/// break lines, move the cursor or reverse the text are escaped.
+/// Writes a value on one line, whatever characters it has, and cuts it to a length. Characters that break lines, move
+/// the cursor or reverse the text are escaped.
 struct OneLine<'o, 'w> {
     out: &'o mut Writer<'w>,
     left: usize,

@@ -1,5 +1,5 @@
-//! From a request to an accepted run: resolves and checks it, has it accepted, and begins anew if the registry has
-//! moved meanwhile.
+//! Turns a request into an accepted run: resolves the definition, checks the input, and accepts the run. If the
+//! registry moves meanwhile, it does so again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct Submitted {
     /// When the run was first accepted.
     pub accepted_at: Timestamp,
     pub status: Status,
-    /// False if the key and the input belong to an earlier run, which is then this one.
+    /// False if the key and the input belong to an earlier run. Then this is that run.
     pub created: bool,
     /// The failed run that had the key before. Every client that sends the key again is told.
     pub previous: Option<WorkflowId>,

@@ -1,8 +1,8 @@
 //! The command line. `aster serve` and `aster check` do their work themselves; every other command asks a running host.
 //!
-//! Data goes to stdout and everything else to stderr, so that output can be piped. Commands that read have
-//! `--format json` for programs. The exit code is 0 if all is well, 1 if the thing that was checked or sent has faults, and 2 if
-//! aster itself failed.
+//! Data goes to stdout and everything else to stderr, so that output can be piped. Commands that read have the flag
+//! `--format json` for programs. The exit code is 0 if all is well, 1 if the thing that was checked or sent has faults,
+//! and 2 if aster itself failed.
 
 mod check;
 mod client;

@@ -134,7 +134,7 @@ impl Registry {
 const MOST_BREAKS: usize = 100;
 
 /// Returns the functions of `component` that current definitions call and `new` doesn't offer, each with its
-/// definition; at most the first ones.
+/// definition. At most [`MOST_BREAKS`] are returned.
 fn breaks(snapshot: &Snapshot, component: &str, new: &Exports) -> Vec<String> {
     let mut breaks = Vec::new();
     for (definition, current) in &snapshot.definitions {

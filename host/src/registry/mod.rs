@@ -52,7 +52,7 @@ struct Shared {
 /// holds its release, and a release holds the code of its components. If that takes too much memory, they are dropped
 /// before this number is reached.
 const MOST_KEPT: u64 = 1_000;
-/// The memory for views besides those in use. Most of it are the types of components.
+/// The memory for views besides those in use. The types of components are most of it.
 const BYTES_OF_VIEWS: u64 = 64 << 20;
 /// The least memory that a view is counted with.
 const BYTES_OF_A_VIEW: u64 = 32 << 10;

@@ -19,8 +19,8 @@ const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
 const STACK_KEEP_RESIDENT_BYTES: usize = 64 << 10;
 /// This is also the limit for all tables of a call together.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 64 << 10;
-/// The memories of one component, which are its permits for the pool. A composed component fits, and a hostile one
-/// can't drain the pool.
+/// The most memories of a component. An instance takes as many permits of the pool as it has memories, so this lets a
+/// composed component fit and keeps a hostile one from draining the pool.
 pub(super) const MAX_MEMORIES_PER_COMPONENT: u32 = 8;
 /// A Python component without its WASI (`componentize-py --stub-wasi`) has 38.
 pub(super) const MAX_CORE_INSTANCES_PER_COMPONENT: u32 = 64;

@@ -87,8 +87,8 @@ impl Loaded {
         self.pre.component().serialize().ok()
     }
 
-    /// Returns the memory that it takes: its code, what Wasmtime and this host know about its types, and images of its
-    /// memories.
+    /// Returns the memory that the component takes: its code, what Wasmtime and this host know about its types, and
+    /// images of its memories.
     pub(super) fn bytes(&self) -> u64 {
         let image = self.pre.component().image_range();
         let image = (image.end.addr() - image.start.addr()) as u64;

@@ -152,7 +152,7 @@ struct Survey {
     exports: u64,
     functions: u64,
     carried: u64,
-    /// The most instances that one instantiation of any component so far makes.
+    /// The most instances that instantiating any component so far makes.
     largest: Made,
     body: Body,
 }
@@ -161,13 +161,13 @@ struct Survey {
 #[derive(Default)]
 struct Frame {
     is_component: bool,
-    /// For each component of its index space, the instances that one instantiation makes.
+    /// For each component of its index space, the instances that instantiating it makes.
     components: Vec<Made>,
-    /// The instances that one instantiation of this one makes.
+    /// The instances that instantiating this module or component makes.
     made: Made,
 }
 
-/// The number of instances that one instantiation makes.
+/// The number of instances that an instantiation makes.
 #[derive(Clone, Copy, Default)]
 struct Made {
     core: u64,
