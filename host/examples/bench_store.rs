@@ -412,7 +412,7 @@ async fn insert(line: &mut PgConnection, id: Uuid, sequence: i64, payload: &str)
         .map(drop)
 }
 
-/// Returns transitions a second, with so many in a batch.
+/// Returns transitions a second, with this many in a batch.
 async fn per_second(line: &mut PgConnection, shape: Shape, batch: usize) -> Result<f64, Failure> {
     let payload = completed(1).payload();
     let ids = || (0..batch).map(|_| Uuid::now_v7()).collect::<Vec<_>>();

@@ -62,7 +62,7 @@ impl Subject {
     }
 }
 
-/// Runs the subject on so many tasks at once.
+/// Runs the subject on this many tasks at once.
 async fn measure(action: &Action, threads: usize) -> Result<Measured, Failure> {
     let began = Instant::now();
     let cpu_before = cpu_time()?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::Exchange;
 use super::metrics::{Connections, Slow};
 
-/// So many bytes restore the whole patience.
+/// This many bytes restore the whole patience.
 const FAIR_BYTES: usize = 64 << 10;
 
 /// A whole message may take this many times the patience, however steadily it moves.
@@ -68,7 +68,7 @@ impl Patience {
         (self.waited, self.since, self.bytes, self.end) = (Duration::ZERO, None, 0, None);
     }
 
-    /// Notes that the peer has sent or taken so many bytes.
+    /// Notes that the peer has sent or taken this many bytes.
     pub(super) fn moved(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.waited += since.elapsed();

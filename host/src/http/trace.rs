@@ -19,7 +19,7 @@ pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id
 /// The longest id of a client that the host keeps.
 const MAX_ID_BYTES: usize = 128;
 
-/// Answers a request in a span of its own, and returns the id under which the log has it to the client.
+/// Answers a request in a span of its own, and tells the client the id under which the log has it.
 pub(super) async fn answer(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = id_of(request.headers());

@@ -113,7 +113,7 @@ impl Wire {
         self.own.is_some()
     }
 
-    /// Writes our answer, and reports to hyper that its own, of so many bytes, is written.
+    /// Writes our answer, and reports to hyper that its own, of this many bytes, is written.
     fn poll_own(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
         while let Some(mut own) = self.own.take() {
             match self.poll_paced(cx, |stream, cx| stream.poll_write(cx, &own)) {

@@ -77,7 +77,7 @@ pub(crate) struct Lives {
 }
 
 impl Cluster {
-    /// Starts so many hosts, and waits until all are ready.
+    /// Starts this many hosts, and waits until all are ready.
     pub(crate) fn start(runtime: &Handle, socket: &Path, hosts: usize, logs: &Path) -> Result<Self> {
         let member = |n: usize| -> Result<Member> {
             let listen = free_address();

@@ -107,7 +107,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Starts so many runs, and returns their ids.
+/// Starts this many runs, and returns their ids.
 fn start_all(api: &Api, definition: &str, runs: u32) -> Result<Vec<String>> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)

@@ -223,7 +223,7 @@ fn row(rounds: &[Round], beside: Beside, clients: u32) -> Value {
     ]))
 }
 
-/// Does `work` while so many runs of the other tenant compute, and cancels those afterwards.
+/// Does `work` while this many runs of the other tenant compute, and cancels those afterwards.
 fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let stamp = Instant::now();
     let ids = (0..burners)
@@ -244,7 +244,7 @@ fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T
     done
 }
 
-/// Does `work` while the other tenant keeps so many runs of a workflow under way, and returns how many of them ended.
+/// Does `work` while the other tenant keeps this many runs of a workflow under way, and returns how many of them ended.
 fn beside_runs<T>(
     other: &Api,
     bulk: &Bulk,
@@ -276,7 +276,7 @@ fn beside_runs<T>(
     })
 }
 
-/// Does `work` while so many threads of this process are busy.
+/// Does `work` while this many threads of this process are busy.
 fn beside_threads<T>(threads: u32, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -107,7 +107,7 @@ pub(super) fn real_runs(api: &Api) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// Copies `kinds` until there are so many runs, in two halves at a time.
+/// Copies `kinds` until there are this many runs, in two halves at a time.
 pub(super) fn copy(database: &Database, kinds: &[Kind], runs: u32) -> Result<()> {
     database.execute(&prepare(kinds, runs))?;
     let half = runs / 2;

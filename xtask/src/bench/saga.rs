@@ -242,7 +242,7 @@ fn row(workload: Workload, host: &str, concurrency: u32, rounds: &[Round], floor
 }
 
 impl Bench<'_> {
-    /// Makes so many clients send one workflow after the other.
+    /// Makes this many clients send one workflow after the other.
     fn round(&mut self, host: &Host, workload: Workload, concurrency: u32, seconds: f64) -> Result<Round> {
         ensure!(!self.interrupt.has_come(), "interrupted");
         let commits_before = host.api().commits()?;

@@ -64,7 +64,7 @@ fn data(at: u32, numbers: &[u32]) -> String {
     format!(r#"(data (i32.const {at}) "{text}")"#)
 }
 
-/// A function with so many pages of zeros as memory, whose answer is at address 16.
+/// A function with this many pages of zeros as memory, whose answer is at address 16.
 fn vast(signature: &'static str, pages: u32, numbers: &[u32]) -> Wat {
     let core = format!(
         r#"(memory (export "memory") {pages})
