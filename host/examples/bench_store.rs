@@ -1,8 +1,8 @@
-//! What the store carries without HTTP and guests (`cargo xtask bench store`): runs are accepted, and five transitions of each are
-//! committed, by so many tasks at once. `ASTER_DATABASE_URL` names an empty database.
+//! The throughput of the store without HTTP and guests (`cargo xtask bench store`). So many tasks at once have runs
+//! accepted, and commit five transitions of each. `ASTER_DATABASE_URL` names an empty database.
 //!
-//! The floor is one connection that inserts the same events by a plain statement, as many transitions at a time as there are tasks.
-//! Beside it stand other shapes of that statement. Prints one JSON array of rows.
+//! The floor is one connection that inserts the same events with a plain statement, with as many transitions at a time
+//! as there are tasks. Beside it are other forms of that statement. This prints one JSON array of rows.
 
 #![expect(clippy::print_stdout, reason = "its result is what it is for")]
 
@@ -34,9 +34,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURE: Duration = Duration::from_secs(3);
 const CONCURRENCY: [usize; 3] = [1, 64, 256];
-/// After the acceptance.
+/// The transitions after the acceptance.
 const TRANSITIONS: u64 = 5;
-/// Each of them, and the acceptance.
+/// The transitions and the acceptance.
 const EVENTS: usize = 2;
 const DEFINITION: &str = "bench.store.fiveSteps";
 
@@ -44,9 +44,9 @@ const DEFINITION: &str = "bench.store.fiveSteps";
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Keys {
     None,
-    /// Reads and writes one that is its run's.
+    /// Reads and writes a key of its own run.
     Own,
-    /// Reads and writes one that all runs do.
+    /// Reads and writes a key that all runs share.
     Shared,
 }
 
@@ -165,7 +165,7 @@ impl Bench {
         })
     }
 
-    /// Of each commit, how long its answer took.
+    /// How long the answer to each commit took.
     async fn run(&self, keys: Keys, now: Timestamp) -> Result<Vec<f64>, Failure> {
         let workflow_id = WorkflowId(time_ordered_id(now));
         let running = |driver, status| RunRecord { status, cause: None, result: None, error: None, driver };
@@ -275,7 +275,7 @@ fn completed(n: u64) -> Event {
     }
 }
 
-/// An event with it has about 250 bytes.
+/// A payload that makes an event of about 250 bytes.
 fn answer() -> Value {
     json!({"orderId": "ORD-1234567", "state": "reserved", "reservation": "RES-0001-1234567", "items": [{"productId": "PROD-A", "quantity": 1, "price": 99.99}], "warehouse": "north"})
 }
@@ -323,14 +323,14 @@ const FLOOR_SCHEMA: &str = r#"
     create table floor_event (workflow_id uuid not null, sequence bigint not null, event_type text collate "C" not null,
         payload json not null, occurred_at timestamptz not null, primary key (workflow_id, sequence))"#;
 
-/// How the events of a batch can be inserted.
+/// A way to insert the events of a batch.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     Unnest,
     Copy,
-    /// All of them sent at once, as one transaction.
+    /// Sends all of them at once, as one transaction.
     Pipelined,
-    /// Each waits for the answer of the one before, all in one transaction.
+    /// Waits for each answer before sending the next, all in one transaction.
     OneByOne,
     Autocommit,
 }
@@ -412,7 +412,7 @@ async fn insert(line: &mut PgConnection, id: Uuid, sequence: i64, payload: &str)
         .map(drop)
 }
 
-/// Transitions a second, so many in a batch.
+/// Returns transitions a second, with this many in a batch.
 async fn per_second(line: &mut PgConnection, shape: Shape, batch: usize) -> Result<f64, Failure> {
     let payload = completed(1).payload();
     let ids = || (0..batch).map(|_| Uuid::now_v7()).collect::<Vec<_>>();

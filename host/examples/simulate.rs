@@ -1,4 +1,4 @@
-//! Simulations of the whole engine, many seeds or one: see `cargo xtask simulate`.
+//! Simulations of the whole engine, for many seeds or one: see `cargo xtask simulate`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -10,19 +10,19 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only this one, told in full.
+    /// Simulate only this seed, and print everything
     #[arg(long, conflicts_with_all = ["from", "seeds"])]
     seed: Option<u64>,
-    /// The first of many.
+    /// The first of many seeds
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// How many.
+    /// The number of seeds
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
-    /// Plant one of the known bugs, by its name as in the code; `all` tries each and says by which seed it is found.
+    /// Plant one of the known bugs, by its name in the code; `all` tries each and prints the seed that finds it
     #[arg(long)]
     bug: Option<String>,
-    /// Log what the hosts log.
+    /// Print the logs of the hosts
     #[arg(long)]
     log: bool,
 }
@@ -67,17 +67,17 @@ fn main() -> std::process::ExitCode {
     u8::from(!failed.is_empty()).into()
 }
 
-/// What was simulated: a seed means something only together with the code.
+/// Returns the version of the code, since a seed means something only together with the code.
 fn commit() -> String {
     let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// A simulation takes milliseconds: one that takes so long goes round in circles, and its clock stands still.
+/// A simulation takes milliseconds. One that takes this long is in a loop, and its clock stands still.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// Each seed by itself, on all processors.
+/// Runs each seed by itself, on all processors.
 fn run(from: u64, seeds: u64, bug: Option<Bug>) -> (Counts, Vec<Outcome>) {
     let next = AtomicU64::new(from);
     let all = Mutex::new((Counts::default(), Vec::new()));
@@ -119,7 +119,7 @@ fn watched<T>(seed: u64, simulated: impl FnOnce() -> T) -> T {
     simulated
 }
 
-/// By which seed each known bug is found.
+/// Prints which seed finds each known bug.
 #[expect(clippy::print_stdout, reason = "it is what this is for")]
 fn hunt(seeds: u64) -> std::process::ExitCode {
     let mut missed = 0;

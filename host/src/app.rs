@@ -1,4 +1,4 @@
-//! What the edges (REST, command line) work with.
+//! The parts of a host that its edges (REST, command line) work with.
 
 use std::sync::Arc;
 
@@ -15,6 +15,6 @@ pub struct App {
     pub registry: Registry,
     pub submitter: Submitter,
     pub operator: Operator,
-    /// Of the runner.
+    /// The runner's measures.
     pub measures: Arc<Measures>,
 }

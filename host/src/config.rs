@@ -1,4 +1,4 @@
-//! What a host can be told at its start: by flags, else by the environment, else the defaults that stand here.
+//! The host's configuration. A flag takes precedence over the environment, and the environment over the defaults below.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,28 +10,29 @@ use clap::Args;
 
 use crate::sandbox::CodeKey;
 
-/// Where the data folder is if nothing says otherwise.
+/// The data folder if none is given.
 pub const DEFAULT_DATA_DIR: &str = ".aster";
 
-/// All that `serve::run` needs to know.
+/// Everything that `serve::run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where REST is answered.
+    /// The address on which the host serves HTTP.
     pub listen: SocketAddr,
     pub database: Database,
-    /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
+    /// How long other hosts on the same database leave this host's runs alone after its last sign of life.
     pub lease: Duration,
-    /// Where compiled code is kept between starts.
+    /// The folder that keeps compiled code between starts.
     pub cache_dir: Option<PathBuf>,
-    /// By which hosts on the same database know each other's compiled code. None: each compiles for itself.
+    /// The key with which hosts on the same database recognize each other's compiled code. `None` means that each host
+    /// compiles for itself.
     pub code_key: Option<CodeKey>,
     pub limits: Limits,
     pub http: Http,
     pub housekeeping: Housekeeping,
 }
 
-/// Where compiled code is kept if nothing says otherwise: in the data folder, or else in the user's own cache (XDG Base
-/// Directory Specification). None if this user has no home.
+/// The folder for compiled code if none is given: in the data folder, or otherwise in the user's own cache (XDG Base
+/// Directory Specification). `None` means that this user has no home folder.
 pub(crate) fn default_cache_dir(
     database: &Database,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -39,69 +40,69 @@ pub(crate) fn default_cache_dir(
     if let Database::DataDir(folder) = database {
         return Some(folder.join("compiled"));
     }
-    // The specification has relative ones ignored.
+    // The specification says that relative paths are ignored.
     let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(cache.join("aster"))
 }
 
-/// Which Postgres keeps the data.
+/// The Postgres server that keeps the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// One that somebody runs.
+    /// A server that somebody else runs.
     Url(String),
-    /// A private one in this folder, which the host starts and stops.
+    /// A private server in this folder, which the host starts and stops.
     DataDir(PathBuf),
 }
 
-/// What a single run, step or request may use.
+/// What one run, step or request may use.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Time limit of a run whose workflow sets none, from its acceptance.
+    /// Time limit for a run, from its acceptance, if its workflow sets none.
     #[arg(long, env = "ASTER_WORKFLOW_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub workflow_timeout: Duration,
 
-    /// Time limit of an attempt at a step that sets none, from its first call.
+    /// Time limit for an attempt, from its first call, if its step sets none.
     #[arg(long, env = "ASTER_STEP_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub step_timeout: Duration,
 
-    /// Fuel of an attempt at a step that sets none. A WebAssembly instruction costs about one unit.
+    /// Fuel for an attempt, if its step sets none. A WebAssembly instruction costs about one unit.
     #[arg(long, env = "ASTER_STEP_FUEL", value_name = "UNITS", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub step_fuel: u64,
 
-    /// Memory of a component's instance, where the step sets none.
+    /// Memory of a component's instance, if the step sets no limit.
     #[arg(long = "step-memory", env = "ASTER_STEP_MEMORY", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub step_memory_bytes: u64,
 
-    /// Largest input, step value and key-value entry.
+    /// Largest size of an input, a step's value or a key-value entry.
     #[arg(long = "max-value", env = "ASTER_MAX_VALUE", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub value_bytes: u64,
 
-    /// Largest component that is taken.
+    /// Largest size of an uploaded component.
     #[arg(long = "max-component", env = "ASTER_MAX_COMPONENT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub component_bytes: u64,
 
-    /// Memory that compiling a component may take.
+    /// Memory that the compilation of a component may use.
     #[arg(long = "compile-memory", env = "ASTER_COMPILE_MEMORY", value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub compile_memory_bytes: u64,
 
-    /// Processor time that compiling a component may take, over all processors.
+    /// Processor time that the compilation of a component may use, summed over all processors.
     #[arg(long, env = "ASTER_COMPILE_TIME", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub compile_time: Duration,
 
-    /// How many runs this host drives at the same time; further ones wait in READY.
+    /// How many runs this host drives at the same time. Further runs wait as READY.
     #[arg(long, env = "ASTER_MAX_ACTIVE_RUNS", value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_active_runs: u32,
 
-    /// How many runs may wait in the database for a place on a host; while this one is full and so many do, it refuses new ones
-    /// (503).
+    /// How many runs may wait in the database for a slot on a host. While all slots of this host are taken and this
+    /// many runs wait, it refuses new ones (503).
     #[arg(long, env = "ASTER_MAX_READY_RUNS", value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_ready_runs: u32,
 }
 
 impl Default for Limits {
-    /// The same as the flags' defaults.
+    /// The same values as the defaults of the flags.
     fn default() -> Self {
         Self {
             workflow_timeout: Duration::from_secs(3_600),
@@ -122,27 +123,27 @@ impl Default for Limits {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Connections")]
 pub struct Http {
-    /// How many connections of clients may be open; further ones are refused (503). Fewer, if the limit of open files has no room
-    /// for them.
+    /// How many connections clients may have open; the host refuses further ones (503). It takes fewer if the limit on
+    /// open files leaves no room for so many.
     #[arg(long, env = "ASTER_MAX_CONNECTIONS", value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 
-    /// How long the host waits for a client: for the head of a request, for 64 KiB of its body, and until 64 KiB of an answer are
-    /// taken. A whole body or answer may take 20 times as long.
+    /// How long the host waits for a client to send the head of a request, to send 64 KiB of its body, or to take 64
+    /// KiB of an answer. A whole body or answer may take 20 times as long.
     #[arg(long, env = "ASTER_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub request_timeout: Duration,
 
-    /// How long a connection is kept on which nothing is asked. Longer than clients keep theirs, or they lose requests.
+    /// How long the host keeps an idle connection. Set this longer than clients keep theirs, or they lose requests.
     #[arg(long, env = "ASTER_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub idle_timeout: Duration,
 
-    /// How many components may be uploaded at the same time; further ones are refused (503).
+    /// How many components may be uploaded at the same time; the host refuses further uploads (503).
     #[arg(long, env = "ASTER_MAX_UPLOADS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_uploads: u32,
 }
 
 impl Default for Http {
-    /// The same as the flags' defaults.
+    /// The same values as the defaults of the flags.
     fn default() -> Self {
         Self {
             max_connections: 4_096,
@@ -153,27 +154,28 @@ impl Default for Http {
     }
 }
 
-/// What is cleared away, and when.
+/// What the host deletes or ends after a time, and when.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Housekeeping")]
 pub struct Housekeeping {
-    /// How long ended runs are kept; older ones go with their events and keys, by the week in which they began. A run that is
-    /// unfinished or COMPENSATION_FAILED never goes, and holds its week [default: for ever].
+    /// How long runs are kept after their end. Older ones are deleted with their events and keys, by the week in which
+    /// they began. A run that is unfinished or COMPENSATION_FAILED is never deleted, and holds back its week [default:
+    /// for ever].
     #[arg(long, env = "ASTER_RETENTION", value_name = "DURATION", value_parser = duration)]
     pub retention: Option<Duration>,
 
-    /// How long a client that waits for a run's end (`Prefer: wait=…`) is held at most; then it is answered that the run is not
-    /// over yet.
+    /// How long the host holds a client that waits for a run to end (`Prefer: wait=…`). Then it answers that the run is
+    /// not over yet.
     #[arg(long, env = "ASTER_WAITER_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub waiter_ttl: Duration,
 
-    /// How often clients that were held for so long are looked for.
+    /// How often the host looks for clients that have waited longer than this.
     #[arg(long, env = "ASTER_WAITER_SWEEP", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub waiter_sweep: Duration,
 }
 
 impl Default for Housekeeping {
-    /// The same as the flags' defaults.
+    /// The same values as the defaults of the flags.
     fn default() -> Self {
         Self {
             retention: None,
@@ -183,7 +185,7 @@ impl Default for Housekeeping {
     }
 }
 
-/// `500ms`, `30s`, `5m`, `1h`, `7d`: a positive whole number and its unit, with or without a blank.
+/// Reads `500ms`, `30s`, `5m`, `1h` or `7d`: a positive whole number and its unit, with or without spaces between them.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -197,7 +199,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
-/// `512KiB`, `64MiB`, `1GiB`: a positive whole number and its unit, with or without a blank.
+/// Reads `512KiB`, `64MiB` or `1GiB`: a positive whole number and its unit, with or without spaces between them.
 fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
     let bytes = match unit {
@@ -230,12 +232,12 @@ mod tests {
     #[test]
     fn the_defaults_of_flags_and_code_are_the_same() {
         let matches = Limits::augment_args(Command::new("aster")).get_matches_from(["aster"]);
-        assert_eq!(Limits::from_arg_matches(&matches).expect("all have defaults"), Limits::default());
+        assert_eq!(Limits::from_arg_matches(&matches).expect("every flag has a default"), Limits::default());
         let matches = Http::augment_args(Command::new("aster")).get_matches_from(["aster"]);
-        assert_eq!(Http::from_arg_matches(&matches).expect("all have defaults"), Http::default());
+        assert_eq!(Http::from_arg_matches(&matches).expect("every flag has a default"), Http::default());
         let matches = Housekeeping::augment_args(Command::new("aster")).get_matches_from(["aster"]);
         assert_eq!(
-            Housekeeping::from_arg_matches(&matches).expect("all have defaults"),
+            Housekeeping::from_arg_matches(&matches).expect("every flag has a default"),
             Housekeeping::default()
         );
     }

@@ -1,13 +1,13 @@
-//! Named points at which a test lets the host die, as `kill -9` would: nothing is flushed, nobody is told.
+//! Named points at which a test lets the host die, as `kill -9` would: nothing is flushed, and nobody is told.
 //!
-//! `ASTER_CRASH_AT=after-commit:3` dies when `after-commit` is passed for the third time. Only in builds with debug
-//! assertions; elsewhere a point is nothing.
+//! With `ASTER_CRASH_AT=after-commit:3` the host dies when it passes `after-commit` for the third time. This works only
+//! in builds with debug assertions; in others, a point does nothing.
 
-/// Every point, for tests that try each.
+/// All points, for tests that try each of them.
 pub const POINTS: [&str; 6] =
     ["before-accept", "after-accept", "before-call", "after-call", "before-commit", "after-commit"];
 
-/// Dies here if that was asked for.
+/// Dies here if `ASTER_CRASH_AT` says so.
 #[cfg(debug_assertions)]
 pub(crate) fn point(name: &'static str) {
     use std::sync::LazyLock;

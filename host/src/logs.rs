@@ -1,6 +1,6 @@
 //! The host's log: lines on stderr, for people or for programs.
 //!
-//! A thread of its own writes them, so that a stderr which nobody reads stops that thread and nothing else. Lines that it
+//! A dedicated thread writes them, so that a stderr which nobody reads blocks only that thread. Lines that the thread
 //! can't take are dropped and counted.
 
 use std::fmt::{self, Write as _};
@@ -20,50 +20,50 @@ use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, fmt as lines};
 
-/// Lines that wait for stderr, some 300 bytes each: three seconds of a busy host.
+/// The most lines that wait for stderr. At about 300 bytes a line, a busy host writes so many in three seconds.
 const MAX_WAITING: usize = 16_384;
 
-/// Longest value of a field in the text format, in characters.
+/// The longest value of a field in the text format, in characters.
 const MAX_VALUE: usize = 8_000;
 
-/// Longest text of a client or a guest that is put into a line, in bytes.
+/// The longest text from a client or a guest in a line, in bytes.
 const MAX_FOREIGN_BYTES: usize = 1_000;
 
-/// How often the log says how many lines it has lost.
+/// How often the log reports lost lines.
 const LOSSES_TOLD: Duration = Duration::from_secs(10);
 
-/// What the host writes to its log, and how.
+/// The lines and the format of the log.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct Options {
-    /// What the log says: a level (off, error, warn, info, debug, trace), or several of LEVEL and TARGET=LEVEL, as in
-    /// `info,aster_host::store=debug`.
+    /// Which lines the log has: a level (off, error, warn, info, debug, trace), or a list of LEVEL and TARGET=LEVEL,
+    /// such as `info,aster_host::store=debug`.
     #[arg(long = "log", env = "ASTER_LOG", value_name = "LEVEL|FILTER", default_value = "info", value_parser = filter)]
     pub(crate) filter: Filter,
 
-    /// How it says it.
+    /// Format of the log's lines.
     #[arg(long = "log-format", env = "ASTER_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A line for people.
+    /// One line for people.
     Text,
-    /// A JSON object a line, for programs.
+    /// One JSON object a line, for programs.
     Json,
 }
 
-/// Which lines are written.
+/// Decides which lines are written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Filter(Targets);
 
-/// A level for all targets, or `TARGET=LEVEL`, or several of both.
+/// Parses a level for all targets, `TARGET=LEVEL`, or a list of both.
 ///
-/// `tracing`'s own parser takes a level that is misspelt for a target, and then nothing is logged.
+/// `tracing`'s own parser would take a misspelt level for a target, and then nothing would be logged.
 fn filter(text: &str) -> Result<Filter, String> {
     let mut targets = Targets::new();
-    // A variable that is empty counts as none.
+    // An empty variable counts as unset.
     let text = if text.trim().is_empty() { "info" } else { text };
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         targets = match part.split_once('=') {
@@ -84,7 +84,7 @@ fn filter(text: &str) -> Result<Filter, String> {
 }
 
 fn level(part: &str, name: &str) -> Result<LevelFilter, String> {
-    // `LevelFilter` takes numbers, too, which nobody can read.
+    // `LevelFilter` would also accept numbers, which nobody can read.
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphabetic());
     let level = is_name.then(|| LevelFilter::from_str(name).ok()).flatten();
     level.ok_or_else(|| {
@@ -95,18 +95,18 @@ fn level(part: &str, name: &str) -> Result<LevelFilter, String> {
     })
 }
 
-/// Below the layer that writes lines.
+/// The registry and the filter, below the layer that writes lines.
 type Filtered = Layered<Targets, Registry>;
 
 /// Counts the lines that stderr didn't take.
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Lines of this process's log that were lost because nobody read them.
+/// Returns how many lines of this process's log were lost because nobody read stderr in time.
 pub(crate) fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| u64::try_from(lost.dropped_lines()).unwrap_or(u64::MAX))
 }
 
-/// Begins the log of this process. What waits to be written is written when the guard is dropped.
+/// Starts the log of this process. Dropping the guard writes the lines that still wait.
 pub(crate) fn begin(options: &Options, color: bool) -> WorkerGuard {
     let (stderr, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_WAITING)
@@ -137,13 +137,13 @@ pub(crate) fn begin(options: &Options, color: bool) -> WorkerGuard {
             .boxed(),
     };
     tracing_subscriber::registry().with(options.filter.0.clone()).with(layer).init();
-    // The default one writes to stderr itself, and would wait for who reads it.
+    // The default hook writes to stderr itself, and would block until somebody reads it.
     std::panic::set_hook(Box::new(tell_panic));
     guard
 }
 
 fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let what = panic.payload_as_str().unwrap_or("something that is no text");
+    let what = panic.payload_as_str().unwrap_or("the panic's payload is not text");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let backtrace = std::backtrace::Backtrace::capture();
     let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
@@ -151,25 +151,29 @@ fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
     error!(panic.location = place, panic.backtrace = backtrace, "a thread of the host panicked: {what}");
 }
 
-/// Says from time to time how many lines were lost since.
+/// Reports lost lines from time to time.
 pub(crate) async fn tell_losses() {
     let mut told = 0;
     loop {
         tokio::time::sleep(LOSSES_TOLD).await;
         let lost = lost_lines();
         if lost > told {
-            warn!(lines = lost - told, "the log has lost {} lines: nobody read stderr in time", lost - told);
+            warn!(
+                lines = lost - told,
+                "the log has lost {} lines, because nobody read stderr in time",
+                lost - told
+            );
             told = lost;
         }
     }
 }
 
-/// What of a client's or guest's text is put into a line.
+/// Cuts a client's or guest's text to the part that a line may have.
 pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_FOREIGN_BYTES)]
 }
 
-/// Lets so many lines a second through, and counts the others: so that those who send requests can't fill the log.
+/// Passes a number of lines a second and counts the others, so that clients can't fill the log with their requests.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     per_second: u32,
@@ -188,7 +192,7 @@ impl Throttle {
         Self { per_second, second: Mutex::new(Second { began: None, told: 0, untold: 0 }) }
     }
 
-    /// Whether a line is to be written; if so, how many weren't since the last one.
+    /// Decides whether a line is written. If it is, returns how many were held back since the last one.
     pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
         let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
         if second.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
@@ -204,8 +208,8 @@ impl Throttle {
     }
 }
 
-/// Keeps a value to one line, whatever strangers wrote into it, and to a length. A character that breaks lines, moves the
-/// cursor or reverses the text is shown by its escape.
+/// Writes a value on one line, whatever characters it has, and cuts it to a length. Characters that break lines, move
+/// the cursor or reverse the text are escaped.
 struct OneLine<'o, 'w> {
     out: &'o mut Writer<'w>,
     left: usize,
@@ -247,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_levels_and_targets_and_a_misspelt_level_is_refused() {
+    fn a_filter_has_levels_and_targets_and_a_misspelt_level_is_refused() {
         let enabled = |text: &str, target: &str, level: tracing::Level| {
             filter(text).expect(text).0.would_enable(target, &level)
         };
@@ -276,7 +280,8 @@ mod tests {
     fn a_value_neither_breaks_its_line_nor_fills_it() {
         let check = |value: &str, expected: &str| {
             let mut line = String::new();
-            write!(OneLine::new(&mut Writer::new(&mut line)), "{value}").expect("a text takes all");
+            write!(OneLine::new(&mut Writer::new(&mut line)), "{value}")
+                .expect("writing to a `String` can't fail");
             assert_eq!(line, expected);
         };
         check("plain `text` = 1", "plain `text` = 1");

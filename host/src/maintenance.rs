@@ -1,6 +1,6 @@
-//! What keeps the database in shape while the host works: partitions made ahead, and old runs forgotten.
+//! Maintenance of the database while the host works: creating partitions ahead of time, and deleting old runs.
 //!
-//! Every host does it, and they do no harm to each other. Nothing waits for it, and what can't be done now is done later.
+//! Every host does this, and several at once do no harm. Nothing waits for it; work that fails is tried again later.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use tracing::{debug, info, warn};
 use crate::store::{Error, Store};
 
 const EVERY: Duration = Duration::from_secs(3_600);
-/// After a round that failed.
+/// The pause after a round that failed.
 const TRY_AGAIN: Duration = Duration::from_secs(300);
 
-/// Works round after round, until it is dropped. Ended runs are kept for `retention`; for ever if it is none.
+/// Works in rounds until the future is dropped. Ended runs are kept for `retention`, or for ever if it is `None`.
 pub async fn keep(store: Store, retention: Option<Duration>) {
     loop {
         let pause = match round(&store, retention).await {
             Ok(()) => EVERY,
             Err(error) => {
                 warn!(
-                    "maintenance of the database isn't done, and is tried again: {:#}",
+                    "the host couldn't maintain the database, and will try again: {:#}",
                     anyhow::Error::from(error)
                 );
                 TRY_AGAIN
@@ -34,7 +34,8 @@ async fn round(store: &Store, retention: Option<Duration>) -> Result<(), Error> 
     let now = store.clock().await?;
     let made = make_partitions(store, now).await;
     store.fold_counts().await?;
-    // Also if none could be made: the default partition takes what comes, and is what may be in the way.
+    // This is done even if no partition could be made: the default partition takes the events instead, and may itself
+    // be the reason.
     if let Some(retention) = retention {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         forget(store, Timestamp::from_millis(now.as_millis().saturating_sub(retention))).await?;
@@ -42,33 +43,34 @@ async fn round(store: &Store, retention: Option<Duration>) -> Result<(), Error> 
     made.map(drop)
 }
 
-/// Makes the partitions of this week and the next ones; their names.
+/// Creates the partitions of this week and the next ones, and returns their names.
 pub(crate) async fn make_partitions(store: &Store, now: Timestamp) -> Result<Vec<String>, Error> {
     let mut made = Vec::new();
     for week in store.weeks_to_make(now).await? {
         let name = week.name();
         if store.make_partition(week).await? {
-            info!(partition = name, "made a partition for events");
+            info!(partition = name, "the host created partition {name} for events");
             made.push(name);
         } else {
-            debug!(partition = name, "the default partition keeps the events of this week");
+            debug!(partition = name, "the default partition keeps the events of the week of {name}");
         }
     }
     Ok(made)
 }
 
-/// What a round has forgotten.
+/// The runs and partitions that a round has deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forgotten {
     pub(crate) runs: u64,
     pub(crate) partitions: Vec<String>,
-    /// Partitions whose time is over, and which stay all the same.
+    /// The number of partitions whose retention is over, but which must stay.
     pub(crate) held: usize,
-    /// The runs that hold them.
+    /// The number of runs that hold them.
     pub(crate) holding: u64,
 }
 
-/// Forgets what ended before `cutoff`: weeks as a whole, the oldest first, and runs of the default partition one by one.
+/// Deletes runs that ended before `cutoff`: whole weeks, the oldest first, and the runs of the default partition one by
+/// one.
 pub(crate) async fn forget(store: &Store, cutoff: Timestamp) -> Result<Forgotten, Error> {
     let began = Instant::now();
     let mut forgotten = Forgotten::default();
@@ -78,7 +80,7 @@ pub(crate) async fn forget(store: &Store, cutoff: Timestamp) -> Result<Forgotten
             0 => {
                 let (runs, dropped) = store.drop_partition(&partition, cutoff).await?;
                 forgotten.runs += runs;
-                // Else another host was faster.
+                // Otherwise another host was faster.
                 if dropped {
                     forgotten.partitions.push(partition.name);
                 }
@@ -95,14 +97,16 @@ pub(crate) async fn forget(store: &Store, cutoff: Timestamp) -> Result<Forgotten
             runs = forgotten.runs,
             partitions = forgotten.partitions.join(", "),
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "forgot runs that ended long ago"
+            "the host deleted {} runs whose retention is over",
+            forgotten.runs
         );
     }
     if forgotten.held > 0 {
         info!(
             runs = forgotten.holding,
             partitions = forgotten.held,
-            "runs that are unfinished or COMPENSATION_FAILED, or ended late, hold all events of the weeks in which they began"
+            "{} runs that are unfinished or COMPENSATION_FAILED, or ended late, keep all events of the weeks in which they began",
+            forgotten.holding
         );
     }
     Ok(forgotten)

@@ -1,6 +1,7 @@
-//! What people do to runs: cancel one, look at its compensations, and decide what becomes of those that failed.
+//! What operators do to runs: cancel one, list its compensations, and decide about those that failed.
 //!
-//! An act is an order: durable when it is taken, carried out by whoever drives the run, and an event when it is done.
+//! An act is an order. It is durable once it is taken, the run's driver carries it out, and an event records that it is
+//! done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +20,13 @@ use crate::registry::{self, Registry};
 use crate::runner::Runner;
 use crate::store::{self, Replay, Run, RunFilter, Store};
 
-/// How long who orders something is kept waiting to see it done.
+/// How long a caller waits to see its order carried out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// After which a look through many runs is ended, to be gone on with.
+/// How long one call may look through many runs. It then returns a cursor to continue from.
 const PATIENCE_WITH_MANY: Duration = Duration::from_secs(10);
 
-/// Runs that are looked through at once.
+/// How many runs are read at once.
 const RUNS_AT_ONCE: usize = 100;
 
 /// Cheap to clone.
@@ -36,7 +37,7 @@ pub struct Operator {
     runner: Runner,
 }
 
-/// What is to become of a compensation.
+/// What to do about a compensation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Retry(Components),
@@ -44,26 +45,26 @@ pub enum Act {
     Settle,
 }
 
-/// Whose code a compensation that is tried again calls.
+/// Which code a retried compensation calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Components {
-    /// The versions that the run pinned when it was accepted.
+    /// The component versions that the run pinned when it was accepted.
     #[default]
     Pinned,
-    /// Those that are active now.
+    /// The component versions that are active now.
     Active,
 }
 
-/// How a compensation stands.
+/// The state of a compensation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compensation {
     pub undo: Undo,
-    /// What came of the step that it undoes.
+    /// What became of the step that it undoes.
     pub forward: Outcome,
 }
 
 impl Compensation {
-    /// When its next attempt begins, if one is scheduled.
+    /// Returns when the next attempt begins, if one is scheduled.
     pub fn next_attempt_at(&self) -> Option<Timestamp> {
         match self.undo.progress {
             Progress::Waiting { at, .. } => Some(at),
@@ -72,15 +73,15 @@ impl Compensation {
     }
 }
 
-/// Whether something that was ordered is done by now.
+/// Whether an order is carried out already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done<T> {
     Now(T),
-    /// It will be: the run as it still stands.
+    /// The order will be carried out. This is the state before it.
     Soon(T),
 }
 
-/// Which failed compensations are meant; what is none doesn't matter.
+/// Which failed compensations to find. A field that is `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct RepairFilter {
     /// The full name.
@@ -88,21 +89,21 @@ pub struct RepairFilter {
     pub step: Option<String>,
     /// A part of the error's message, or its whole code.
     pub error: Option<String>,
-    /// Only runs before this one, which was the last of the call before.
+    /// Only runs before this one, which was the last of the previous call.
     pub before: Option<WorkflowId>,
 }
 
-/// A compensation that a filter has found.
+/// A compensation that matches a filter.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub workflow_id: WorkflowId,
     pub definition: String,
     pub compensation: Compensation,
-    /// Why nothing was ordered for it.
+    /// Why nothing was ordered for it, if so.
     pub refused: Option<String>,
 }
 
-/// What a filter has found, and the run after which to go on if there is more.
+/// The compensations that match a filter, and the run to continue after if there are more.
 #[derive(Clone, Debug, Default)]
 pub struct Repairs {
     pub found: Vec<Found>,
@@ -127,10 +128,10 @@ impl Operator {
         Self { store, registry, runner }
     }
 
-    /// Lets a run fail now and undo what it has done. Doing it again changes nothing.
+    /// Makes a run fail now and undoes its steps. Cancelling it again changes nothing.
     ///
     /// # Errors
-    /// [`Refused::Over`] if it is over, also if that came first.
+    /// Returns [`Refused::Over`] if the run is over, also if it ended before the order was carried out.
     pub async fn cancel(
         &self,
         tenant: &TenantId,
@@ -143,7 +144,7 @@ impl Operator {
         if !ordered.taken {
             return Err(Refused::Over(ordered.status).into());
         }
-        // It is durable: what can't be read now is no failure of it.
+        // The order is durable, so it hasn't failed if its outcome can't be read now.
         let is_done = self.done(id, &order).await;
         let run = self.run(tenant, id).await.unwrap_or(run);
         match run.cause {
@@ -155,20 +156,22 @@ impl Operator {
         }
     }
 
-    /// The compensations of a run, in the order in which they run: also those that only wait for the run to fail.
+    /// Returns the compensations of a run in the order in which they run, including those that only a failure of the
+    /// run would start.
     ///
     /// # Errors
-    /// There is no such run.
+    /// Returns an error if there is no such run.
     pub async fn compensations(&self, tenant: &TenantId, id: WorkflowId) -> Result<Vec<Compensation>, Error> {
         let run = self.run(tenant, id).await?;
         let state = self.state(&run).await?;
         Ok(state.compensations().into_iter().map(|undo| compensation(&state, undo)).collect())
     }
 
-    /// Decides what becomes of the compensation of `step`.
+    /// Decides about the compensation of `step`.
     ///
     /// # Errors
-    /// It makes no sense for the compensation as it stands, or the active components can't be called for it.
+    /// Returns an error if the act makes no sense for the compensation's state, or if the active components can't be
+    /// called for it.
     pub async fn repair(
         &self,
         tenant: &TenantId,
@@ -186,7 +189,7 @@ impl Operator {
         if !ordered.taken {
             return Err(Refused::NotUndoing(ordered.status).into());
         }
-        // It is durable: what can't be read now is no failure of it.
+        // The order is durable, so it hasn't failed if its outcome can't be read now.
         let is_done = self.done(id, &order).await;
         let (is_done, state) = match self.state(&run).await {
             Ok(newest) => (is_done, newest),
@@ -195,18 +198,19 @@ impl Operator {
         let undo = state.undo(step).cloned().ok_or_else(|| Refused::NothingToUndo(step.into()))?;
         let carried_out = order.author.order_id.is_some_and(|order_id| state.orders.contains(&order_id));
         match (is_done, carried_out) {
-            // Somebody else was first.
+            // Another order came first.
             (true, false) => Err(Refused::Already { step: step.into(), state: undo.state_name() }.into()),
             (true, true) => Ok(Done::Now(compensation(&state, undo))),
             (false, _) => Ok(Done::Soon(compensation(&state, undo))),
         }
     }
 
-    /// Decides the same for every failed compensation that `filter` finds, the newest runs first, at most about `limit` and for
-    /// some seconds; or only tells which those are. The runs go on by and by.
+    /// Makes the same decision for every failed compensation that matches `filter`, the newest runs first; without an
+    /// act, it only returns them. It stops after about `limit` compensations, or after some seconds. It doesn't wait for
+    /// the runs to carry the orders out.
     ///
     /// # Errors
-    /// The database is unreachable; what was ordered before stays so.
+    /// Returns an error if the database is unreachable. Orders that were given before remain.
     pub async fn repair_all(
         &self,
         tenant: &TenantId,
@@ -251,7 +255,7 @@ impl Operator {
         }
     }
 
-    /// Why nothing was ordered, if so.
+    /// Orders a repair. Returns the reason if it is refused.
     async fn order_repair(
         &self,
         run: &Run,
@@ -274,7 +278,7 @@ impl Operator {
         Order { what, author: Author { order_id: Some(order_id), ..author } }
     }
 
-    /// The order with the release whose components it wants to be called.
+    /// Adds the release whose components the order wants to be called.
     async fn with_components(&self, run: &Run, mut order: Order, act: Act) -> Result<Order, Error> {
         if let (What::Retry { release, .. }, Act::Retry(Components::Active)) = (&mut order.what, act) {
             let active = self.registry.release_of_active(&run.tenant, &run.definition, run.definition_digest);
@@ -293,7 +297,7 @@ impl Operator {
         Ok(ordered)
     }
 
-    /// Waits until the order is dealt with, if that is soon.
+    /// Waits until the order is dealt with, for a short time.
     async fn done(&self, id: WorkflowId, order: &Order) -> bool {
         let Some(order_id) = order.author.order_id else { return true };
         let give_up = Instant::now() + PATIENCE;
@@ -320,7 +324,7 @@ impl Operator {
         Ok(fold(replay?))
     }
 
-    /// Runs that can't be read are left out: they are told in the log where they are driven.
+    /// Folds the logs of the runs. Runs that can't be read are omitted; their driver logs that.
     async fn states(&self, runs: &[Run]) -> Result<std::collections::HashMap<WorkflowId, RunState>, Error> {
         let ids: Vec<_> = runs.iter().map(|run| run.workflow_id).collect();
         let replays = self.store.replay(&ids).await?;
@@ -337,7 +341,7 @@ impl RepairFilter {
     }
 }
 
-/// The log's line about what somebody wants of a run.
+/// Logs who ordered what for a run.
 fn tell(run: &Run, order: &Order) {
     let (act, step) = match &order.what {
         What::Cancel => ("cancel", None),

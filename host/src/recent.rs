@@ -1,19 +1,19 @@
-//! What was used lately, within a bound.
+//! A bounded cache of recently used values.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Values by key. When their weights come to more than the bound, those go that nobody has asked for the longest.
+/// A cache of values by key. When the sum of the weights exceeds the bound, it drops the least recently used values.
 ///
-/// A value that somebody holds stays, whatever the bound says: dropping it here would free nothing, and who asks next would
+/// A value that somebody holds stays, whatever the bound. Dropping it would free nothing, and the next caller would
 /// make it a second time.
 pub(crate) struct Recent<K, T> {
     bound: u64,
-    /// INVARIANT: the sum of all weights.
+    /// INVARIANT: this is the sum of all weights.
     weight: u64,
-    /// Raised by every use: orders them.
+    /// Every use raises this counter, which orders the values.
     uses: u64,
     entries: HashMap<K, Entry<T>>,
 }
@@ -47,7 +47,7 @@ impl<K: Clone + Eq + Hash, T> Recent<K, T> {
         self.trim();
     }
 
-    /// Drops values beyond the bound that nobody holds any more. Returns whether those that are left are still beyond it.
+    /// Drops values beyond the bound that nobody holds. Returns whether the remaining ones still exceed the bound.
     pub(crate) fn trim(&mut self) -> bool {
         while self.weight > self.bound && self.drop_oldest() {}
         self.weight > self.bound
@@ -62,14 +62,14 @@ impl<K: Clone + Eq + Hash, T> Recent<K, T> {
         self.weight = 0;
     }
 
-    /// Whether the next value will drive out another.
+    /// Returns whether the next value will displace another.
     pub(crate) fn is_full(&self) -> bool {
         self.weight >= self.bound
     }
 
-    /// Drops the value that nobody holds and nobody has asked for the longest. Returns false if all are held.
+    /// Drops the least recently used value that nobody holds. Returns false if all values are held.
     ///
-    /// It looks at all of them: what is inserted took far longer to be made.
+    /// This looks at all values, which is cheap compared to making the value that is inserted.
     pub(crate) fn drop_oldest(&mut self) -> bool {
         let unheld = self.entries.iter().filter(|(_, entry)| Arc::strong_count(&entry.value) == 1);
         let Some(key) = unheld.min_by_key(|(_, entry)| entry.last_use).map(|(key, _)| key.clone()) else {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_the_longest_goes_first() {
+    fn the_least_recently_used_value_is_dropped_first() {
         let mut recent = Recent::new(3);
         for name in ["a", "b", "c"] {
             recent.insert(name, Arc::new(0), 1);
@@ -112,11 +112,11 @@ mod tests {
         assert_eq!(kept(&recent), ["e"]);
         recent.insert("e", Arc::new(0), 1);
         recent.insert("f", Arc::new(0), 2);
-        assert_eq!(kept(&recent), ["e", "f"], "what is replaced weighs nothing any more");
+        assert_eq!(kept(&recent), ["e", "f"], "a replaced value has no weight");
     }
 
     #[test]
-    fn what_somebody_holds_stays() {
+    fn a_value_that_is_held_stays() {
         let mut recent = Recent::new(1);
         let held = Arc::new(1);
         recent.insert("held", Arc::clone(&held), 1);

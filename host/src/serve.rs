@@ -1,4 +1,4 @@
-//! `aster serve`: everything wired together, from the listener to the last task.
+//! `aster serve`: starts and connects all parts of a host, and stops them in order.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,17 @@ use crate::sandbox::{self, Compiler, Sandbox};
 use crate::store::{self, Store};
 use crate::submit::Submitter;
 
-/// How long runs may go on after the host was asked to stop.
+/// How long runs may continue after the host was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Serves until SIGINT or SIGTERM, then stops in order: requests, runs, Postgres.
+/// Serves until SIGINT or SIGTERM, and then stops in order: requests, runs, Postgres.
 ///
 /// # Errors
-/// The port is taken, the database can't be reached or its schema is of a newer host, or this machine can't run components.
+/// Returns an error if the port is taken, if the database can't be reached or has the schema of a newer host, or if
+/// this machine can't run components.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
-    // First of all, since it is what most often fails and costs nothing to undo.
+    // The listener comes first, because it fails most often and costs nothing to undo.
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("can't listen on {}: choose another address with --listen", config.listen)
     })?;
@@ -38,15 +39,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (embedded, url) = database(&config.database).await?;
     let options = store::Options::of_url(&url).map_err(anyhow::Error::msg);
-    let options = options.context("the database's URL can't be used")?;
+    let options = options.context("the database's URL is not valid")?;
     let place = place(&options.connect);
     let store = Store::connect(options).await.with_context(|| format!("can't use the database {place}"))?;
     store.migrate().await.context(
-        "can't bring the database's schema up to date: was it made by another version? Then run that one, or take an empty \
-         database or data folder",
+        "can't bring the database's schema up to date: if another version of aster made it, run that version, or use an \
+         empty database or data folder",
     )?;
     if embedded.is_some() {
-        // The folder is locked: whoever ran here before is gone, so its runs needn't wait for its lease to end.
+        // The host holds the folder's lock, so the host that ran here before is gone. Its runs needn't wait for its
+        // lease to end.
         store.retire_all_hosts(store.clock().await?).await?;
     }
 
@@ -65,7 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(
         listen = %address,
         duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "ready at http://{address}"
+        "the host is ready at http://{address}"
     );
 
     let mut stop = Box::pin(asked_to_stop());
@@ -79,13 +81,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     tokio::select! {
         () = &mut stop => {}
-        ended = &mut serving => ended.context("REST ended")?,
+        ended = &mut serving => ended.context("the HTTP server ended unexpectedly")?,
     }
-    info!("stopping");
+    info!("the host is stopping");
     sandbox.stop_compiling();
     let _ = tell.send(());
     if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
-        warn!("cuts off requests that don't end");
+        warn!("the host cuts off requests that took too long to end");
         serving.abort();
     }
     loading.abort();
@@ -95,18 +97,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(embedded) = embedded {
         tokio::task::spawn_blocking(move || embedded.stop()).await?;
     }
-    info!("stopped");
+    info!("the host has stopped");
     Ok(())
 }
 
-/// Nobody waits for it: what isn't loaded by then is loaded when it is called.
+/// Loads the active components in the background. A component that isn't loaded yet is loaded when it is called.
 async fn load_ahead(registry: Registry) {
     if let Err(error) = registry.load_ahead().await {
-        warn!("active components are loaded when they are called only: {:#}", anyhow::Error::from(error));
+        warn!(
+            "the host couldn't load the active components ahead; it loads each when it is called: {:#}",
+            anyhow::Error::from(error)
+        );
     }
 }
 
-/// The database's URL, and the private Postgres behind it if there is one.
+/// Returns the database's URL, and the private Postgres behind it if there is one.
 async fn database(database: &Database) -> anyhow::Result<(Option<Embedded>, String)> {
     match database {
         Database::Url(url) => Ok((None, url.clone())),
@@ -121,7 +126,7 @@ async fn database(database: &Database) -> anyhow::Result<(Option<Embedded>, Stri
     }
 }
 
-/// Where a database is, for people. Its URL may hold a password.
+/// Describes for people where a database is. The URL itself may contain a password.
 fn place(connect: &PgConnectOptions) -> String {
     let database = connect.get_database().unwrap_or(connect.get_username());
     let server = match connect.get_socket() {

@@ -1,4 +1,5 @@
-//! From a request to an accepted run: resolve, check, accept, and again if the registry has moved meanwhile.
+//! Turns a request into an accepted run: resolves the definition, checks the input, and accepts the run. If the
+//! registry moves meanwhile, it does so again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::registry::{self, Registry, Resolved};
 use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
 use crate::store::{self, Acceptance};
 
-/// Longest key, in bytes of UTF-8.
+/// The longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 512;
 
 /// Cheap to clone.
@@ -30,35 +31,36 @@ pub struct Submitter {
 #[derive(Clone, Debug)]
 pub struct Submission {
     pub tenant: TenantId,
-    /// Full name, or own name where it is unique.
+    /// The full name, or the function's name if it is unique.
     pub definition: String,
     pub input: Value,
-    /// From the header `Idempotency-Key`.
+    /// The value of the header `Idempotency-Key`.
     pub key: Option<String>,
-    /// Whether who submits will wait for the run's end.
+    /// Whether the caller will wait for the run to end.
     pub watch: bool,
 }
 
 #[derive(Debug)]
 pub struct Submitted {
     pub workflow_id: WorkflowId,
-    /// Full name.
+    /// The full name.
     pub definition: String,
-    /// The key that was used: of `keyed by`, or the header's.
+    /// The key of the run, from `keyed by` or from the header.
     pub key: Option<String>,
-    /// What the key is called in the trigger's answers.
+    /// The name of the key in the trigger's answers.
     pub key_field: Option<String>,
-    /// Of the run's first acceptance.
+    /// When the run was first accepted.
     pub accepted_at: Timestamp,
     pub status: Status,
-    /// False if the key and the input were known: the run is an earlier one.
+    /// False if the key and the input belong to an earlier run. Then this is that run.
     pub created: bool,
-    /// The run that had the key before and failed: each who sends the key again is told.
+    /// The failed run that had the key before. Every client that sends the key again is told.
     pub previous: Option<WorkflowId>,
-    /// As the workflow sees it, and when its timeout passes; of a new run.
+    /// The input as the workflow sees it. Set only for a new run, like `deadline`, the instant at which its timeout
+    /// passes.
     pub(crate) input: Arc<Value>,
     pub(crate) deadline: Timestamp,
-    /// To wait for its end, if that was wanted and this host drives it.
+    /// Waits for the run's end. `None` unless the caller asked for it and this host drives the run.
     pub(crate) watch: Option<Waiter>,
 }
 
@@ -69,7 +71,7 @@ pub enum Error {
     Registry(#[from] registry::Error),
     #[error("the input doesn't fit the workflow's parameters")]
     Input(Vec<Mismatch>),
-    /// Empty, too long, of the wrong type, or another than the header's.
+    /// The key is empty, too long, of the wrong type, or differs from the header's.
     #[error("{0}")]
     Key(String),
     #[error("key `{key}` started run {workflow_id} with other input, and that run is {status}")]
@@ -80,7 +82,7 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// How often a registry that moves under a submission is resolved again; it moves with deployments only.
+/// How often a submission is resolved again when the registry moves. It moves only with deployments and activations.
 const RESOLVED_AT_MOST: u32 = 10;
 
 impl Submitter {
@@ -88,7 +90,7 @@ impl Submitter {
         Self { registry, runner }
     }
 
-    /// Durable when it returns.
+    /// Submits a run. The run is durable when this returns.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
         let Submission { tenant, definition, input, key, watch } = submission;
         let mut resolved = self.registry.resolve(&tenant, &definition).await?;
@@ -97,7 +99,7 @@ impl Submitter {
             let (normal, used_key) = match fit(&resolved, &input, key.as_deref()) {
                 Ok(fitting) => fitting,
                 Err(refused) => {
-                    // What is known of the registry may be old: only what is current refuses.
+                    // The view of the registry may be outdated, and only a current one can refuse.
                     if tries == RESOLVED_AT_MOST || self.registry.is_current(&resolved, &tenant).await? {
                         return Err(refused);
                     }
@@ -106,7 +108,7 @@ impl Submitter {
                     continue;
                 }
             };
-            // Only a key's input is ever compared.
+            // Inputs are compared only for the same key.
             let input_digest = used_key.as_ref().map_or([0; 32], |_| digest(&input));
             let candidate = Candidate {
                 tenant: tenant.clone(),
@@ -128,7 +130,7 @@ impl Submitter {
         }
     }
 
-    /// Waits until the run is over, or `limit` or a waiter's time to live has passed.
+    /// Waits until the run is over, or until `limit` or a waiter's time to live has passed.
     pub(crate) async fn wait_until_over(
         &self,
         workflow_id: WorkflowId,
@@ -159,7 +161,7 @@ fn outcome(
     };
     debug!(
         run.id = %workflow_id, run.key = key.as_deref().map(cut), definition.name = resolved.name,
-        run.status = status.as_str(), run.created = created, "accepted run {workflow_id} of {}", resolved.name
+        run.status = status.as_str(), run.created = created, "the host accepted run {workflow_id} of {}", resolved.name
     );
     Ok(Submitted {
         workflow_id,
@@ -176,7 +178,7 @@ fn outcome(
     })
 }
 
-/// The input as the workflow sees it, and its key.
+/// Returns the input as the workflow sees it, and its key.
 fn fit(
     resolved: &Resolved,
     input: &Value,
@@ -191,7 +193,7 @@ fn fit(
     Ok((normal, key))
 }
 
-/// A definition with `keyed by` takes its key from there; the header may repeat it.
+/// Chooses the key. A definition with `keyed by` takes it from the input, and the header may repeat it.
 fn agree(of_input: Option<String>, of_header: Option<String>) -> Result<Option<String>, Error> {
     let key = match (of_input, of_header) {
         (Some(key), Some(header)) if key != header => {
@@ -203,15 +205,15 @@ fn agree(of_input: Option<String>, of_header: Option<String>) -> Result<Option<S
     match &key {
         Some(key) if key.is_empty() => Err(Error::Key("the key is empty".to_owned())),
         Some(key) if key.len() > MAX_KEY_BYTES => {
-            Err(Error::Key(format!("the key has {} bytes, and at most {MAX_KEY_BYTES} are taken", key.len())))
+            Err(Error::Key(format!("the key has {} bytes; expected at most {MAX_KEY_BYTES}", key.len())))
         }
         Some(key) if key.contains('\0') => Err(Error::Key("the key contains a NUL character".to_owned())),
         _ => Ok(key),
     }
 }
 
-/// SHA-256 of the input as canonical JSON (RFC 8785): two inputs are the same if these are. It has doubles only, so integers
-/// that those would round are texts.
+/// Returns the SHA-256 of the input as canonical JSON (RFC 8785). Two inputs are the same if their digests are.
+/// Canonical JSON has only doubles, so integers that a double would round are written as texts.
 fn digest(input: &Value) -> [u8; 32] {
     let canonical = serde_json_canonicalizer::to_vec(&with_safe_integers(input.clone()))
         .expect("a JSON value has a canonical form");

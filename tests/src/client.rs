@@ -1,10 +1,10 @@
-//! REST as a client sees it: a status, headers, a body.
+//! A client of REST: requests, and answers with a status, headers and a body.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a run may take to end before its test has failed; generous, since machines that test are busy.
+/// How long a run may take to end before its test has failed. This is generous, since machines that test are busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
@@ -27,17 +27,17 @@ impl Answer {
     }
 
     /// # Panics
-    /// The body is no JSON.
+    /// Panics if the body isn't JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| {
             panic!("{error}: {} {}", self.status, String::from_utf8_lossy(&self.body))
         })
     }
 
-    /// The answer, if it has that status.
+    /// Returns the answer if it has this status.
     ///
     /// # Panics
-    /// It has another one.
+    /// Panics if it has another one.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
@@ -50,12 +50,12 @@ impl Client {
         Self::with_patience(base, PATIENCE)
     }
 
-    /// One that takes an answer for lost if it isn't there in time.
+    /// Makes a client that counts an answer as lost if it doesn't arrive in time.
     pub fn with_patience(base: impl Into<String>, patience: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(patience))
-            // For as many threads as a test may have.
+            // A test may have this many threads.
             .max_idle_connections_per_host(64)
             .build();
         Self { agent: config.into(), base: base.into() }
@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// # Errors
-    /// The host can't be reached, or breaks off.
+    /// Returns an error if the host can't be reached, or if the connection breaks.
     pub fn request(
         &self,
         method: &str,
@@ -99,35 +99,35 @@ impl Client {
     }
 
     /// # Panics
-    /// The host can't be reached.
+    /// Panics if the host can't be reached.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], &[]).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// # Panics
-    /// The host can't be reached.
+    /// Panics if the host can't be reached.
     #[track_caller]
     pub fn put(&self, path: &str, body: &[u8]) -> Answer {
         self.request("PUT", path, &[], body).unwrap_or_else(|error| panic!("PUT {path}: {error}"))
     }
 
     /// # Panics
-    /// The host can't be reached.
+    /// Panics if the host can't be reached.
     #[track_caller]
     pub fn delete(&self, path: &str) -> Answer {
         self.request("DELETE", path, &[], &[]).unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
     }
 
     /// # Panics
-    /// The host can't be reached.
+    /// Panics if the host can't be reached.
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_with(path, &[], body)
     }
 
     /// # Panics
-    /// The host can't be reached.
+    /// Panics if the host can't be reached.
     #[track_caller]
     pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let mut headers = headers.to_vec();
@@ -137,10 +137,10 @@ impl Client {
             .unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
-    /// The state of a run when it is over.
+    /// Waits until a run is over, and returns its state.
     ///
     /// # Panics
-    /// It isn't over in a minute.
+    /// Panics if it isn't over within a minute.
     #[track_caller]
     pub fn ended(&self, workflow_id: &str) -> Value {
         let began = Instant::now();
@@ -160,7 +160,7 @@ impl Client {
         self.get(&format!("/api/workflows/{workflow_id}/events?limit=1000")).expect(200).json()
     }
 
-    /// The log of a run as `STEP_STARTED charge_payment`, one text an event.
+    /// Returns the log of a run, one text such as `STEP_STARTED charge_payment` for each event.
     #[track_caller]
     pub fn log(&self, workflow_id: &str) -> Vec<String> {
         let events = self.events(workflow_id);

@@ -1,11 +1,11 @@
-//! A database of a test's own in the server that `DATABASE_URL` names.
+//! A test's own database in the server that `DATABASE_URL` names.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-/// Dropped with this, unless the test failed: then it is kept to be looked at.
+/// The database is dropped with this value, unless the test failed. Then it is kept for inspection.
 #[derive(Debug)]
 pub struct Database {
     server: String,
@@ -14,7 +14,7 @@ pub struct Database {
 
 impl Database {
     /// # Panics
-    /// `DATABASE_URL` isn't set, or nobody answers there.
+    /// Panics if `DATABASE_URL` isn't set, or if the server doesn't answer.
     pub fn create() -> Self {
         let server = std::env::var("DATABASE_URL")
             .expect("tests need a Postgres: run them by `cargo xtask test`, or set DATABASE_URL");
@@ -32,10 +32,10 @@ impl Database {
         format!("{}/{}?{query}", &before[..slash], self.name)
     }
 
-    /// Runs a statement and returns the first column of its rows as text.
+    /// Runs a statement, and returns the first column of its rows as text.
     ///
     /// # Panics
-    /// Postgres refuses it.
+    /// Panics if Postgres refuses the statement.
     pub fn query(&self, sql: &str) -> Vec<String> {
         let url = self.url();
         block_on(async {
@@ -45,7 +45,7 @@ impl Database {
     }
 }
 
-/// A session of somebody else, in a transaction that it doesn't end. Dropping this ends it without a commit.
+/// Another session, in a transaction that it doesn't end. Dropping this ends it without a commit.
 #[derive(Debug)]
 pub struct Session {
     runtime: tokio::runtime::Runtime,
@@ -56,7 +56,7 @@ impl Database {
     /// Begins a transaction with these statements.
     ///
     /// # Panics
-    /// Postgres refuses them.
+    /// Panics if Postgres refuses them.
     pub fn session(&self, sql: &str) -> Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
@@ -72,10 +72,10 @@ impl Database {
 }
 
 impl Session {
-    /// Ends it: what it has locked is free when this returns.
+    /// Ends the transaction. Its locks are released when this returns.
     ///
     /// # Panics
-    /// Postgres is gone.
+    /// Panics if Postgres is gone.
     pub fn end(mut self) {
         let ended = self.runtime.block_on(sqlx::raw_sql("rollback").execute(&mut self.connection));
         ended.expect("a transaction can be ended");

@@ -1,4 +1,4 @@
-//! A host as its own process.
+//! A host as a process of its own.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Client;
 
-/// Killed with this.
+/// A running host. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Host {
     child: Child,
@@ -19,12 +19,12 @@ pub struct Host {
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `--database-url`, or `--data-dir` where it is a path.
+    /// The arguments of `aster serve`, among them `--database-url` or `--data-dir`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// None: a port that is free.
+    /// The address to listen on. `None` means a free port.
     pub listen: Option<SocketAddr>,
-    /// Where it logs to, kept when it has ended. None: a temporary file.
+    /// The file for the log, which is kept. `None` means a temporary file.
     pub log: Option<PathBuf>,
 }
 
@@ -51,20 +51,20 @@ impl Options {
 }
 
 impl Host {
-    /// Starts a host on a free port and waits until it is ready.
+    /// Starts a host on a free port, and waits until it is ready.
     ///
     /// # Panics
-    /// It isn't ready in a minute, or ends before.
+    /// Panics if it isn't ready within a minute, or if it ends before.
     pub fn start(options: &Options) -> Self {
         let mut host = Self::spawn(options);
         host.wait_ready();
         host
     }
 
-    /// Starts a host and doesn't wait.
+    /// Starts a host without waiting for it.
     ///
     /// # Panics
-    /// There is no binary.
+    /// Panics if there is no binary.
     pub fn spawn(options: &Options) -> Self {
         let address = options.listen.unwrap_or_else(free_address);
         let log = options.log.clone().unwrap_or_else(|| {
@@ -76,7 +76,7 @@ impl Host {
             .args(["serve", "--listen", &address.to_string()])
             .args(&options.arguments)
             .env_remove("DATABASE_URL")
-            // Where compiled code is kept: not in the home of who runs the tests.
+            // Compiled code is kept here, and not in the home folder of whoever runs the tests.
             .env("XDG_CACHE_HOME", target().join("cache"))
             .env("ASTER_LOG", "info,aster_host=debug")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
@@ -108,7 +108,7 @@ impl Host {
         &self.client
     }
 
-    /// What it has logged.
+    /// Returns everything that the host has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -117,31 +117,31 @@ impl Host {
         self.child.id()
     }
 
-    /// Ends it as a power cut would.
+    /// Ends the host as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the host has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// Asks it to stop, and waits until it has; its exit code.
+    /// Asks the host to stop, waits until it has, and returns its exit code.
     ///
     /// # Panics
-    /// It doesn't stop in half a minute.
+    /// Panics if it doesn't stop within half a minute.
     pub fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a child has a pid");
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         self.wait(Duration::from_secs(30))
     }
 
-    /// Waits until it has ended; its exit code.
+    /// Waits until the host has ended, and returns its exit code.
     ///
     /// # Panics
-    /// It takes longer than `limit`.
+    /// Panics if that takes longer than `limit`.
     pub fn wait(&mut self, limit: Duration) -> Option<i32> {
         let began = Instant::now();
         loop {
@@ -197,16 +197,17 @@ impl Drop for Host {
     }
 }
 
-/// Asked of the system and given back: somebody else could take it meanwhile, which is rare enough here.
+/// Returns an address that the system has just assigned and freed. Another program could take it meanwhile, which is
+/// rare enough here.
 pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.expect("there is a free port")
 }
 
-/// A component of `guest-steps`, compiled.
+/// Returns a compiled component of `guest-steps`.
 ///
 /// # Panics
-/// It isn't built.
+/// Panics if it isn't built.
 pub fn component(name: &str) -> Vec<u8> {
     let folder =
         std::env::var_os("ASTER_COMPONENTS").map_or_else(|| target().join("components"), PathBuf::from);
@@ -216,26 +217,26 @@ pub fn component(name: &str) -> Vec<u8> {
     })
 }
 
-/// The folder of the compiled components.
+/// Returns the folder of the compiled components.
 pub fn components() -> PathBuf {
     std::env::var_os("ASTER_COMPONENTS").map_or_else(|| target().join("components"), PathBuf::from)
 }
 
-/// The source of one of the project's workflows.
+/// Returns the source of one of the project's workflows.
 ///
 /// # Panics
-/// There is none of that name.
+/// Panics if there is none with this name.
 pub fn workflow(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../workflows/{name}.aster"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The `aster` binary.
+/// Returns the path of the `aster` binary.
 pub fn binary() -> PathBuf {
     std::env::var_os("ASTER_BIN").map_or_else(|| target().join("debug/aster"), PathBuf::from)
 }
 
-/// The target folder, in which this very program was built: a test in `debug/deps`, or `release/aster-chaos`.
+/// Returns the target folder in which this program was built: a test in `debug/deps`, or `release/aster-chaos`.
 fn target() -> PathBuf {
     let program = std::env::current_exe().expect("a program knows its own path");
     let folder = program.parent().expect("a program lies in a folder");

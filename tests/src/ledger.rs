@@ -1,4 +1,4 @@
-//! The ledger that the components keep in the key-value interface, and what must be true of it when all runs are over.
+//! The ledger that the components keep in their key-value data, and what must be true of it when all runs are over.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Client;
 
-/// All that the components have stored.
+/// Everything that the components have stored.
 #[derive(Debug)]
 pub struct Ledger {
     pub stock: BTreeMap<String, i64>,
@@ -48,7 +48,7 @@ impl Ledger {
         }
     }
 
-    /// Asserts what SPEC 6.2 promises, given the stock of before and the final state of every run.
+    /// Asserts what must be true, given the stock at the beginning and the final state of every run.
     #[track_caller]
     pub fn check(&self, stock_before: &BTreeMap<String, i64>, runs: &[Value]) {
         let mut reserved: BTreeMap<&str, i64> = BTreeMap::new();

@@ -1,7 +1,7 @@
-//! What the end-to-end tests share: real hosts on real databases, spoken to over HTTP.
+//! The common parts of the end-to-end tests: real hosts on real databases, used over HTTP.
 //!
-//! `cargo xtask test` builds the binary and the components, starts a Postgres and names them by `ASTER_BIN`,
-//! `ASTER_COMPONENTS` and `DATABASE_URL`. Each test makes a database of its own in that server.
+//! `cargo xtask test` builds the binary and the components, starts a Postgres, and names them in `ASTER_BIN`,
+//! `ASTER_COMPONENTS` and `DATABASE_URL`. Each test creates its own database in that server.
 
 pub mod chaos;
 mod client;

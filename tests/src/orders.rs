@@ -1,8 +1,8 @@
-//! Orders as SPEC's example has them.
+//! Orders for the example workflows.
 
 use serde_json::{Value, json};
 
-/// Two of `PROD-A`.
+/// An order for two of `PROD-A`.
 pub fn order(id: &str) -> Value {
     json!({
         "orderId": id,
@@ -22,7 +22,7 @@ pub fn unreachable(id: &str) -> Value {
     with(order(id), "shipTo", json!("unreachable"))
 }
 
-/// More of `PROD-A` than any test has in stock.
+/// An order for more of `PROD-A` than any test has in stock.
 pub fn too_many(id: &str) -> Value {
     with(order(id), "items", json!([{"productId": "PROD-A", "quantity": 1_000_000, "price": 1.0}]))
 }

@@ -1,4 +1,4 @@
-//! What no well-meaning client sends: each gets a clear answer, and nothing is lost or half done.
+//! Requests that no well-meaning client sends. Each gets a clear answer, and nothing is lost or half done.
 
 use aster_tests::ledger::{self, Ledger};
 use aster_tests::orders::{order, with};
@@ -12,7 +12,7 @@ fn shop(database: &Database) -> Host {
     host
 }
 
-/// The problem of a refused request.
+/// Returns the problem of a refused request.
 #[track_caller]
 fn problem(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{}", String::from_utf8_lossy(&answer.body));
@@ -26,7 +26,7 @@ fn problem(answer: &Answer, status: u16) -> Value {
 }
 
 #[test]
-fn orders_that_dont_fit_are_refused_with_the_place_where() {
+fn orders_that_do_not_fit_are_refused_with_the_place_of_each_fault() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -71,7 +71,7 @@ fn orders_that_dont_fit_are_refused_with_the_place_where() {
         let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {problem}"));
         assert!(errors.iter().any(|error| error["pointer"] == pointer), "{pointer}: {problem}");
     }
-    // Postgres can't hold a NUL in a text: said before it is tried.
+    // Postgres can't store a NUL in a text, so the host refuses it first.
     let nul = with(order("ORD-1"), "customerId", json!("a\u{0}b"));
     problem(&client.post("/api/orders", &nul), 400);
     let nul = with(order("ORD-1"), "orderId", json!("a\u{0}b"));
@@ -88,13 +88,13 @@ fn orders_that_dont_fit_are_refused_with_the_place_where() {
 }
 
 #[test]
-fn bodies_that_are_too_large_are_refused_and_the_host_goes_on() {
+fn bodies_that_are_too_large_are_refused_and_the_host_keeps_serving() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
     let large = with(order("ORD-1"), "customerId", json!("x".repeat(20 << 20)));
     let headers = [("Content-Type", "application/json")];
-    // Refused before it is read, and yet a client that sends all of it first sees the answer.
+    // The body is refused before it is read, and yet a client that sends all of it first sees the answer.
     problem(&client.request("POST", "/api/orders", &headers, large.to_string().as_bytes()).unwrap(), 413);
     let just_too_large = with(order("ORD-1"), "customerId", json!("x".repeat(1 << 20)));
     problem(&client.post("/api/orders", &just_too_large), 413);
@@ -102,7 +102,7 @@ fn bodies_that_are_too_large_are_refused_and_the_host_goes_on() {
 }
 
 #[test]
-fn what_isnt_there_is_not_found_and_what_makes_no_sense_is_refused() {
+fn missing_things_are_not_found_and_invalid_requests_are_refused() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -138,7 +138,7 @@ fn what_isnt_there_is_not_found_and_what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_file_with_errors_deploys_nothing_and_shows_all_of_them() {
+fn a_file_with_errors_deploys_nothing_and_reports_all_of_them() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -163,7 +163,7 @@ fn a_file_with_errors_deploys_nothing_and_shows_all_of_them() {
 }
 
 #[test]
-fn a_path_that_someone_answers_already_is_refused_at_deployment() {
+fn a_trigger_whose_path_is_taken_is_refused_at_deployment() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -183,7 +183,7 @@ fn a_path_that_someone_answers_already_is_refused_at_deployment() {
 }
 
 #[test]
-fn a_definition_whose_component_is_missing_starts_when_it_is_there_and_uses_up_no_key() {
+fn a_missing_component_refuses_a_run_without_using_up_its_key() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -206,7 +206,7 @@ fn a_definition_whose_component_is_missing_starts_when_it_is_there_and_uses_up_n
 }
 
 #[test]
-fn what_isnt_built_yet_is_refused_and_says_so() {
+fn a_call_that_is_not_built_yet_is_refused_as_such() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -217,7 +217,7 @@ fn what_isnt_built_yet_is_refused_and_says_so() {
 }
 
 #[test]
-fn a_cursor_is_good_for_its_own_list_and_filters_only() {
+fn a_cursor_is_valid_only_for_its_own_list_and_filters() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -251,7 +251,7 @@ fn a_cursor_is_good_for_its_own_list_and_filters_only() {
                 assert_eq!(problem["errors"][0]["parameter"], "cursor");
             }
         }
-        // The order of the filters is of no matter, and another tenant has other lists.
+        // The order of the filters doesn't matter, and another tenant has other lists.
         if let Some((path, _)) = from.split_once("definition=fulfillOrder&status=COMPLETED&") {
             client
                 .get(&format!("{path}cursor={cursor}&status=COMPLETED&definition=fulfillOrder"))

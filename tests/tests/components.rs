@@ -1,4 +1,4 @@
-//! Uploads, versions and what runs in flight keep of them.
+//! Uploads, versions, and the versions that runs in flight keep.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -8,7 +8,8 @@ use aster_tests::orders::order;
 use aster_tests::{Client, Database, Host, Options, component};
 use serde_json::{Value, json};
 
-/// Two greetings, with time in between for an upload; then a failure that makes the first one's undo greet once more.
+/// Two greetings, with time in between for an upload. Then a failure, so that the undo of the first step greets once
+/// more.
 const GREET: &str = r#"This module is test.greet.
 
 To greetTwice with name: Text, produce Json with IO. It performs io with Greeter and Hostile:
@@ -62,7 +63,7 @@ fn an_input_is_checked_against_the_definition_that_is_current_on_every_host() {
 }
 
 #[test]
-fn a_host_runs_what_another_one_has_compiled() {
+fn a_host_runs_code_that_another_host_compiled() {
     let database = Database::create();
     let folder = tempfile::tempdir().expect("a folder");
     let start = |name: &str| {
@@ -78,7 +79,7 @@ fn a_host_runs_what_another_one_has_compiled() {
         "This module is test.shared.\n\nTo validate with order: Json, produce Json with IO. It performs io with Orders:\n\n  \
          workflow:\n\n    step only:\n      Return Orders.validate(order).\n\n    timeout: 60 seconds.\n  .\n",
     );
-    // It is handed on after the answer.
+    // The code is shared after the answer.
     let began = Instant::now();
     while database.query("select count(*)::text from compiled_code") != ["1"] {
         assert!(began.elapsed() < Duration::from_secs(30), "nothing was handed on");
@@ -95,7 +96,7 @@ fn a_host_runs_what_another_one_has_compiled() {
 }
 
 #[test]
-fn runs_in_flight_keep_what_they_pinned_also_for_their_compensations() {
+fn runs_in_flight_keep_their_pinned_versions_also_for_compensations() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -137,7 +138,7 @@ fn runs_in_flight_keep_what_they_pinned_also_for_their_compensations() {
 }
 
 #[test]
-fn a_version_that_breaks_a_deployed_definition_is_refused_with_what_breaks() {
+fn a_version_that_breaks_a_deployed_definition_is_refused_with_the_reason() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -151,13 +152,13 @@ fn a_version_that_breaks_a_deployed_definition_is_refused_with_what_breaks() {
     assert!(detail.contains("greetTwice") && detail.contains("greet"), "{detail}");
     assert_eq!(digest_of(client, "greeter"), before);
 
-    // Staged it does no harm.
+    // A staged version does no harm.
     let staged = client.put("/api/components/greeter?activate=false", &component("greeter-v3"));
     assert!(matches!(staged.status, 200 | 201));
     let digest = staged.json()["digest"].clone();
     assert_eq!(client.post("/api/components/greeter/activate", &json!({"digest": digest})).status, 409);
     assert_eq!(digest_of(client, "greeter"), before);
-    // What nothing pins can go, what is active can't.
+    // A version that nothing pins can be deleted; an active one can't.
     let path = |digest: &Value| format!("/api/components/greeter/versions/{}", digest.as_str().unwrap());
     assert_eq!(client.delete(&path(&digest)).status, 204);
     assert_eq!(client.delete(&path(&before)).status, 409);
@@ -188,7 +189,7 @@ fn the_same_bytes_twice_are_one_version_and_an_older_one_can_be_activated_again(
 }
 
 #[test]
-fn what_is_no_component_that_runs_here_is_refused_and_says_what_it_is() {
+fn the_refusal_of_an_invalid_upload_says_what_it_is() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -211,7 +212,7 @@ fn what_is_no_component_that_runs_here_is_refused_and_says_what_it_is() {
     assert_eq!(client.put("/api/components/9%20lives", &whole).status, 400);
 }
 
-/// Whatever the host is, it takes more than a minute to compile this, and no bound is passed.
+/// A component within all bounds that takes any host more than a minute to compile.
 fn laborious(variant: usize) -> Vec<u8> {
     let begin = "loop ".repeat(80);
     let end = "(br_if 0 (i32.wrap_i64 (local.get 0))) end ".repeat(80);
@@ -222,7 +223,7 @@ fn laborious(variant: usize) -> Vec<u8> {
     wat::parse_str(format!("(component (core module {}))", function.repeat(12))).expect("it is a component")
 }
 
-/// How many processes compile for the host.
+/// Returns how many processes compile for the host.
 fn compilers(host: &Host) -> usize {
     let parent = format!("PPid:\t{}", host.pid());
     let children = std::fs::read_dir("/proc").expect("it is Linux").flatten().filter(|entry| {
@@ -241,7 +242,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Sends an upload, and doesn't wait for the answer.
+/// Sends an upload without waiting for the answer.
 fn send_upload(host: &Host, tenant: &str, bytes: &[u8]) -> TcpStream {
     let address = host.client().base().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(&address).expect("the host listens");
@@ -255,7 +256,7 @@ fn send_upload(host: &Host, tenant: &str, bytes: &[u8]) -> TcpStream {
 }
 
 #[test]
-fn uploads_whose_clients_have_left_hold_nobody_up() {
+fn uploads_whose_clients_have_left_delay_nobody() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let gone: Vec<TcpStream> =
@@ -278,7 +279,7 @@ fn a_host_that_is_stopped_while_it_compiles_ends_at_once() {
 }
 
 #[test]
-fn a_component_that_cant_be_loaded_is_set_aside_and_what_calls_it_fails() {
+fn a_component_that_cannot_be_loaded_is_set_aside_and_calls_to_it_fail() {
     let database = Database::create();
     let mut first = Host::start(&Options::database(&database.url()));
     first.push("hostile");
@@ -288,7 +289,7 @@ fn a_component_that_cant_be_loaded_is_set_aside_and_what_calls_it_fails() {
     let run = run["workflowId"].as_str().expect("an id");
     until("it pauses", || first.client().log(run).contains(&"STEP_STARTED pause".to_owned()));
     first.kill();
-    // As where a newer host has stricter bounds: the bytes are there, and nothing can be made of them.
+    // A newer host with stricter bounds would see the same: the bytes exist, but can't be loaded.
     let spoil = "update component_bytes b set bytes = 'spoilt' from component c
         where c.active_digest = b.digest and c.name = 'greeter' returning c.name";
     assert_eq!(database.query(spoil), ["greeter"]);

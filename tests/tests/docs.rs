@@ -1,4 +1,4 @@
-//! The documentation's commands, run as they stand.
+//! Runs the documentation's commands as they stand.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,14 +9,14 @@ use aster_tests::{Database, Host, Options, binary, components};
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The contents of a page's fenced blocks of `bash`, in their order.
+/// Returns the contents of a page's fenced `bash` blocks, in their order.
 fn blocks(page: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(PROJECT).join(page)).expect(page);
     let after_fences = text.split("```bash\n").skip(1);
     after_fences.filter_map(|rest| rest.split_once("\n```").map(|(block, _)| block.to_owned())).collect()
 }
 
-/// Runs a script and fails with what it said.
+/// Runs a script, and fails with its output.
 #[track_caller]
 fn run(script: &str, folder: &Path, environment: &[(&str, &str)]) {
     let mut bash = Command::new("bash");
@@ -56,9 +56,10 @@ fn every_repair_of_the_operators_page_succeeds() {
     check_page("docs/OPERATING.md", 10);
 }
 
-/// In a folder like the project's, below it so that the same toolchain is used, on another port.
+/// Runs in a folder like the project's, on another port. The folder is below the project's, so that the same toolchain
+/// is used.
 #[test]
-fn the_quickstart_leads_to_an_own_component_and_workflow() {
+fn the_quickstart_leads_to_a_component_and_workflow_of_the_reader() {
     let parent = binary().parent().expect("a file has a folder").to_owned();
     let folder =
         tempfile::Builder::new().prefix("quickstart-").tempdir_in(parent).expect("a folder can be made");

@@ -13,11 +13,11 @@ const CLIENTS: u64 = 6;
 /// How often all connections of the host are ended, and the pause between.
 const ENDS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
-/// Far longer than what was accepted takes.
+/// Far longer than the accepted runs take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
-fn runs_on_one_key_go_on_after_all_connections_were_ended_repeatedly() {
+fn runs_on_one_key_continue_after_all_connections_were_ended_repeatedly() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     host.set_up();
@@ -31,7 +31,7 @@ fn runs_on_one_key_go_on_after_all_connections_were_ended_repeatedly() {
             scope.spawn(move || {
                 for i in 0.. {
                     let order = order(&format!("HOT-{n}-{i}"));
-                    // An order that is refused for want of a database is sent again.
+                    // An order that is refused because there is no database is sent again.
                     while client.post("/api/orders", &order).status != 200 {
                         thread::sleep(Duration::from_millis(5));
                     }

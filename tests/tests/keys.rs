@@ -1,4 +1,4 @@
-//! The same key is the same run, however often and by however many it is sent.
+//! The same key is the same run, however often it is sent and by however many clients.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn the_same_input_in_another_order_of_fields_is_the_same_input() {
     let host = shop(&database);
     let client = host.client();
     let first = client.post("/api/orders", &order("ORD-1")).expect(200).json();
-    // serde_json sorts; this text doesn't, and spells a number otherwise.
+    // serde_json would sort the fields. This text doesn't, and it spells a number differently.
     let text = r#"{"shipTo":"12 Main St","paymentMethod":"card","metadata":{"channel":"web"},
         "items":[{"price":9.999e1,"quantity":2,"productId":"PROD-A"}],"customerId":"CUST-123","orderId":"ORD-1"}"#;
     let headers = [("Content-Type", "application/json")];
@@ -70,7 +70,7 @@ fn the_same_input_in_another_order_of_fields_is_the_same_input() {
 }
 
 #[test]
-fn the_same_key_with_other_input_is_refused_and_says_by_which_run() {
+fn the_same_key_with_other_input_is_refused_with_the_run_that_has_it() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -128,7 +128,7 @@ fn tenants_see_nothing_of_each_other() {
 }
 
 #[test]
-fn each_client_that_sends_a_key_again_is_told_the_run_that_failed() {
+fn each_client_that_sends_a_key_again_is_told_which_run_failed() {
     let database = Database::create();
     let host = shop(&database);
     let client = host.client();
@@ -138,7 +138,7 @@ fn each_client_that_sends_a_key_again_is_told_the_run_that_failed() {
     let first = first["workflowId"].as_str().unwrap().to_owned();
     assert_eq!(client.ended(&first)["status"], "COMPENSATED");
 
-    // All at once, by the trigger and by name; one of them creates the run.
+    // All are sent at once, by the trigger and by name. One of them creates the run.
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
             .map(|n| {
@@ -163,7 +163,7 @@ fn each_client_that_sends_a_key_again_is_told_the_run_that_failed() {
         assert_eq!(answer["previousWorkflowId"], first.as_str(), "{answer}");
         assert_eq!(answer["workflowId"], answers[0]["workflowId"]);
     }
-    // And later, as does the run itself.
+    // Later answers say the same, as does the run itself.
     let second = answers[0]["workflowId"].as_str().unwrap();
     let ended = client.ended(second);
     assert_eq!((&ended["status"], &ended["previousWorkflowId"]), (&json!("COMPLETED"), &json!(first)));

@@ -1,9 +1,9 @@
-//! What workflows mean when they run: each construct of the language, through the whole of the host.
+//! The meaning of workflows when they run: each construct of the language, through the whole host.
 
 use aster_tests::{Client, Database, Host, Options};
 use serde_json::{Value, json};
 
-/// Deploys one workflow of no capability but those given, runs it, and returns its state when it is over.
+/// Deploys one workflow with the given capabilities, runs it, and returns its state when it is over.
 #[track_caller]
 fn run(client: &Client, header: &str, body: &str, input: &Value) -> Value {
     let indented: String = body.lines().map(|line| format!("    {line}\n")).collect();
@@ -59,7 +59,7 @@ fn steps_without_calls_are_computed_by_the_host() {
 }
 
 #[test]
-fn a_step_that_isnt_wanted_is_skipped_and_null_to_those_after_it() {
+fn a_step_whose_condition_is_false_is_skipped_and_null_to_later_steps() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -85,7 +85,7 @@ fn a_step_that_isnt_wanted_is_skipped_and_null_to_those_after_it() {
 }
 
 #[test]
-fn branches_and_names_hold_in_a_body() {
+fn branches_and_names_work_in_a_body() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -101,7 +101,7 @@ fn branches_and_names_hold_in_a_body() {
 }
 
 #[test]
-fn a_failure_stops_what_runs_beside_it_and_undoes_all_that_began() {
+fn a_failure_stops_parallel_steps_and_undoes_all_that_began() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -185,7 +185,7 @@ fn limits_of_fuel_memory_and_time_fail_the_step_that_exceeds_them() {
 }
 
 #[test]
-fn a_trap_is_retried_as_the_step_says_and_waits_as_recorded() {
+fn a_trap_is_retried_as_the_step_says_after_the_recorded_wait() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -216,13 +216,13 @@ timeout: 20 seconds.";
     );
     let events = client.events(id);
     assert_eq!(events[6]["payload"]["attempt"], 3);
-    // RFC 3339 texts of one length are ordered as their instants are.
+    // RFC 3339 texts of one length are ordered like their instants.
     let scheduled = events[2]["payload"]["nextAttemptAt"].as_str().unwrap().to_owned();
     assert!(*events[3]["occurredAt"].as_str().unwrap() >= *scheduled, "{events:#}");
 }
 
 #[test]
-fn numbers_are_as_their_types_have_them_exact_inside_and_safe_outside() {
+fn numbers_are_exact_inside_and_safe_outside() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -272,7 +272,7 @@ fn a_body_that_grows_without_end_fails_its_step_and_not_the_host() {
         assert_eq!(state["error"]["code"], "TYPE", "{what}: {state}");
     }
     client.get("/healthz").expect(200);
-    // What is nested too deeply to be read back isn't taken in.
+    // An input that is nested too deeply to be read back isn't accepted.
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let headers = [("Content-Type", "application/json")];
     let refused = client.request("POST", "/api/definitions/grow/runs", &headers, deep.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! What a host bounds, forgets and measures for the sake of those who run it.
+//! The bounds of a host, its retention, and its metrics.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aster_tests::{Answer, Database, Host, Options};
 use serde_json::{Value, json};
 
-/// Deploys a workflow of one step, which waits for as long as its request says.
+/// Deploys a workflow of one step, which waits for as long as its input says.
 fn deploy_pause(host: &Host) {
     host.push("hostile");
     host.deploy(
@@ -17,12 +17,12 @@ fn deploy_pause(host: &Host) {
     );
 }
 
-/// What it takes.
+/// The input of that workflow.
 fn pause(id: &str, millis: u64) -> Value {
     json!({"id": id, "millis": millis})
 }
 
-/// The value of a metric, named with its labels.
+/// Returns the value of a metric, named with its labels.
 #[track_caller]
 fn metric(host: &Host, name: &str) -> u64 {
     let text = host.client().get("/metrics").expect(200).body;
@@ -52,7 +52,7 @@ fn a_client_is_held_no_longer_than_its_time_to_live() {
     assert_eq!(answer.header("preference-applied"), None);
     assert_eq!(answer.json()["status"], "RUNNING");
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 1);
-    // One that gave up by itself is none that was swept away.
+    // A client that gave up by itself doesn't count as cleaned.
     start("b", "wait=0").expect(202);
     assert_eq!(metric(&host, "workflow_result_futures_cleaned_total"), 1);
 }
@@ -71,7 +71,7 @@ fn steps_are_measured() {
 }
 
 #[test]
-fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has() {
+fn a_full_host_refuses_new_runs_and_answers_for_those_it_has() {
     let database = Database::create();
     let options =
         Options::database(&database.url()).argument("--max-active-runs=1").argument("--max-ready-runs=2");
@@ -81,7 +81,7 @@ fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has()
     let send = |request: Value| client.post("/api/pauses", &request);
     let id = |answer: Value| answer["workflowId"].as_str().expect("an id").to_owned();
 
-    // One has the only place, two may wait for it.
+    // One run has the only slot, and two may wait for it.
     let first = id(send(pause("a", 15_000)).expect(200).json());
     let began = Instant::now();
     while client.get(&format!("/api/workflows/{first}")).json()["status"] != "RUNNING" {
@@ -102,14 +102,14 @@ fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has()
     let runs = client.get("/api/workflows").expect(200).json();
     assert_eq!(runs["items"].as_array().map(Vec::len), Some(3), "a refused one was recorded: {runs}");
 
-    // What is known is answered.
+    // A key that is known is answered.
     assert_eq!(id(send(pause("a", 15_000)).expect(200).json()), first);
     assert_eq!(id(send(pause("c", 1)).expect(200).json()), waiting[1]);
     let answer = client.post("/api/definitions/pause/runs", &pause("b", 1)).expect(202).json();
     assert_eq!((&answer["workflowId"], &answer["created"]), (&json!(waiting[0]), &json!(false)));
     assert_eq!(send(pause("c", 2)).expect(409).json()["type"], "/problems/idempotency-key-reused");
 
-    // And when there is room again, the refused one is taken.
+    // When there is room again, the refused run is accepted.
     let began = Instant::now();
     let last = loop {
         let answer = send(pause("d", 1));
@@ -126,7 +126,7 @@ fn beyond_its_limits_a_host_refuses_new_runs_and_answers_for_those_that_it_has()
 }
 
 #[test]
-fn a_run_whose_time_is_over_goes_and_its_key_is_free() {
+fn a_run_whose_retention_is_over_is_deleted_and_its_key_is_free() {
     let database = Database::create();
     let mut host = Host::start(&Options::database(&database.url()));
     deploy_pause(&host);
@@ -137,7 +137,7 @@ fn a_run_whose_time_is_over_goes_and_its_key_is_free() {
     }
     assert_eq!(host.stop(), Some(0));
 
-    // As if it had been accepted in 2024.
+    // The row now looks as if the run had been accepted in 2024.
     let old = "018f0000-0000-7000-8000-000000000000";
     let id = database.query("select workflow_id::text from workflow_run where key = 'old'").remove(0);
     for table in ["workflow_run", "workflow_events", "workflow_key"] {
@@ -164,7 +164,7 @@ fn a_run_whose_time_is_over_goes_and_its_key_is_free() {
 }
 
 #[test]
-fn clients_that_dont_finish_their_requests_hold_nothing_for_long() {
+fn clients_that_do_not_finish_their_requests_hold_nothing_for_long() {
     let database = Database::create();
     let options = Options::database(&database.url()).argument("--request-timeout=500ms");
     let mut host = Host::start(&options);
@@ -190,7 +190,7 @@ fn clients_that_dont_finish_their_requests_hold_nothing_for_long() {
         let expected = match n % 3 {
             0 => "",
             1 => "HTTP/1.1 408 ",
-            // As many as may be uploads at once are given up, the others were refused.
+            // As many uploads as allowed at once are given up, and the others were refused.
             _ if answer.starts_with("HTTP/1.1 503 ") => "HTTP/1.1 503 ",
             _ => "HTTP/1.1 408 ",
         };
@@ -199,7 +199,7 @@ fn clients_that_dont_finish_their_requests_hold_nothing_for_long() {
     assert_eq!(metric(&host, "aster_http_too_slow_total{in=\"head\"}"), 100);
     assert!(metric(&host, "aster_http_too_slow_total{in=\"body\"}") >= 1);
 
-    // The end of the host isn't held up by such a client either.
+    // Such a client doesn't delay the end of the host either.
     let _half = connect(b"GET /hea");
     let began = Instant::now();
     assert_eq!(host.stop(), Some(0));

@@ -1,4 +1,4 @@
-//! Somebody else's session stands in the way in the database: clients are told in time, and nothing is lost or done twice.
+//! Another session of the database holds locks. Clients are answered in time, and nothing is lost or done twice.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +10,10 @@ use aster_tests::orders::order;
 use aster_tests::{Answer, Client, Database, Host, Options, Session};
 use serde_json::{Value, json};
 
-/// For a client's call, whoever holds which lock.
+/// The time limit for a client's call, whoever holds which lock.
 const IN_TIME: Duration = Duration::from_secs(5);
 
-/// For all to go on when what was in the way is gone.
+/// The time for everything to continue once the lock is gone.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 const SLOW: &str = r#"
@@ -48,8 +48,8 @@ impl Bed {
         Self { database, host, orders: AtomicU32::new(0) }
     }
 
-    /// All kinds of calls at once, while runs are under way and `session` stands in the way; then it is gone. `is_refused` are
-    /// the calls that can't be answered meanwhile.
+    /// Makes all kinds of calls at once, while runs are under way and `session` holds its locks. Then the session ends.
+    /// `is_refused` are the calls that can't be answered meanwhile.
     fn check(&self, what: &str, session: impl FnOnce() -> Session, rounds: usize, is_refused: &[&str]) {
         let client = self.host.client();
         let under_way: Vec<String> = (0..4).map(|_| self.ask_partner()).collect();
@@ -121,13 +121,13 @@ impl Bed {
         order(&format!("ORD-{}", self.orders.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// A run that is under way for a while.
+    /// Starts a run that is under way for a while.
     fn ask_partner(&self) -> String {
         let answer = self.host.client().post("/api/definitions/askPartner/runs", &json!(1_500)).expect(202);
         answer.json()["workflowId"].as_str().expect("a run has an id").to_owned()
     }
 
-    /// Submits an order again until it is taken.
+    /// Submits an order again until it is accepted.
     fn taken(&self, what: &str, order: &Value, began: Instant) -> String {
         loop {
             let answer = self.host.client().post("/api/orders", order);
@@ -140,7 +140,7 @@ impl Bed {
         }
     }
 
-    /// Each order that was ever sent has one run, which is paid once.
+    /// Checks that each order that was ever sent has one run, which is paid once.
     fn check_ledger(&self) {
         let client = self.host.client();
         let sent = self.orders.load(Ordering::Relaxed).to_string();
@@ -168,10 +168,10 @@ fn is_over(client: &Client, id: &str) -> bool {
 }
 
 #[test]
-fn a_table_that_somebody_locks_is_answered_503_in_time_and_then_all_goes_on() {
+fn calls_that_need_a_locked_table_are_answered_503_in_time_and_then_all_continues() {
     let bed = Bed::new();
     for (table, rounds, is_refused) in [
-        // Longer than commits wait for the lock.
+        // This is longer than commits wait for the lock.
         ("workflow_run", 3, &["submit", "show", "list"][..]),
         ("workflow_events", 1, &["submit", "events"]),
         ("workflow_key", 1, &["submit"]),
@@ -188,7 +188,7 @@ fn a_table_that_somebody_locks_is_answered_503_in_time_and_then_all_goes_on() {
 }
 
 #[test]
-fn rows_that_somebody_locks_hold_up_their_own_runs_only_for_as_long() {
+fn locked_rows_delay_only_their_own_runs_and_no_longer_than_the_lock() {
     let bed = Bed::new();
     for rows in [
         "select from workflow_run for update",

@@ -1,4 +1,4 @@
-//! What a host tells its operators: the ends of runs, refusals, what people do; one line each.
+//! The host's log for operators: the ends of runs, refusals, and people's acts, one line each.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ To bookTrip with trip: Json, produce Json with IO. It performs io with Bank:
   .
 "#;
 
-/// A host that logs as JSON, with the trip deployed.
+/// Starts a host that logs as JSON, with the trip deployed.
 fn host(database: &Database) -> Host {
     let host = Host::start(&Options::database(&database.url()).argument("--log-format").argument("json"));
     host.set_up();
@@ -38,7 +38,7 @@ fn host(database: &Database) -> Host {
     host
 }
 
-/// The lines for which `is_it` holds; at least one is waited for, since a thread of its own writes them.
+/// Returns the lines for which `is_it` holds. Waits for at least one, since another thread writes them.
 #[track_caller]
 fn lines(host: &Host, is_it: impl Fn(&Value) -> bool) -> Vec<Value> {
     let began = Instant::now();
@@ -57,7 +57,7 @@ fn lines(host: &Host, is_it: impl Fn(&Value) -> bool) -> Vec<Value> {
     }
 }
 
-/// The one line about the end of a run.
+/// Returns the one line about the end of a run.
 #[track_caller]
 fn end(host: &Host, run: &Value) -> Value {
     let mut ends = lines(host, |line| {
@@ -68,7 +68,7 @@ fn end(host: &Host, run: &Value) -> Value {
 }
 
 #[test]
-fn each_end_of_a_run_is_one_line_at_the_level_that_it_deserves() {
+fn each_end_of_a_run_is_one_line_at_its_level() {
     let database = Database::create();
     let host = host(&database);
     let client = host.client();
@@ -100,7 +100,7 @@ fn each_end_of_a_run_is_one_line_at_the_level_that_it_deserves() {
     assert_eq!((&line["run.key"], &line["error.message"]), (&json!("trip-1"), &json!("no room is free")));
     assert_eq!(line["compensation.failed"], "book_flight (ERROR: this fare is never refunded)");
 
-    // What an operator does is told with who and why, and then the run's new end.
+    // An operator's act is logged with the actor and the reason, and then the run's new end.
     let path =
         format!("/api/workflows/{}/compensations/book_flight/skip", run["workflowId"].as_str().unwrap());
     let skip = json!({"reason": "written off"});
@@ -115,7 +115,7 @@ fn each_end_of_a_run_is_one_line_at_the_level_that_it_deserves() {
 }
 
 #[test]
-fn a_refusal_is_told_with_the_id_that_its_client_got() {
+fn a_refusal_is_logged_with_the_request_id_of_its_client() {
     let database = Database::create();
     let host = host(&database);
     let client = host.client();
@@ -126,7 +126,7 @@ fn a_refusal_is_told_with_the_id_that_its_client_got() {
     assert_eq!(line["span"]["http.path"], "/api/orders");
     assert!(line["message"].as_str().unwrap().contains("the input doesn't fit"), "{line}");
 
-    // One that isn't plain is replaced, also where nothing is refused.
+    // An id that isn't plain is replaced, even if nothing is refused.
     let answer = client.request("GET", "/healthz", &[("X-Request-Id", "a b{c}")], &[]).unwrap();
     let id = answer.header("x-request-id").expect("an id is answered");
     assert!(id.len() == 36 && id != "a b{c}", "{id}");
@@ -134,7 +134,7 @@ fn a_refusal_is_told_with_the_id_that_its_client_got() {
     let id = json!(answer.header("x-request-id").unwrap());
     assert_eq!(lines(&host, |line| line["span"]["request.id"] == id)[0]["problem.kind"], "not-found");
 
-    // A client that asks in vain again and again doesn't fill the log.
+    // A client that repeats a refused request doesn't fill the log.
     for _ in 0..400 {
         client.get("/api/nowhere");
     }
@@ -144,7 +144,7 @@ fn a_refusal_is_told_with_the_id_that_its_client_got() {
 }
 
 #[test]
-fn a_text_of_a_client_breaks_no_line() {
+fn text_from_a_client_breaks_no_line() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let bank = host.client().put("/api/components/bank", &aster_tests::component("greeter-v1"));
@@ -213,7 +213,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_its_lines_are_counted() {
 }
 
 #[test]
-fn a_level_or_format_that_there_is_not_is_refused_by_name() {
+fn an_unknown_level_or_format_is_refused_by_name() {
     let refused = |arguments: &[&str], variables: &[(&str, &str)]| {
         let output = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", "mysql://u:secret@h/d"])
@@ -245,7 +245,7 @@ fn a_level_or_format_that_there_is_not_is_refused_by_name() {
 }
 
 #[test]
-fn a_takeover_is_told_with_the_host_that_is_dead_and_how_many_runs_it_had() {
+fn a_takeover_is_logged_with_the_dead_host_and_its_number_of_runs() {
     let database = Database::create();
     let options = Options::database(&database.url()).argument("--lease").argument("1s");
     let options = options.argument("--log-format").argument("json");

@@ -1,11 +1,11 @@
-//! What people do to runs: cancelling them at any state, and repairing compensations that failed.
+//! Operators' acts: cancelling runs in any state, and repairing failed compensations.
 
 use std::time::Duration;
 
 use aster_tests::{Client, Database, Host, Options, component};
 use serde_json::{Value, json};
 
-/// A step that can be undone, and one that takes its time.
+/// A step that can be undone, and one that takes long.
 const SLOW: &str = r#"This module is test.slow.
 
 To dawdle with name: Text, produce Json with IO. It performs io with Hostile:
@@ -53,7 +53,7 @@ To retry with name: Text, produce Json with IO. It performs io with Hostile:
   .
 "#;
 
-/// The undo of `pay` fails for as long as the greeter is the first version, that of `book` always.
+/// The undo of `pay` fails as long as the first version of the greeter is called; that of `book` always fails.
 const STUCK: &str = r#"This module is test.stuck.
 
 To buy with name: Text, produce Json with IO. It performs io with Greeter:
@@ -90,7 +90,7 @@ fn start(client: &Client, definition: &str, name: &str) -> String {
     answer.json()["workflowId"].as_str().expect("a run has an id").to_owned()
 }
 
-/// Waits until the log of a run ends so.
+/// Waits until the log of a run ends with `event`.
 fn await_event(client: &Client, id: &str, event: &str) {
     let began = std::time::Instant::now();
     while client.log(id).last().map(String::as_str) != Some(event) {
@@ -109,14 +109,14 @@ fn cancel(client: &Client, id: &str) -> aster_tests::Answer {
 }
 
 #[test]
-fn a_run_is_cancelled_in_whatever_it_is_doing() {
+fn a_run_is_cancelled_whatever_it_is_doing() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
     host.push("hostile");
     host.deploy(SLOW);
 
-    // In a guest that waits in a host call.
+    // The run is in a guest that waits in a host call.
     let id = start(client, "dawdle", "a");
     await_event(client, &id, "STEP_STARTED second");
     let state = cancel(client, &id).expect(200).json();
@@ -141,12 +141,12 @@ fn a_run_is_cancelled_in_whatever_it_is_doing() {
     assert_eq!(problem["type"], "/problems/run-over");
     assert_eq!(problem["workflowStatus"], "COMPENSATED");
 
-    // In an endless loop.
+    // The run is in an endless loop.
     let id = start(client, "spin", "b");
     await_event(client, &id, "STEP_STARTED turn");
     assert_eq!(cancel(client, &id).expect(200).json()["status"], "FAILED");
 
-    // Waiting for a retry, where nobody drives it.
+    // The run waits for a retry, and no host drives it.
     let id = start(client, "retry", "c");
     await_event(client, &id, "STEP_RETRY_SCHEDULED attempt");
     assert_eq!(cancel(client, &id).expect(200).json()["cause"], "CANCEL");
@@ -178,7 +178,7 @@ fn a_run_that_has_not_begun_ends_with_its_first_event() {
         client.get(&format!("/api/workflows/{waiting}/compensations")).expect(200).json()["items"],
         json!([])
     );
-    // No slot is free, so it is still to come: but taken, and so no step of it will begin.
+    // No slot is free, so the cancel is still to come. But it is accepted, so no step of the run will begin.
     assert_eq!(cancel(client, &waiting).expect(202).json()["status"], "READY");
     cancel(client, &first).expect(200);
     assert_eq!(client.ended(&waiting)["status"], "FAILED");
@@ -187,7 +187,7 @@ fn a_run_that_has_not_begun_ends_with_its_first_event() {
 }
 
 #[test]
-fn a_run_of_another_host_is_cancelled_through_any() {
+fn a_run_is_cancelled_through_any_host() {
     let database = Database::create();
     let first = Host::start(&Options::database(&database.url()));
     let second = Host::start(&Options::database(&database.url()));
@@ -233,7 +233,7 @@ fn a_compensation_that_failed_is_repaired() {
     assert_eq!(pay["component"], "greeter");
     let pinned = pay["digest"].clone();
 
-    // A version that would do, but the run has pinned another.
+    // The newer version would work, but the run has pinned the older one.
     client.put("/api/components/greeter", &component("greeter-v2"));
     let active = client.get("/api/components/greeter").expect(200).json()["activeDigest"].clone();
     let act = |step: &str, act: &str, body: Value| {
@@ -263,7 +263,7 @@ fn a_compensation_that_failed_is_repaired() {
     let last = last.expect("events are an array");
     assert_eq!((&last["by"], &last["reason"]), (&json!("grace"), &json!("the new version can")));
 
-    // What makes no sense is refused, and says why.
+    // Acts that make no sense are refused with a reason.
     let refused = |answer: aster_tests::Answer, state: &str| {
         let problem = answer.expect(409).json();
         assert_eq!(problem["type"], "/problems/nothing-to-repair", "{problem}");
@@ -289,7 +289,7 @@ fn a_compensation_that_failed_is_repaired() {
 }
 
 #[test]
-fn many_runs_are_repaired_by_a_filter_after_a_look_at_what_it_finds() {
+fn many_runs_are_repaired_by_a_filter_after_a_dry_run() {
     let database = Database::create();
     let host = Host::start(&Options::database(&database.url()));
     let client = host.client();
@@ -307,7 +307,7 @@ fn many_runs_are_repaired_by_a_filter_after_a_look_at_what_it_finds() {
     assert_eq!(found["items"][0]["workflowId"], ids[4].as_str(), "the newest first");
     assert_eq!(states(client, &ids[0])[1], "book failed 1");
 
-    // In pieces.
+    // The repair is made in pieces.
     let first = repair("?limit=2", look.clone()).expect(200).json();
     assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
     let cursor = first["nextCursor"].as_str().expect("there is more");
@@ -325,7 +325,7 @@ fn many_runs_are_repaired_by_a_filter_after_a_look_at_what_it_finds() {
     };
     settled(1, "book skipped 1");
 
-    // By its error, with the active version.
+    // The filter is the error, and the active version is called.
     client.put("/api/components/greeter", &component("greeter-v2"));
     let nothing = json!({"act": "retry", "filter": {"error": "no such error"}});
     assert_eq!(repair("", nothing).expect(200).json()["items"], json!([]));
@@ -358,7 +358,7 @@ fn orders_outlive_the_host_that_took_them() {
     assert_eq!(host.client().ended(&waiting)["cause"], "CANCEL");
     assert_eq!(host.client().log(&waiting), ["WORKFLOW_FAILED"]);
     let left = database.query("select count(*)::text from workflow_order");
-    // It is forgotten right after the run's end.
+    // The order is deleted right after the run's end.
     let began = std::time::Instant::now();
     let mut left = left;
     while left != ["0"] {

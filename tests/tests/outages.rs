@@ -26,7 +26,7 @@ fn a_private_postgres_survives_the_death_of_its_host_and_its_own() {
     let first = host.client().post("/api/orders", &order("ORD-1")).expect(200).json();
     host.kill();
 
-    // Its Postgres is an orphan now; the next host takes the folder and goes on.
+    // Its Postgres is an orphan now. The next host takes over the folder and continues.
     let host = Host::start(&options);
     let client = host.client();
     let first = client.ended(first["workflowId"].as_str().unwrap());
@@ -37,7 +37,7 @@ fn a_private_postgres_survives_the_death_of_its_host_and_its_own() {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the postmaster can be killed");
 
-    // Until it is back a submission is told so; then the same one is taken.
+    // A submission is refused until the server is back, and the same one is accepted then.
     let began = Instant::now();
     let second = loop {
         let answer = client.post("/api/orders", &declined("ORD-2"));
@@ -55,7 +55,7 @@ fn a_private_postgres_survives_the_death_of_its_host_and_its_own() {
 }
 
 #[test]
-fn a_host_stops_in_order_and_its_postgres_with_it() {
+fn a_host_that_stops_in_order_stops_its_postgres() {
     let folder = folder();
     let mut host = Host::start(&Options::data_dir(folder.path()));
     assert_eq!(host.stop(), Some(0), "{}", host.log());
@@ -80,10 +80,10 @@ fn a_data_folder_or_a_port_that_another_host_uses_is_refused_by_name() {
 }
 
 #[test]
-fn why_a_database_cannot_be_used_is_told_at_the_start_and_no_password_is() {
+fn a_host_that_cannot_use_its_database_says_why_without_the_password() {
     let database = Database::create();
     let url = database.url();
-    // Over TCP, or with everything in its query over a Unix socket.
+    // The URL names a server over TCP, or a Unix socket with everything else in its query.
     let (base, query) = url.split_once('?').unwrap_or((&url, ""));
     let (server, _) = base.rsplit_once('/').expect("a URL has slashes");
     let address = server.trim_start_matches("postgres://");
@@ -119,7 +119,7 @@ fn why_a_database_cannot_be_used_is_told_at_the_start_and_no_password_is() {
 }
 
 #[test]
-fn without_its_database_a_host_answers_503_and_nothing_is_half_done() {
+fn a_host_without_its_database_answers_503_and_nothing_is_half_done() {
     let folder = folder();
     let start = || {
         let options = aster_postgres::Options::new(folder.path().to_owned());

@@ -1,4 +1,4 @@
-//! A host whose database is reached through PgBouncer. Skipped where that isn't installed.
+//! A host that reaches its database through PgBouncer. The tests are skipped if that isn't installed.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// None if there is no PgBouncer here.
+    /// Returns `None` if there is no PgBouncer on this machine.
     fn start(database: &Database, mode: &str) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
         let Some(program) = program.into_iter().find(|program| Path::new(program).exists()) else {
@@ -64,7 +64,7 @@ impl Pooler {
     }
 }
 
-/// The account that may reach the server: the owner of its socket's folder, or any over TCP.
+/// Returns the account that may reach the server: the owner of its socket's folder, or any account over TCP.
 fn account(host: &str) -> String {
     use std::os::unix::fs::MetadataExt as _;
     let owner = Path::new(host).is_absolute().then(|| std::fs::metadata(host).expect("the folder is there"));
@@ -81,7 +81,7 @@ impl Drop for Pooler {
 }
 
 #[test]
-fn through_pgbouncer_in_session_mode_a_host_works_as_ever() {
+fn a_host_works_through_pgbouncer_in_session_mode() {
     let database = Database::create();
     let Some(pooler) = Pooler::start(&database, "session") else { return };
     let host = Host::start(&Options::database(&pooler.url));
@@ -96,7 +96,7 @@ fn through_pgbouncer_in_session_mode_a_host_works_as_ever() {
 }
 
 #[test]
-fn a_pooler_that_lends_connections_by_the_transaction_is_refused_in_one_sentence() {
+fn a_pooler_in_transaction_mode_is_refused_in_one_sentence() {
     for mode in ["transaction", "statement"] {
         let database = Database::create();
         let Some(pooler) = Pooler::start(&database, mode) else { return };

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const STOCK: i64 = 1_000;
 
-/// Short, so that a new host needn't wait long for the runs of a dead one.
+/// The lease is short, so that a new host needn't wait long for the runs of a dead one.
 fn options(database: &Database) -> Options {
     Options::database(&database.url()).argument("--lease").argument("1s")
 }
@@ -22,7 +22,7 @@ fn set_up(database: &Database) {
     host.stop();
 }
 
-/// One order of each fate; the id says which.
+/// Returns one order of each fate; the id says which.
 fn orders(round: &str) -> Vec<Value> {
     vec![
         order(&format!("good-{round}")),
@@ -32,14 +32,14 @@ fn orders(round: &str) -> Vec<Value> {
     ]
 }
 
-/// Sends the order until a host takes it; the run's id. The host may die while it answers.
+/// Sends the order, and returns the run's id if the host accepted it. The host may die while it answers.
 fn send(client: &Client, order: &Value) -> Option<String> {
     let headers = [("Content-Type", "application/json")];
     let answer = client.request("POST", "/api/orders", &headers, order.to_string().as_bytes()).ok()?;
     (answer.status == 200).then(|| answer.json()["workflowId"].as_str().expect("an id").to_owned())
 }
 
-/// Waits for the ends of the runs of all orders, and asserts that they are the right ones.
+/// Waits for the ends of the runs of all orders, and asserts that they are right.
 #[track_caller]
 fn check_ends(client: &Client, accepted: &BTreeMap<String, String>, orders: &[Value]) {
     let mut runs = Vec::new();
@@ -50,7 +50,7 @@ fn check_ends(client: &Client, accepted: &BTreeMap<String, String>, orders: &[Va
             assert_eq!(&id, known, "{order_id} was accepted as another run before");
         }
         let run = client.ended(&id);
-        // Rightly so, for a step that was in flight at three kills.
+        // This is right for a step that was in flight at three kills.
         let host_lost = run["error"]["code"] == "HOST_LOST";
         let right = if order_id.starts_with("good") && !host_lost { "COMPLETED" } else { "COMPENSATED" };
         assert_eq!(run["status"], right, "{order_id}: {:#}", client.events(&id));
@@ -60,7 +60,7 @@ fn check_ends(client: &Client, accepted: &BTreeMap<String, String>, orders: &[Va
     Ledger::read(client).check(&[("PROD-A".to_owned(), STOCK)].into(), &runs);
 }
 
-/// Gapless from 1, nothing completed twice, compensations last first.
+/// Checks that the log is gapless from 1, that nothing is completed twice, and that compensations run last first.
 #[track_caller]
 fn check_log(client: &Client, id: &str) {
     let events = client.events(id);
@@ -84,7 +84,7 @@ fn check_log(client: &Client, id: &str) {
     assert_eq!(undone, started, "not undone last first: {log:?}");
 }
 
-/// Lets hosts die at `point`: at its first passage, in the middle of the runs, and while something is being undone.
+/// Lets hosts die at `point`: at its first passage, in the middle of the runs, and while a run is undone.
 fn check_crashes_at(point: &str) {
     let database = Database::create();
     set_up(&database);
@@ -100,13 +100,14 @@ fn check_crashes_at(point: &str) {
                 accepted.insert(order["orderId"].as_str().unwrap().to_owned(), id);
             }
         }
-        // It dies at its point, or has nothing left to do.
+        // The host dies at its point, or has nothing left to do.
         while !host.has_ended() && accepted.values().any(|id| !is_over(host.client(), id)) {
             std::thread::sleep(Duration::from_millis(5));
         }
         host.kill();
 
-        // The next one goes on, before another one dies: a step that loses its host three times would fail.
+        // The next host makes progress before another one dies, because a step that loses its host three times would
+        // fail.
         let mut host = Host::start(&options(&database));
         accepted.values().for_each(|id| drop(host.client().ended(id)));
         host.stop();
@@ -117,7 +118,7 @@ fn check_crashes_at(point: &str) {
     check_ends(host.client(), &all_accepted, &all_orders);
 }
 
-/// Each point by itself, so that they run side by side.
+/// Each point has a test of its own, so that they run in parallel.
 macro_rules! crashes {
     ($($name:ident: $point:literal,)*) => {
         $(
@@ -153,7 +154,7 @@ fn is_over(client: &Client, id: &str) -> bool {
 fn hosts_killed_at_random_lose_nothing_and_repeat_nothing() {
     let database = Database::create();
     set_up(&database);
-    // Printed with a failure; the moments themselves depend on the machine.
+    // The seed is printed with a failure. The moments themselves depend on the machine.
     let seed: u64 = 0x5eed;
     let mut random = seed;
     let mut accepted = BTreeMap::new();
@@ -195,7 +196,7 @@ fn hosts_killed_at_random_lose_nothing_and_repeat_nothing() {
 #[test]
 fn a_host_that_stops_in_order_hands_its_runs_over_at_once() {
     let database = Database::create();
-    // A lease that the test wouldn't outlive.
+    // The lease is longer than the test.
     let options = Options::database(&database.url()).argument("--lease").argument("10m");
     let mut first = Host::start(&options);
     first.set_up();
@@ -211,7 +212,7 @@ fn a_host_that_stops_in_order_hands_its_runs_over_at_once() {
     check_ends(second.client(), &accepted, &orders);
 }
 
-/// A host and a workflow of one pause, started.
+/// Starts a host, and a run of a workflow with one pause.
 fn pausing(database: &Database, millis: u32) -> (Host, String) {
     let host = Host::start(&options(database));
     host.push("hostile");
@@ -225,9 +226,9 @@ fn pausing(database: &Database, millis: u32) -> (Host, String) {
 }
 
 #[test]
-fn a_step_that_its_host_left_in_order_goes_on_without_counting_a_loss() {
+fn a_step_whose_host_stopped_in_order_continues_without_counting_a_loss() {
     let database = Database::create();
-    // Longer than a host waits for its runs when it stops.
+    // The pause is longer than a stopping host waits for its runs.
     let (mut first, id) = pausing(&database, 7_000);
     assert_eq!(first.stop(), Some(0));
     let second = Host::start(&options(&database));
@@ -237,11 +238,11 @@ fn a_step_that_its_host_left_in_order_goes_on_without_counting_a_loss() {
 }
 
 #[test]
-fn a_run_that_its_host_owns_without_knowing_is_found_and_driven() {
+fn a_stray_run_of_a_host_is_found_and_driven() {
     let database = Database::create();
     let (host, id) = pausing(&database, 1);
     host.client().ended(&id);
-    // As if the answer to an acceptance had been lost.
+    // The row now looks as if the answer to an acceptance had been lost.
     let stray = database.query(
         "insert into workflow_run (workflow_id, tenant, definition, release_id, input, status, accepted_at, updated_at,
             deadline, owner, fence, last_sequence)

@@ -83,7 +83,7 @@ fn instant(event: &Value, pointer: &str) -> chrono::DateTime<chrono::Utc> {
 }
 
 #[test]
-fn the_deadline_ends_a_wait_for_a_retry_and_starves_no_compensation() {
+fn the_deadline_ends_a_wait_for_a_retry_but_not_the_compensations() {
     let database = Database::create();
     let host = set_up(&database);
     let id = start(host.client(), "giveUp");
@@ -101,7 +101,7 @@ fn the_deadline_ends_a_wait_for_a_retry_and_starves_no_compensation() {
             "WORKFLOW_COMPENSATED"
         ]
     );
-    // Two seconds and not ten minutes; and the undo took longer than the whole run may.
+    // This took two seconds and not ten minutes, although the undo takes longer than the whole run may.
     let events = host.client().events(&id);
     let failed = instant(&events[6], "/occurredAt");
     let late = failed - instant(&state, "/deadline");
@@ -111,7 +111,7 @@ fn the_deadline_ends_a_wait_for_a_retry_and_starves_no_compensation() {
 }
 
 #[test]
-fn an_attempt_that_waits_outlives_its_host_and_begins_at_the_recorded_instant() {
+fn a_waiting_attempt_survives_its_host_and_begins_at_the_recorded_instant() {
     let database = Database::create();
     let mut host = set_up(&database);
     let id = start(host.client(), "insist");
@@ -138,7 +138,7 @@ fn an_attempt_that_waits_outlives_its_host_and_begins_at_the_recorded_instant() 
 }
 
 #[test]
-fn a_compensation_has_limits_and_attempts_of_its_own_and_the_others_still_run() {
+fn a_compensation_has_its_own_limits_and_attempts_and_the_others_still_run() {
     let database = Database::create();
     let host = set_up(&database);
     let id = start(host.client(), "hang");

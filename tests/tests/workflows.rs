@@ -1,4 +1,4 @@
-//! The three workflows, each with every way in which it can end, over HTTP.
+//! The three workflows over HTTP, with every way in which each can end.
 
 use aster_tests::ledger::{self, Ledger};
 use aster_tests::orders::{declined, order, too_many, unreachable, with};
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 struct Shop {
     host: Host,
-    // After the host, which uses it.
+    // This comes after the host, which uses it.
     _database: Database,
 }
 
 impl Shop {
-    /// A host with everything deployed and ten of `PROD-A`.
+    /// Starts a host with everything deployed and ten pieces of `PROD-A`.
     fn open() -> Self {
         let database = Database::create();
         let host = Host::start(&Options::database(&database.url()));
@@ -25,7 +25,7 @@ impl Shop {
         self.host.client()
     }
 
-    /// Posts an order and returns its run when it is over.
+    /// Posts an order, and returns its run when it is over.
     #[track_caller]
     fn order(&self, order: &Value) -> Value {
         let answer = self.client().post("/api/orders", order).expect(200).json();
@@ -84,7 +84,7 @@ fn a_good_order_is_completed_with_one_of_each() {
 }
 
 #[test]
-fn events_carry_what_ran_and_what_it_cost() {
+fn events_record_the_code_that_ran_and_its_cost() {
     let shop = Shop::open();
     let run = shop.order(&order("ORD-001"));
     let events = shop.client().events(run["workflowId"].as_str().unwrap());
@@ -111,7 +111,7 @@ fn events_carry_what_ran_and_what_it_cost() {
 }
 
 #[test]
-fn a_declined_order_is_undone_as_the_specification_says_literally() {
+fn the_log_of_a_declined_order_is_exactly_as_specified() {
     let shop = Shop::open();
     let run = shop.order(&declined("ORD-002"));
     assert_eq!(run["status"], "COMPENSATED", "{run}");
@@ -159,7 +159,7 @@ fn an_order_that_cannot_be_shipped_is_refunded_and_released() {
 }
 
 #[test]
-fn an_order_beyond_the_stock_fails_in_its_reservation() {
+fn an_order_for_more_than_the_stock_fails_in_its_reservation() {
     let shop = Shop::open();
     let run = shop.order(&too_many("ORD-004"));
     assert_eq!(run["status"], "COMPENSATED", "{run}");
@@ -170,7 +170,7 @@ fn an_order_beyond_the_stock_fails_in_its_reservation() {
 }
 
 #[test]
-fn an_order_that_makes_no_sense_fails_with_nothing_to_undo() {
+fn an_invalid_order_fails_with_nothing_to_undo() {
     let shop = Shop::open();
     let item =
         |quantity: i64, price: f64| json!([{"productId": "PROD-A", "quantity": quantity, "price": price}]);
@@ -190,7 +190,7 @@ fn an_order_that_makes_no_sense_fails_with_nothing_to_undo() {
 }
 
 #[test]
-fn what_an_order_may_leave_out_is_null_to_its_steps() {
+fn an_optional_field_that_is_absent_is_null_to_the_steps() {
     let shop = Shop::open();
     let mut order = order("ORD-007");
     for optional in ["metadata", "paymentMethod", "shipTo"] {
@@ -219,7 +219,7 @@ fn a_corrected_order_takes_the_key_of_the_one_that_was_undone() {
     let second = shop.client().ended(answer["workflowId"].as_str().unwrap());
     assert_eq!(second["status"], "COMPLETED", "{second}");
 
-    // Now the key is used up.
+    // The key is used up now.
     shop.client().post(path, &declined("ORD-005")).expect(409);
     let again = shop.client().post(path, &order("ORD-005")).expect(200).json();
     assert_eq!(again["workflowId"], second["workflowId"]);
@@ -228,11 +228,11 @@ fn a_corrected_order_takes_the_key_of_the_one_that_was_undone() {
 }
 
 #[test]
-fn orders_that_all_want_one_product_get_it_until_it_is_gone() {
+fn orders_for_one_product_succeed_until_it_is_sold_out() {
     let shop = Shop::open();
     let client = shop.client();
     ledger::seed(client, "PROD-A", 40);
-    // Two pieces each: twenty orders find them, ten do not, and none waits forever.
+    // Each order wants two pieces. Twenty orders get them, ten don't, and none waits for ever.
     let runs: Vec<Value> = std::thread::scope(|scope| {
         let orders: Vec<_> = (0..30)
             .map(|n| {

@@ -1,4 +1,4 @@
-//! The host's REST interface, as far as the demo and the benchmarks use it.
+//! A client of the host's REST API, with the calls that the demo and the benchmarks use.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use ureq::http::{HeaderValue, Request, Response};
 pub(crate) struct Api {
     agent: Agent,
     base: String,
-    /// None: the default one.
+    /// `None` means the default tenant.
     tenant: Option<&'static str>,
 }
 
@@ -27,7 +27,7 @@ impl Api {
         Self { agent: config.into(), base: format!("http://{address}"), tenant: None }
     }
 
-    /// The same host, as another tenant sees it.
+    /// Returns a client of the same host for another tenant.
     pub(crate) fn of_tenant(&self, tenant: &'static str) -> Self {
         Self { tenant: Some(tenant), ..self.clone() }
     }
@@ -52,7 +52,7 @@ impl Api {
         self.send("POST", "/api/definitions", "text/plain; charset=utf-8", source.as_bytes()).map(drop)
     }
 
-    /// Starts a run by its definition, and returns its id.
+    /// Starts a run of a definition, and returns its id.
     pub(crate) fn start(&self, definition: &str, key: &str, input: &Value) -> Result<String> {
         let request = Request::post(format!("{}/api/definitions/{definition}/runs", self.base))
             .header("Content-Type", "application/json")
@@ -61,7 +61,7 @@ impl Api {
         workflow_id(&json(&self.call(request)?.context("the definition isn't deployed")?)?)
     }
 
-    /// Starts a run and returns its state when it is over.
+    /// Starts a run, and returns its state when it is over.
     pub(crate) fn run_to_end(&self, definition: &str, input: &Value) -> Result<Value> {
         let request = Request::post(format!("{}/api/definitions/{definition}/runs", self.base))
             .header("Content-Type", "application/json")
@@ -70,12 +70,12 @@ impl Api {
         json(&self.call(request)?.context("the definition isn't deployed")?)
     }
 
-    /// How many commits the host has made for runs since its start: acceptances and transitions.
+    /// Returns how many commits (acceptances and transitions) the host has made for runs since its start.
     pub(crate) fn commits(&self) -> Result<u64> {
-        let text = String::from_utf8(self.get("/metrics")?).context("`/metrics` is no text")?;
+        let text = String::from_utf8(self.get("/metrics")?).context("`/metrics` is not text")?;
         let counts =
             text.lines().filter_map(|line| line.strip_prefix("aster_commits_total{")?.split_once("} "));
-        counts.map(|(_, n)| n.parse::<u64>().context("a counter is no number")).sum()
+        counts.map(|(_, n)| n.parse::<u64>().context("a counter is not a number")).sum()
     }
 
     /// Starts a run by a trigger's path, and returns its id.
@@ -90,11 +90,11 @@ impl Api {
     pub(crate) fn events(&self, workflow_id: &str) -> Result<Vec<Value>> {
         match self.get_json(&format!("/api/workflows/{workflow_id}/events"))? {
             Value::Array(events) => Ok(events),
-            other => bail!("the events are no array: {other}"),
+            other => bail!("the events are not an array: {other}"),
         }
     }
 
-    /// How many runs are in a status.
+    /// Returns how many runs are in a status.
     pub(crate) fn count(&self, status: &str) -> Result<u64> {
         self.get_json("/api/workflows/metrics")?[status]
             .as_u64()
@@ -105,10 +105,10 @@ impl Api {
         self.send("POST", &format!("/api/workflows/{workflow_id}/cancel"), "application/json", b"").map(drop)
     }
 
-    /// Whatever a path answers.
+    /// Returns the body of the answer, whatever it is.
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
         let request = Request::get(format!("{}{path}", self.base)).body(Vec::new())?;
-        self.call(request)?.with_context(|| format!("`{path}` isn't there"))
+        self.call(request)?.with_context(|| format!("`{path}` doesn't exist"))
     }
 
     pub(crate) fn put_value(&self, component: &str, bucket: &str, key: &str, value: &str) -> Result<()> {
@@ -116,7 +116,7 @@ impl Api {
         self.send("PUT", &path, "application/octet-stream", value.as_bytes()).map(drop)
     }
 
-    /// All that a bucket holds: keys with their values as text.
+    /// Returns everything that a bucket contains: keys with their values as text.
     pub(crate) fn values(&self, component: &str, bucket: &str) -> Result<Vec<(String, String)>> {
         let mut values = Vec::new();
         let mut query = String::new();
@@ -146,16 +146,17 @@ impl Api {
             .uri(format!("{}{path}", self.base))
             .header("Content-Type", content_type)
             .body(body.to_owned())?;
-        self.call(request)?.with_context(|| format!("`{path}` isn't there"))
+        self.call(request)?.with_context(|| format!("`{path}` doesn't exist"))
     }
 
-    /// The answer's body; none for 404. What else isn't a success is an error with the host's own words.
+    /// Returns the body of the answer, or `None` for 404. Any other status that isn't a success is an error with the
+    /// host's own message.
     fn call(&self, mut request: Request<Vec<u8>>) -> Result<Option<Vec<u8>>> {
         if let Some(tenant) = self.tenant {
             request.headers_mut().insert("X-Tenant-Id", HeaderValue::from_static(tenant));
         }
         let what = format!("{} {}", request.method(), request.uri().path());
-        // The client refuses a body, even an empty one, with some methods.
+        // The client refuses a body with some methods, even an empty one.
         let answer = if request.body().is_empty() {
             self.agent.run(request.map(drop))
         } else {
@@ -172,7 +173,7 @@ impl Api {
     }
 }
 
-/// A problem as RFC 9457 has it, in words.
+/// Formats a problem (RFC 9457) as text.
 fn problem(body: &[u8]) -> String {
     let Ok(problem) = json(body) else { return String::from_utf8_lossy(body).into_owned() };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_told_in_its_own_words() {
+    fn a_problem_is_shown_by_its_detail_and_faults() {
         let body =
             br#"{"title": "Bad", "detail": "no such step", "errors": [{"pointer": "/a", "detail": "x"}]}"#;
         assert_eq!(problem(body), "no such step\n  {\"detail\":\"x\",\"pointer\":\"/a\"}");

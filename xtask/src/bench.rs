@@ -1,4 +1,5 @@
-//! Measurements, each beside its floor: what a call costs, how many runs a host carries, what lists take, what it holds.
+//! Measurements, each beside its floor: the cost of a call, the runs that a host carries, the time of lists, the memory
+//! in use.
 
 mod database;
 mod example;
@@ -32,7 +33,7 @@ pub(crate) struct Arguments {
     saga: saga::Load,
     #[command(flatten)]
     neighbours: neighbours::Burners,
-    /// saga, neighbours: the host to measure, to compare it with the one that is built here
+    /// saga, neighbours: the host to measure, for comparison with the one built here
     #[arg(long)]
     program: Option<PathBuf>,
     #[command(flatten)]
@@ -44,23 +45,23 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
-    /// Sources that are parsed, and that are checked and lowered
+    /// Parsing, checking and lowering of source texts
     Language,
     /// Calls of a component, without a database
     Sandbox,
-    /// Runs accepted and transitions committed, without HTTP and guests
+    /// Acceptances and transitions, without HTTP and guests
     Store,
-    /// Orders by REST, through the host, into a durable Postgres
+    /// Orders over REST, through the host, into a durable Postgres
     Saga,
     /// A host that starts with many runs in flight, and with many that wait
     Recovery,
-    /// Lists, runs and events that are read where there are many
+    /// Lists, runs and events in a database with many runs
     History,
-    /// What a run costs where there are few, and where there are a million
+    /// The cost of a run in a small database, and in one with a million runs
     Growth,
     /// Small runs beside another tenant's guests that hold threads
     Neighbours,
-    /// What the host holds: at rest, with runs in flight, with runs that wait
+    /// The host's memory: at rest, with runs in flight, and with runs that wait
     Memory,
 }
 

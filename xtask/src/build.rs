@@ -14,7 +14,7 @@ use crate::workspace::{self, WASM_TARGET, Workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only the components
+    /// Build only the components
     #[arg(long)]
     components: bool,
 }
@@ -33,19 +33,19 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The host as it is deployed.
+/// Builds the host with release settings.
 pub(crate) fn release_host(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     stages.run("host", workspace.cargo(["build", "--release", "--package", "aster-host", "--bin", "aster"]))
 }
 
-/// Every component of the guests' workspace, those for tests too, as `target/components/NAME.wasm`.
+/// Builds every component of the guests' workspace, including those for tests, as `target/components/NAME.wasm`.
 pub(crate) fn components(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     add_target(stages)?;
     let build = workspace.guest_cargo("build", ["--workspace", "--release", "--target", WASM_TARGET]);
     stages.run("components", build)?;
     let metadata = workspace::metadata(&workspace.guests())?;
     let built =
-        metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target folder")?;
+        metadata["target_directory"].as_str().map(PathBuf::from).context("cargo reports no target folder")?;
     let built = built.join(WASM_TARGET).join("release");
     collect(&component_names(&metadata), &built, &workspace.components())
 }
@@ -63,14 +63,14 @@ pub(crate) fn add_target(stages: &mut Stages) -> Result<()> {
     ensure!(
         rustup_is_there,
         "this Rust toolchain lacks the target `{WASM_TARGET}`, and there is no `rustup` to add it with: \
-         install rustup, or the standard library for `{WASM_TARGET}` from where the toolchain came"
+         install rustup, or get the standard library for `{WASM_TARGET}` from the source of the toolchain"
     );
     let mut rustup = Command::new("rustup");
     rustup.args(["target", "add", WASM_TARGET]);
     stages.run("target", rustup)
 }
 
-/// The packages that become components, by name.
+/// Returns the names of the packages that become components.
 fn component_names(metadata: &Value) -> Vec<String> {
     let is_component = |target: &Value| {
         let kinds = target["kind"].as_array().map_or(&[][..], Vec::as_slice);
@@ -86,7 +86,7 @@ fn component_names(metadata: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Copies what was built, and removes what isn't built any more.
+/// Copies the built components, and removes those that are no longer built.
 fn collect(names: &[String], built: &Path, components: &Path) -> Result<()> {
     fs::create_dir_all(components).with_context(|| format!("can't make `{}`", components.display()))?;
     let mut expected = BTreeSet::new();
@@ -94,7 +94,7 @@ fn collect(names: &[String], built: &Path, components: &Path) -> Result<()> {
         let from = built.join(format!("{}.wasm", name.replace('-', "_")));
         let to = components.join(format!("{name}.wasm"));
         let bytes = fs::read(&from).with_context(|| format!("`{}` wasn't built", from.display()))?;
-        // A file that is the same keeps its time, for whoever watches the folder.
+        // An unchanged file keeps its time, for programs that watch the folder.
         if fs::read(&to).ok().as_ref() != Some(&bytes) {
             fs::write(&to, bytes).with_context(|| format!("can't write `{}`", to.display()))?;
         }

@@ -1,4 +1,4 @@
-//! Builds a host as it is deployed, and what ill-treats it: `docs/CHAOS.md`.
+//! Builds a host with release settings and runs the chaos test against it: `docs/CHAOS.md`.
 
 use std::process::Command;
 
@@ -11,19 +11,19 @@ use crate::workspace::Workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How long faults come
+    /// How long to inject faults
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// Decides what is sent and which faults come when
+    /// Seed for the submissions and the faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many hosts share the database
+    /// Number of hosts that share the database
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     hosts: u8,
-    /// Submissions a second, if the hosts keep up
+    /// Submissions a second, if the hosts can keep up
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Keep the logs of hosts and Postgres, also if nothing is wrong
+    /// Keep the logs of hosts and Postgres even if nothing is wrong
     #[arg(long)]
     keep: bool,
 }
@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     build::release_host(workspace, &mut stages)?;
     let build = ["build", "--release", "--package", "aster-tests", "--bin", "aster-chaos"];
     stages.run("chaos", workspace.cargo(build))?;
-    // A Ctrl-C is for the other program, which puts everything away before it ends.
+    // A Ctrl-C is for the other program, which cleans up before it ends.
     let _interrupt = Interrupt::install()?;
     let Arguments { minutes, seed, hosts, rate, keep } = arguments;
     let status = Command::new(workspace.release("aster-chaos"))
@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         .context("can't run `aster-chaos`")?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(1) => bail!("something is lost or wrong: see VIOLATION above"),
-        _ => bail!("nothing is known: chaos could not be brought to its end ({status})"),
+        Some(1) => bail!("a check failed: see VIOLATION above"),
+        _ => bail!("the result is unknown: chaos could not complete ({status})"),
     }
 }

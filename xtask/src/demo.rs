@@ -1,4 +1,4 @@
-//! The three example workflows on a host of their own: what is sent, what happens, and what is left in the ledger.
+//! The three example workflows on their own host: what is sent, what happens, and how the ledger changes.
 
 mod ledger;
 mod scenario;
@@ -23,24 +23,24 @@ use crate::{build, output};
 
 const WORKFLOWS: [&str; 3] =
     ["order-fulfillment.aster", "payment-compensation.aster", "inventory-replenishment.aster"];
-/// A retry or two fit in.
+/// Enough for a retry or two.
 const RUN_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Stop when the account is given, rather than serve until Ctrl-C
+    /// Exit after the report instead of serving until Ctrl-C
     #[arg(long)]
     exit: bool,
-    /// Where to listen; another port is taken if this one is in use
+    /// Address to listen on; another port is used if this one is taken
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: String,
-    /// Where the database is kept between demos [default: `demo-data` in the target folder]
+    /// Folder that keeps the database between demos [default: `demo-data` in the target folder]
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
 
-/// A scenario that has been sent.
+/// A scenario that was submitted.
 struct Sent {
     scenario: Scenario,
     workflow_id: String,
@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     build::components(workspace, &mut stages)?;
     build::release_host(workspace, &mut stages)?;
 
-    // From here on a Ctrl-C is ours: the host must be stopped before we end.
+    // From here on, this process handles Ctrl-C: it must stop the host before it ends.
     let interrupt = Interrupt::install()?;
     let data_dir = data_dir(workspace, arguments)?;
     let address = host::free_address(&arguments.listen)?;
@@ -67,12 +67,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     })?;
     let sent = stages.doing("orders", || send(&api))?;
     stages.doing("runs", || wait_for_all(&mut host, &sent, &interrupt))?;
-    stages.finish("the demo has run");
+    stages.finish("the demo is complete");
 
     let surprises = tell(&api, &sent)?;
     output::line(&before.changes(&Ledger::read(&api)?));
     tell_what_next(&host, &sent);
-    ensure!(surprises == 0, "{surprises} of {} runs ended otherwise than they should", sent.len());
+    ensure!(surprises == 0, "{surprises} of {} runs ended in an unexpected status", sent.len());
     if !arguments.exit {
         output::note("Serving until Ctrl-C.");
         serve(&mut host, &interrupt)?;
@@ -81,7 +81,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// As root, a folder below a private home is no good: Postgres runs as another user then.
+/// As root, a folder below a private home is of no use, because Postgres then runs as another user.
 fn data_dir(workspace: &Workspace, arguments: &Arguments) -> Result<PathBuf> {
     if let Some(chosen) = &arguments.data_dir {
         return Ok(chosen.clone());
@@ -92,7 +92,7 @@ fn data_dir(workspace: &Workspace, arguments: &Arguments) -> Result<PathBuf> {
         Err(aster_postgres::Error::Unreachable { closed, user, .. }) => {
             let other = PathBuf::from("/var/lib/aster-demo");
             output::note(&format!(
-                "The data is kept in {}: Postgres runs as `{user}`, who can't enter {}.",
+                "The data is kept in {}, because Postgres runs as `{user}`, which can't enter {}.",
                 other.display(),
                 closed.display()
             ));
@@ -146,7 +146,7 @@ fn is_over(state: &Value) -> bool {
     !matches!(state["status"].as_str(), Some("READY" | "RUNNING" | "COMPENSATING"))
 }
 
-/// Tells each run's story, and returns how many ended otherwise than they should.
+/// Prints each run's story, and returns how many ended in an unexpected status.
 fn tell(api: &Api, sent: &[Sent]) -> Result<usize> {
     let mut surprises = 0;
     for Sent { scenario, workflow_id } in sent {
@@ -155,7 +155,7 @@ fn tell(api: &Api, sent: &[Sent]) -> Result<usize> {
             status
         } else {
             surprises += 1;
-            format!("{status}, but should be {}", scenario.expected)
+            format!("{status}, expected {}", scenario.expected)
         };
         output::line(&format!("\n{}: {}\n  run {workflow_id}: {verdict}", scenario.id, scenario.title));
         output::line(&timeline::render(&api.events(workflow_id)?));
@@ -169,13 +169,13 @@ fn tell_what_next(host: &Host, sent: &[Sent]) {
     let mut again = order.scenario.input.clone();
     again["orderId"] = format!("{}-again", order.scenario.id).into();
     let addresses = [
-        ("/docs".to_owned(), "the REST interface, in a browser"),
-        ("/api/workflows/metrics".to_owned(), "how many runs are in which state"),
+        ("/docs".to_owned(), "the REST API, in a browser"),
+        ("/api/workflows/metrics".to_owned(), "the number of runs in each status"),
         ("/api/components/inventory/keyvalue/stock".to_owned(), "the stock, in base64"),
-        (format!("/api/orders/{}/status", order.scenario.id), "what became of the good order"),
-        (format!("/api/workflows/{}/events", order.workflow_id), "all that happened to it"),
+        (format!("/api/orders/{}/status", order.scenario.id), "the state of the good order"),
+        (format!("/api/workflows/{}/events", order.workflow_id), "all events of the good order"),
     ];
-    output::line("\nTo try next");
+    output::line("\nTry next");
     for (path, what) in addresses {
         output::line(&format!("  {what:<34} {base}{path}"));
     }

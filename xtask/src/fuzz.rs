@@ -1,4 +1,4 @@
-//! The fuzz targets of `fuzz/`, where a nightly compiler and cargo-fuzz are there.
+//! Runs the fuzz targets of `fuzz/`, with a nightly compiler and cargo-fuzz.
 
 use std::process::{Command, Stdio};
 
@@ -10,9 +10,9 @@ use crate::workspace::Workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which target to run [default: all, one after the other]
+    /// Target to run [default: all, one after the other]
     target: Option<Target>,
-    /// How long each runs
+    /// Seconds that each target runs
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 }
@@ -33,7 +33,7 @@ impl Target {
         }
     }
 
-    /// Folders that it begins with, beside what it found before; they are only read.
+    /// Folders with inputs to begin with, besides those that it found before. They are only read.
     fn seeds(self) -> &'static [&'static str] {
         match self {
             Self::Language => &["crates/dsl/tests/cases", "workflows"],
@@ -51,10 +51,10 @@ impl Target {
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if !succeeds(rustup(["rustc", "--version"])) {
-        bail!("fuzzing needs a nightly compiler, and there is none: `rustup toolchain install nightly`");
+        bail!("fuzzing needs a nightly compiler: run `rustup toolchain install nightly`");
     }
     if !succeeds(rustup(["cargo", "fuzz", "--version"])) {
-        bail!("fuzzing needs cargo-fuzz, and it isn't there: `cargo install cargo-fuzz`");
+        bail!("fuzzing needs cargo-fuzz: run `cargo install cargo-fuzz`");
     }
     let mut stages = Stages::new();
     for target in arguments.target.map_or(Target::value_variants().to_vec(), |target| vec![target]) {
@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 fn rustup<const N: usize>(command: [&str; N]) -> Command {
     let mut rustup = Command::new("rustup");
-    // It would choose the compiler that builds this program.
+    // The variable would choose the compiler that builds this program.
     rustup.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").args(["run", "nightly"]).args(command);
     rustup
 }

@@ -1,4 +1,4 @@
-//! Files in the repository that are made from others, and whether they are current.
+//! Checks whether generated files in the repository are current.
 
 use std::process::Command;
 
@@ -7,18 +7,18 @@ use anyhow::Result;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
 
-/// A file or folder that a command makes from something else.
+/// A file or folder that a command generates from something else.
 struct Generated {
-    /// For the line that says what is checked.
+    /// The name that the check's output shows.
     name: &'static str,
-    /// Fails if what is committed differs from what would be made; arguments of cargo.
+    /// Arguments of cargo for a command that fails if the committed file differs from the generated one.
     check: &'static [&'static str],
 }
 
-/// An entry here is checked by `cargo xtask test`.
+/// `cargo xtask test` checks these entries.
 const GENERATED: &[Generated] = &[];
 
-/// `database_url` is that of a database server that the checks may use.
+/// Checks the entries. `database_url` is that of a database server that the checks may use.
 pub(crate) fn check(workspace: &Workspace, stages: &mut Stages, database_url: &str) -> Result<()> {
     for generated in GENERATED {
         let mut cargo: Command = workspace.cargo([]);

@@ -1,4 +1,4 @@
-//! A host as a child process, stopped when its owner is done with it or fails.
+//! A host as a child process. It is stopped when its owner drops it.
 
 use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::Api;
 
-/// The first start makes a database cluster.
+/// The first start creates a database cluster.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-/// A host drains its runs and stops its Postgres.
+/// A stopping host drains its runs and stops its Postgres.
 const STOP_PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -27,8 +27,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts `program` with a Postgres of its own in `data_dir`, and waits until it is ready.
-    /// It hears no Ctrl-C: its owner does, and stops it.
+    /// Starts `program` with its own Postgres in `data_dir`, and waits until it is ready. The host doesn't receive
+    /// Ctrl-C; its owner does, and stops it.
     pub(crate) fn start(
         program: &Path,
         data_dir: &Path,
@@ -37,7 +37,7 @@ impl Host {
     ) -> Result<Self> {
         fs::create_dir_all(data_dir).with_context(|| format!("can't make `{}`", data_dir.display()))?;
         let log = data_dir.join("aster.log");
-        // Of an earlier start.
+        // The log may be that of an earlier start.
         let _ = fs::remove_file(&log);
         let data_dir = data_dir.display().to_string();
         Self::spawn(program, ["--data-dir", &data_dir], &log, address, is_wanted)
@@ -68,7 +68,7 @@ impl Host {
         let process = Command::new(program)
             .args(["serve", "--listen", address])
             .args(arguments)
-            // It would be used rather than the data folder.
+            // The host would use the variable instead of the data folder.
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -94,26 +94,26 @@ impl Host {
         &self.address
     }
 
-    /// Ends it as a power cut would.
+    /// Ends the host as a power cut would.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// How much memory it holds, in KiB.
+    /// Returns how much memory the host holds, in KiB.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .context("only Linux tells how much memory a process holds")?;
+            .context("only Linux reports the memory of a process")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")
+        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is not a number")
     }
 
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Fails if the host has ended by itself.
+    /// Returns an error if the host has ended by itself.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             Some(status) => {
@@ -160,7 +160,7 @@ impl Drop for Host {
     }
 }
 
-/// `preferred` if nobody listens there, else a free port of the same machine.
+/// Returns `preferred` if nobody listens there, or otherwise a free port of the same machine.
 pub(crate) fn free_address(preferred: &str) -> Result<String> {
     let listener = TcpListener::bind(preferred).or_else(|_| TcpListener::bind("127.0.0.1:0"));
     Ok(listener.context("no port is free")?.local_addr()?.to_string())

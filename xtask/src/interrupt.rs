@@ -10,7 +10,7 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on a signal doesn't end this process, but is noted here. All that are installed are the same one.
+    /// From now on a signal doesn't end this process, but is noted here. All calls return the same interrupt.
     pub(crate) fn install() -> Result<Self> {
         static INSTALLED: OnceLock<Arc<(Mutex<bool>, Condvar)>> = OnceLock::new();
         if let Some(signal) = INSTALLED.get() {
@@ -30,7 +30,7 @@ impl Interrupt {
         *self.signal.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a signal, so long at most; whether it has come.
+    /// Waits for a signal for at most this long, and returns whether one has come.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
         let guard = self.signal.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (come, _) = self

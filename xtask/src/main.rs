@@ -1,4 +1,4 @@
-//! What is done to the project itself: `cargo xtask help`.
+//! Commands for the project itself: `cargo xtask help`.
 
 mod api;
 mod bench;
@@ -33,17 +33,17 @@ struct Arguments {
 enum Command {
     /// Build the host (target/release/aster) and the components (target/components/NAME.wasm)
     Build(build::Arguments),
-    /// Check everything: format, lints, documentation, and all tests against a real Postgres
+    /// Run all checks: format, lints, documentation, and all tests against a real Postgres
     Test(test::Arguments),
-    /// Run the three workflows on a host of their own, and tell what happened
+    /// Run the three example workflows on their own host, and report what happens
     Demo(demo::Arguments),
-    /// Run the engine on a model of the database, under thousands of seeds, while everything goes wrong
+    /// Run the engine on a model of the database, under thousands of seeds of faults
     Simulate(simulate::Arguments),
-    /// Measure
+    /// Run benchmarks
     Bench(bench::Arguments),
-    /// Kill, freeze and cut off hosts and Postgres while runs go on, and look at what is left
+    /// Kill, freeze and cut off hosts and Postgres while runs are under way, and check the result
     Chaos(chaos::Arguments),
-    /// Throw random texts, types and values at the language and the core (nightly and cargo-fuzz are needed)
+    /// Feed random texts, types and values to the language and the core (needs a nightly compiler and cargo-fuzz)
     Fuzz(fuzz::Arguments),
 }
 
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not the debug form, which adds a backtrace where RUST_BACKTRACE is set: these are no faults of this program.
+            // The debug form would add a backtrace if RUST_BACKTRACE is set, but these are not faults of this program.
             output::note(&format!("error: {error}"));
             error.chain().skip(1).for_each(|cause| output::note(&format!("  caused by: {cause}")));
             ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! Whether the migrations of released versions are as those versions have them.
+//! Checks that the migrations of released versions are unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -10,19 +10,20 @@ use crate::workspace::Workspace;
 
 const FOLDER: &str = "migrations";
 
-/// Compares the folder with the newest version, a tag `v…`, among the ancestors of what is checked out.
+/// Compares the folder with the newest version, a tag `v…`, among the ancestors of the checked-out commit.
 ///
-/// Databases have applied the migrations of that version, and a host refuses a database whose migrations it has otherwise.
-/// Nothing is compared where there is no such tag, or where the sources aren't a clone.
+/// Databases have applied the migrations of that version, and a host refuses a database whose migrations differ from
+/// its own. Nothing is compared if there is no such tag, or if the sources aren't a clone.
 ///
 /// # Errors
-/// A migration of that version was changed or removed, or a new one would come before its last one.
+/// Returns an error if a migration of that version was changed or removed, or if a new one would come before its last
+/// one.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let root = workspace.folder("");
     if !root.join(".git").exists() {
         return Ok(());
     }
-    // The setting puts `v1.0.0-rc.1` before `v1.0.0`.
+    // This setting sorts `v1.0.0-rc.1` before `v1.0.0`.
     let list = [
         "-c",
         "versionsort.suffix=-",
@@ -34,7 +35,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     ];
     let Some(tag) = git(&root, &list)?.into_iter().next() else { return Ok(()) };
     let released = git(&root, &["ls-tree", "-r", "--name-only", &tag, "--", FOLDER])?;
-    // All differences but additions.
+    // All differences except additions.
     let changed =
         git(&root, &["diff", "--no-renames", "--diff-filter=a", "--name-only", &tag, "--", FOLDER])?;
     let present = fs::read_dir(root.join(FOLDER)).with_context(|| format!("can't read {FOLDER}/"))?;
@@ -46,7 +47,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// What is wrong, and what to do. All files are paths from the root.
+/// Returns what is wrong and what to do. All files are paths from the root.
 fn fault(tag: &str, released: &[String], changed: &[String], present: &[String]) -> Option<String> {
     let migrations = |files: &[String]| {
         let migrations = files.iter().filter(|file| file.ends_with(".sql"));
@@ -65,7 +66,7 @@ fn fault(tag: &str, released: &[String], changed: &[String], present: &[String])
     Some(format!("{early} is new and sorts before {last}, which {tag} has: give it a later date"))
 }
 
-/// The lines that git prints.
+/// Returns the lines that git prints.
 fn git(root: &Path, arguments: &[&str]) -> Result<Vec<String>> {
     let output = Command::new("git").current_dir(root).args(arguments).output().context("can't run git")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_migration_stays_as_it_is() {
+    fn a_released_migration_must_not_change() {
         check("", "migrations/1_a.sql migrations/3_b.sql migrations/README.md", None);
         check("migrations/README.md", "migrations/1_a.sql migrations/3_b.sql", None);
         check(
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_migration_comes_after_those_that_are_released() {
+    fn a_new_migration_must_come_after_the_released_ones() {
         check("", "migrations/1_a.sql migrations/3_b.sql migrations/4_c.sql", None);
         check(
             "",

@@ -1,14 +1,14 @@
-//! The only place that prints: results to standard output, everything else to standard error.
+//! The only module that prints: results to standard output, everything else to standard error.
 
 use std::io::{self, Write};
 
-/// A line of the result.
+/// Prints a line of the result.
 pub(crate) fn line(text: &str) {
-    // Whoever closed the pipe has read enough.
+    // A reader that closed the pipe has read enough.
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// A line about how it goes.
+/// Prints a line about the progress.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Shows how a command that has several stages goes: a spinner on a terminal, plain lines elsewhere.
+//! Shows the progress of a command with several stages: a spinner on a terminal, plain lines elsewhere.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ impl Stages {
         Self { start: Instant::now(), done: Vec::new(), terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Runs a command; on a terminal its output is shown only if it fails.
+    /// Runs a command. On a terminal, its output is shown only if it fails.
     pub(crate) fn run(&mut self, name: &str, command: Command) -> Result<()> {
         if self.terminal {
             self.stage(name, |spinner| run_captured(command, spinner))
@@ -31,7 +31,7 @@ impl Stages {
         }
     }
 
-    /// Runs a command whose output is what one wants to see.
+    /// Runs a command and shows its output.
     pub(crate) fn run_openly(&mut self, name: &str, mut command: Command) -> Result<()> {
         output::note(&format!("==> {name}"));
         self.timed(name, || {
@@ -43,7 +43,7 @@ impl Stages {
         })
     }
 
-    /// Does something that isn't a command.
+    /// Does work that isn't a command.
     pub(crate) fn doing<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if !self.terminal {
             output::note(&format!("==> {name}"));
@@ -51,7 +51,7 @@ impl Stages {
         self.stage(name, |_| work())
     }
 
-    /// A line for each stage with its time, and one for all.
+    /// Prints a line for each stage with its time, and one for all of them.
     pub(crate) fn finish(self, verdict: &str) {
         for (name, time) in &self.done {
             output::note(&format!("{:>8.1} s  {name}", time.as_secs_f64()));
@@ -87,7 +87,7 @@ fn spinner(name: &str) -> ProgressBar {
     spinner
 }
 
-/// Its last line is the spinner's message, and all of it is printed if it fails.
+/// Runs a command, with its last line as the spinner's message. If the command fails, all of its output is printed.
 fn run_captured(mut command: Command, spinner: &ProgressBar) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())

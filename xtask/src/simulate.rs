@@ -1,4 +1,4 @@
-//! Simulations of the whole engine: thousands of seeds, or one that failed, again.
+//! Simulations of the whole engine: thousands of seeds, or one that failed.
 
 use anyhow::{Result, bail};
 
@@ -6,8 +6,8 @@ use crate::workspace::Workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// `--seed N`: one, told in full. `--from N --seeds N`: many (10000 by default). `--bug NAME|all`: with a planted bug.
-    /// `--log`: with the logs of the hosts
+    /// `--seed N`: simulate one seed and print everything. `--from N --seeds N`: simulate many (10000 by default).
+    /// `--bug NAME|all`: with a planted bug. `--log`: with the logs of the hosts
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -18,6 +18,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     cargo.args(["--example", "simulate", "--"]);
     match cargo.args(&arguments.arguments).status()?.success() {
         true => Ok(()),
-        false => bail!("what must never happen did"),
+        false => bail!("the simulation found a violation"),
     }
 }

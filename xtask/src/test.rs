@@ -1,4 +1,4 @@
-//! All checks, the fastest first, as CI runs them.
+//! All checks as CI runs them, the fastest first.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ const MAX_CONNECTIONS: u32 = 300;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Run the tests only, without formatting, lints and documentation
+    /// Run only the tests, without formatting, lints and documentation
     #[arg(long)]
     no_lint: bool,
     /// Run only the tests whose names contain one of these
@@ -32,7 +32,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     build::components(workspace, &mut stages)?;
     stages.run("host", workspace.cargo(["build", "--package", "aster-host", "--bin", "aster"]))?;
 
-    // A Ctrl-C ends the command that runs, and its failure ends us when Postgres has been stopped.
+    // A Ctrl-C ends the command that runs. Its failure ends this process after Postgres has been stopped.
     let _interrupt = Interrupt::install()?;
     let folder =
         tempfile::Builder::new().prefix("aster-test-").tempdir().context("can't make a temporary folder")?;
@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         generated::check(workspace, &mut stages, postgres.url())?;
     }
     postgres.stop();
-    stages.finish("all is well");
+    stages.finish("all checks passed");
     Ok(())
 }
 
@@ -69,7 +69,7 @@ fn lint(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
     if has_cargo_command("deny") {
-        // Advisories are fetched from elsewhere, and appear without a change of ours.
+        // Advisories are not checked here: they come from elsewhere, and appear without a change of ours.
         stages.run("licences and bans", workspace.cargo(["deny", "check", "bans", "licenses", "sources"]))?;
     }
     Ok(())

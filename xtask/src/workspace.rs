@@ -1,4 +1,4 @@
-//! Where things are, and how cargo is called.
+//! The project's folders, and calls of cargo.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What the components are compiled for.
+/// The target for which components are compiled.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
 
 /// The six components of the example workflows.
@@ -31,7 +31,7 @@ impl Workspace {
         &self.target
     }
 
-    /// Where built components are, as `NAME.wasm`.
+    /// Returns the folder with the built components, each as `NAME.wasm`.
     pub(crate) fn components(&self) -> PathBuf {
         self.target.join("components")
     }
@@ -40,7 +40,7 @@ impl Workspace {
         self.release("aster")
     }
 
-    /// A program as it is deployed.
+    /// Returns the path of a program that is built with release settings.
     pub(crate) fn release(&self, program: &str) -> PathBuf {
         self.target.join("release").join(program)
     }
@@ -49,12 +49,12 @@ impl Workspace {
         self.target.join("debug").join("aster")
     }
 
-    /// The workspace of the components.
+    /// Returns the workspace of the components.
     pub(crate) fn guests(&self) -> PathBuf {
         self.root.join("guest-steps").join("Cargo.toml")
     }
 
-    /// A folder of the repository, by its path from the root.
+    /// Returns a folder of the repository, by its path from the root.
     pub(crate) fn folder(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -67,14 +67,15 @@ impl Workspace {
         self.root.join("workflows").join(file)
     }
 
-    /// cargo, at the root.
+    /// Makes a command that runs cargo at the root.
     pub(crate) fn cargo<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let mut cargo = cargo();
         cargo.current_dir(&self.root).args(arguments);
         cargo
     }
 
-    /// cargo, in the workspace of the components. `subcommand` comes first, as `--manifest-path` belongs to it.
+    /// Makes a command that runs cargo in the workspace of the components. `subcommand` comes first, because
+    /// `--manifest-path` belongs to it.
     pub(crate) fn guest_cargo<const N: usize>(&self, subcommand: &str, arguments: [&str; N]) -> Command {
         let mut cargo = self.cargo([subcommand, "--manifest-path"]);
         cargo.arg(self.guests()).args(arguments);
@@ -82,7 +83,7 @@ impl Workspace {
     }
 }
 
-/// What cargo knows of a workspace without its dependencies.
+/// Returns cargo's metadata of a workspace without its dependencies.
 pub(crate) fn metadata(manifest: &Path) -> Result<Value> {
     let output = cargo()
         .args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path"])
@@ -90,7 +91,7 @@ pub(crate) fn metadata(manifest: &Path) -> Result<Value> {
         .output()
         .context("can't run cargo")?;
     ensure!(output.status.success(), "cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).context("cargo metadata answered something else than JSON")
+    serde_json::from_slice(&output.stdout).context("cargo metadata didn't print JSON")
 }
 
 fn path(metadata: &Value, key: &str) -> Result<PathBuf> {
@@ -99,7 +100,7 @@ fn path(metadata: &Value, key: &str) -> Result<PathBuf> {
 
 fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    // What cargo tells this program about this package isn't true of others, and would make cargo build some again.
+    // Cargo's variables about this program's package aren't true of others, and would make cargo rebuild some.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -109,7 +110,7 @@ fn cargo() -> Command {
     cargo
 }
 
-/// Whether `cargo NAME` is installed.
+/// Returns whether `cargo NAME` is installed.
 pub(crate) fn has_cargo_command(name: &str) -> bool {
     cargo().args([name, "--version"]).output().is_ok_and(|output| output.status.success())
 }

@@ -1,4 +1,4 @@
-//! The component `inventory`: keeps the stock, reserves it for orders and fills it up.
+//! The component `inventory`: keeps the stock, reserves it for orders and replenishes it.
 
 mod quantities;
 mod records;
@@ -95,7 +95,7 @@ impl Guest for Inventory {
     }
 }
 
-/// Adds `quantity` of `product` to the stock, and answers how much there is then.
+/// Adds `quantity` of `product` to the stock, and returns the new stock of the product.
 fn add(stock: &Counts, product: &str, quantity: i32) -> Result<i64, String> {
     let in_stock = stock
         .get(product)?

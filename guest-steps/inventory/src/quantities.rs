@@ -1,10 +1,10 @@
-//! How much of each product a list of lines means.
+//! The total quantity of each product in a list of lines.
 
 use crate::records::Line;
 
 /// A sum for each product, in the order in which the products were first named.
 ///
-/// A list may name a product twice, and must not pass the check against the stock once for each line.
+/// A list may name a product twice. The sums keep each such line from passing the check against the stock on its own.
 #[derive(Default)]
 pub(crate) struct Quantities(Vec<Line>);
 
@@ -12,7 +12,7 @@ impl Quantities {
     /// Adds up lines of product and quantity.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// Returns an error if [`add`](Self::add) does.
     pub(crate) fn sum(lines: impl IntoIterator<Item = (String, i32)>) -> Result<Self, String> {
         let mut quantities = Self::default();
         for (product, quantity) in lines {
@@ -24,7 +24,7 @@ impl Quantities {
     /// Adds `quantity` of `product`.
     ///
     /// # Errors
-    /// A product without an id, a quantity under 1, or a sum beyond 2^31-1.
+    /// Returns an error if the product has no id, the quantity is less than 1, or the sum exceeds 2^31-1.
     pub(crate) fn add(&mut self, product: String, quantity: i32) -> Result<(), String> {
         if product.is_empty() {
             return Err("an item has no productId".to_owned());
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantity_that_is_none_is_refused() {
+    fn an_invalid_quantity_is_refused() {
         check(&[("A", 0)], Err("quantity of A is 0: it must be at least 1"));
         check(&[("A", 2), ("A", -1)], Err("quantity of A is -1: it must be at least 1"));
         check(&[("", 1)], Err("an item has no productId"));

@@ -1,4 +1,4 @@
-//! What the buckets of this component hold.
+//! The contents of this component's buckets.
 
 use ledger::Entry;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl Entry for Delivery {
     fn times(&self) -> u32 {
         self.times
     }
-    /// What was delivered stays.
+    /// A delivery can't be undone.
     fn is_live(&self) -> bool {
         true
     }

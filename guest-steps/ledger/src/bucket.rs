@@ -13,12 +13,12 @@ pub struct Bucket<E> {
 }
 
 impl<E: Serialize + DeserializeOwned> Bucket<E> {
-    /// The component's bucket `name`, which need not exist yet.
+    /// Opens the component's bucket `name`, which need not exist yet.
     pub fn open(name: &'static str) -> Result<Self, String> {
         Ok(Self { raw: Raw::open(name)?, entries: PhantomData })
     }
 
-    /// The entry under `key`, `None` if there is none.
+    /// Returns the entry under `key`, or `None` if there is none.
     pub fn get(&self, key: &str) -> Result<Option<E>, String> {
         let Some(bytes) = self.raw.get(key)? else { return Ok(None) };
         serde_json::from_slice(&bytes)
@@ -26,7 +26,7 @@ impl<E: Serialize + DeserializeOwned> Bucket<E> {
             .map_err(|error| format!("entry `{key}` of bucket `{}` is not readable: {error}", self.raw.name))
     }
 
-    /// Writes `entry` under `key`, over what was there.
+    /// Writes `entry` under `key`, and replaces an earlier entry.
     pub fn set(&self, key: &str, entry: &E) -> Result<(), String> {
         let bytes = serde_json::to_vec(entry).map_err(|error| {
             format!("entry `{key}` of bucket `{}` is not writable: {error}", self.raw.name)
@@ -35,16 +35,16 @@ impl<E: Serialize + DeserializeOwned> Bucket<E> {
     }
 }
 
-/// A bucket of whole numbers as decimal text, the form in which `wasi:keyvalue/atomics` counts.
+/// A bucket of whole numbers as decimal text, the form that `wasi:keyvalue/atomics` uses.
 pub struct Counts(Raw);
 
 impl Counts {
-    /// The component's bucket `name`, which need not exist yet.
+    /// Opens the component's bucket `name`, which need not exist yet.
     pub fn open(name: &'static str) -> Result<Self, String> {
         Raw::open(name).map(Self)
     }
 
-    /// The number under `key`; an absent key counts as 0.
+    /// Returns the number under `key`. An absent key counts as 0.
     pub fn get(&self, key: &str) -> Result<i64, String> {
         let Some(bytes) = self.0.get(key)? else { return Ok(0) };
         str::from_utf8(&bytes)
@@ -59,7 +59,7 @@ impl Counts {
     }
 }
 
-/// A bucket as the host gives it, with its name for messages.
+/// A bucket of the host, with its name for messages.
 struct Raw {
     name: &'static str,
     bucket: store::Bucket,

@@ -1,23 +1,24 @@
-//! Who may write an entry.
+//! The rules for which run may write an entry.
 
-/// One value of a bucket, which a run has written.
+/// A value of a bucket that a run has written.
 pub trait Entry {
-    /// The run that wrote it last.
+    /// Returns the run that wrote the entry last.
     fn workflow_id(&self) -> &str;
 
-    /// How often that run wrote it forward. A host that keeps its promises never makes this more than 1.
+    /// Returns how often that run wrote the entry forward. A host that works correctly never makes this more than 1.
     fn times(&self) -> u32;
 
-    /// Whether the effect stands: charged and not refunded, reserved and not released.
+    /// Returns whether the effect is in force: charged and not refunded, or reserved and not released.
     fn is_live(&self) -> bool;
 }
 
-/// What `times` is to be when the run `run` now writes an entry over `previous`.
+/// Returns the new `times` for an entry that the run `run` writes over `previous`.
 ///
-/// A run takes over what an earlier run has undone, and starts at 1: a customer may correct a declined order and send it again.
+/// A run takes over an entry that an earlier run has undone, and starts at 1: a customer may correct a declined order
+/// and send it again.
 ///
 /// # Errors
-/// The id of another run whose effect stands under this key.
+/// Returns the id of another run if its effect under this key is in force.
 pub fn next_times<'a, E: Entry>(previous: Option<&'a E>, run: &str) -> Result<u32, &'a str> {
     match previous {
         Some(entry) if entry.workflow_id() == run => Ok(entry.times().saturating_add(1)),
@@ -26,10 +27,10 @@ pub fn next_times<'a, E: Entry>(previous: Option<&'a E>, run: &str) -> Result<u3
     }
 }
 
-/// The entry that a compensation of the run `run` has to undo.
+/// Returns the entry that a compensation of the run `run` has to undo.
 ///
-/// There is none if the step never completed, if it is undone already, or if the key belongs to another run. A compensation
-/// that then does nothing can be called any number of times, and never touches what isn't its own.
+/// There is none if the step never completed, if it is already undone, or if the key belongs to another run. A
+/// compensation that then does nothing can be called any number of times, and never touches another run's entry.
 pub fn own_live<E: Entry>(entry: Option<E>, run: &str) -> Option<E> {
     entry.filter(|entry| entry.workflow_id() == run && entry.is_live())
 }
@@ -66,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn a_second_write_of_the_same_run_shows() {
+    fn a_second_write_of_the_same_run_counts_two() {
         assert_eq!(next_times(Some(&LIVE), "a"), Ok(2));
         assert_eq!(next_times(Some(&UNDONE), "a"), Ok(2));
     }
 
     #[test]
-    fn a_run_does_not_take_what_another_run_holds() {
+    fn a_run_does_not_take_over_an_entry_in_force() {
         assert_eq!(next_times(Some(&LIVE), "b"), Err("a"));
     }
 

@@ -1,12 +1,12 @@
-//! What the step components share: JSON entries in buckets, and the rule of who may write them.
+//! The common code of the step components: JSON entries in buckets, and the rules for which run may write them.
 //!
-//! A component keeps its effects in the host's key-value interface. The host commits what a call has written together with the
-//! event that its step completed, and drops it if the step fails. So a component needs no "did I do this already?":
-//! it acts, writes the entry, and each entry says whose it is and how often that run wrote it. Anything but once is a fault of
-//! the host, which the tests look for.
+//! A component stores its effects as the host's key-value data. The host commits the writes of a call together with the
+//! event that its step completed, and drops them if the step fails. So a component need not ask whether it has acted
+//! already. It acts and writes the entry, and each entry records its run and how often that run wrote it. Any number
+//! other than one is a bug of the host, which the tests look for.
 //!
-//! The crate also owns the bindings to the host (`aster:step/imports`), so that a component which uses it only declares its
-//! exports.
+//! The crate also owns the bindings to the host (`aster:step/imports`), so that a component which uses it declares only
+//! its exports.
 
 mod bucket;
 mod entry;

@@ -1,4 +1,4 @@
-//! The component `notification`: tells customers what became of their orders.
+//! The component `notification`: tells customers what happened to their orders.
 
 use exports::ecommerce::notification::notification::{Guest, Receipt};
 use ledger::{Bucket, Entry, context, next_times};
@@ -42,7 +42,7 @@ impl Entry for Message {
     fn times(&self) -> u32 {
         self.times
     }
-    /// What was said stays said.
+    /// A message can't be taken back.
     fn is_live(&self) -> bool {
         true
     }

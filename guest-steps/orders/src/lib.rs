@@ -1,4 +1,4 @@
-//! The component `orders`: checks orders and prices them in exact cents.
+//! The component `orders`: checks orders, and computes their prices in exact cents.
 
 mod money;
 mod preparation;
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_is_no_amount_is_refused() {
+    fn a_price_that_is_not_an_amount_is_refused() {
         check(&order(vec![item("PROD-A", 1, -0.01)]), Err("price of PROD-A is negative: -0.01"));
         check(
             &order(vec![item("PROD-A", 1, 0.1 + 0.2)]),

@@ -1,12 +1,12 @@
-//! Prices, which arrive as floats, as exact cents.
+//! Converts prices, which arrive as floats, to exact cents.
 
-/// The amount `price` in cents.
+/// Converts the amount `price` to cents.
 ///
-/// A JSON number such as 99.99 has no exact float, but the shortest decimal text that stands for its float is the text
-/// that was sent (up to 15 digits). So the cents are read off that text, and nothing is ever rounded.
+/// A JSON number such as 99.99 has no exact float. But the shortest decimal text that stands for its float is the text
+/// that was sent (up to 15 digits). So the cents are read from that text, and nothing is ever rounded.
 ///
 /// # Errors
-/// What is wrong with the price, as the rest of a sentence.
+/// Returns what is wrong with the price, as the rest of a sentence.
 pub(crate) fn cents(price: f64) -> Result<i64, String> {
     if !price.is_finite() {
         return Err("is not a number".to_owned());
@@ -14,7 +14,7 @@ pub(crate) fn cents(price: f64) -> Result<i64, String> {
     if price < 0.0 {
         return Err(format!("is negative: {price}"));
     }
-    // `abs` since -0.0 is a zero too. `Display` never uses an exponent.
+    // `abs` is for -0.0, which is a zero, too. `Display` never uses an exponent.
     let text = price.abs().to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     if fraction.len() > 2 {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn every_amount_of_cents_survives_the_way_through_a_float() {
+    fn every_amount_of_cents_is_unchanged_by_a_float() {
         for expected in (0..200_000).chain(99_999_900_000..100_000_000_000_i64) {
             let sent: f64 =
                 format!("{}.{:02}", expected / 100, expected % 100).parse().expect("an amount is a number");
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn a_number_that_is_not_an_amount_is_refused() {
         assert_eq!(cents(1.999), Err("has more than two decimals: 1.999".to_owned()));
         assert_eq!(cents(-1.0), Err("is negative: -1".to_owned()));
         assert_eq!(cents(1e18), Err("is too large: 1000000000000000000".to_owned()));

@@ -1,4 +1,4 @@
-//! The bucket `preparations`: which orders are being prepared, by order id.
+//! The bucket `preparations`: the orders that are being prepared, by order id.
 
 use ledger::{Bucket, Entry, context, next_times, own_live};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 wit_bindgen::generate!({ path: "wit", world: "component" });
 
 const BUCKET: &str = "payments";
-/// The payment method that stands for an empty account.
+/// The payment method that stands for an account without money.
 const DECLINED_METHOD: &str = "pm_insufficient_funds";
 
 struct Payments;
@@ -31,7 +31,7 @@ impl Guest for Payments {
         let times = next_times(previous.as_ref(), &workflow_id)
             .map_err(|run| format!("order {order_id} is already charged by run {run}"))?;
 
-        // A real payment provider would get this key with the request, and so charge once however often it is asked.
+        // A real payment provider would get this key with the request, and so charge only once.
         let payment_id = context::idempotency_key();
         let payment = Payment {
             state: State::Charged,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 wit_bindgen::generate!({ path: "wit", world: "component" });
 
 const BUCKET: &str = "shipments";
-/// The address that stands for one where nobody delivers.
+/// An address that stands for one to which nobody delivers.
 const UNREACHABLE: &str = "unreachable";
 
 struct Shipping;

@@ -1,4 +1,4 @@
-//! How an order is split between the suppliers.
+//! Splits an order between the suppliers.
 
 #[derive(Clone, Copy)]
 pub(crate) enum Supplier {
@@ -15,7 +15,7 @@ impl Supplier {
         }
     }
 
-    /// This supplier's part of `quantity` pieces: the larger half from A, the rest from B.
+    /// Returns this supplier's part of `quantity` pieces: the larger half for A, the rest for B.
     pub(crate) fn share(self, quantity: i32) -> i32 {
         let rest = quantity / 2;
         match self {

@@ -1,4 +1,4 @@
-//! Wasmtime alone: the same function on engines of one's own making, and a loop.
+//! Wasmtime alone: the same function on engines made here, and a loop.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,7 @@ pub(crate) const FUEL: u64 = 1_000_000_000;
 const INSTANCES: u32 = 1_000;
 const TICK: Duration = Duration::from_millis(5);
 
-/// What of the host's settings an engine has.
+/// Which of the host's settings an engine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) fuel: bool,
@@ -22,11 +22,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// As the host has it.
+    /// All of the host's settings.
     pub(crate) const BOTH: Self = Self { fuel: true, epochs: true };
 }
 
-/// As `sandbox::engine` makes it with the tuned pool, but for `settings`.
+/// Makes an engine like `sandbox::engine` with the tuned pool, except for `settings`.
 pub(crate) fn engine(settings: Settings) -> Result<Engine, Failure> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
@@ -72,7 +72,7 @@ impl WasiView for Bare {
     }
 }
 
-/// `orders.validate`, with an order that is there already.
+/// `orders.validate`, with an order that is ready.
 #[derive(Clone)]
 pub(crate) struct Validate {
     settings: Settings,
@@ -81,7 +81,7 @@ pub(crate) struct Validate {
     params: Arc<[Val; 1]>,
 }
 
-/// Where the time of a call went.
+/// How the time of a call is distributed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Duration,
@@ -95,7 +95,7 @@ impl Validate {
         let component = Component::from_binary(engine, bytes)?;
         let mut linker = Linker::<Bare>::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        // Ours, which this function never calls.
+        // The host's own interface, which this function never calls.
         linker.define_unknown_imports_as_traps(&component)?;
         let pre = linker.instantiate_pre(&component)?;
         let interface =
@@ -131,8 +131,9 @@ impl Validate {
 /// How often the loop turns.
 const TURNS: i32 = 1_000_000;
 
-/// `(func (export "turn") (param i32) (result i32))`: adds up the numbers from there down to 1. So little happens in a turn that
-/// whatever is counted at its end costs the most that it can. Hand-made, since no assembler is at hand here.
+/// `(func (export "turn") (param i32) (result i32))`: adds up the numbers from the argument down to 1. A turn does so
+/// little that anything counted at its end costs as much as it can. The bytes are written by hand, because there is no
+/// assembler here.
 #[rustfmt::skip]
 const LOOP: [u8; 59] = [
     0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, // "\0asm", version 1

@@ -1,12 +1,13 @@
-//! What a call costs: instance, conversion, the call, and the end of it all (`cargo xtask bench sandbox`).
+//! The cost of a call: instance, conversion, the call itself, and the end of the instance
+//! (`cargo xtask bench sandbox`).
 //!
-//! The step is `orders.validate` with a small order, one instance a call, on one thread and on two. Beside it stands the same
-//! function called through Wasmtime alone, with ready-made values and nothing captured or converted: on the same engine, and
-//! on engines that lack fuel, or epochs, or both. Since those cost most where a guest computes, the same engines also run a
-//! loop.
+//! The step is `orders.validate` with a small order, with one instance for each call, on one thread and on two. Beside
+//! it, the same function is called through Wasmtime alone, with ready-made values and without capture or conversion: on
+//! the same engine, and on engines that lack fuel, or epochs, or both. Those cost most when a guest computes, so the
+//! same engines also run a loop.
 //!
-//! All subjects take turns, round after round, and a figure is the median of its rounds: what else the machine does meets all
-//! alike. Prints one JSON array of rows.
+//! All subjects take turns, round after round, and a figure is the median of its rounds. So anything else that the
+//! machine does affects all alike. This prints one JSON array of rows.
 
 #![expect(clippy::print_stdout, reason = "its result is what it is for")]
 
@@ -33,14 +34,14 @@ const ROUNDS: usize = 3;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Through the host's sandbox, and the same engine without it.
+/// Through the host's sandbox, and through the same engine without it.
 const CALLS: [(Allocation, &str, &str); 3] = [
     (Allocation::Pool, "a call, tuned pool", "alone, tuned pool"),
     (Allocation::PoolDefaults, "a call, default pool", "alone, default pool"),
     (Allocation::OnDemand, "a call, on demand", "alone, on demand"),
 ];
 
-/// Engines of our own, with the tuned pool.
+/// Engines made here, with the tuned pool.
 const ENGINES: [(Settings, &str, &str); 4] = [
     (Settings::BOTH, "alone, fuel and epochs", "a loop, fuel and epochs"),
     (Settings { fuel: false, epochs: true }, "alone, no fuel", "a loop, no fuel"),
@@ -48,7 +49,7 @@ const ENGINES: [(Settings, &str, &str); 4] = [
     (Settings { fuel: false, epochs: false }, "alone, neither", "a loop, neither"),
 ];
 
-/// What is compared with what: the name of a row, its subject, and the floor's.
+/// The comparisons: the name of a row, its subject, and the floor's.
 const ROWS: [(&str, &str, &str); 10] = [
     ("a call, tuned pool", "a call, tuned pool", "alone, tuned pool"),
     ("a call, default pool", "a call, default pool", "alone, default pool"),
@@ -77,7 +78,7 @@ fn main() -> Result<(), Failure> {
     for (allocation, call, alone) in CALLS {
         let sandbox = Sandbox::new(Options { allocation, ..Options::default() })?;
         if sandbox.allocation() != allocation {
-            // This machine doesn't allow it: its rows are left out.
+            // This machine doesn't allow the subject, so its rows are left out.
             continue;
         }
         let validate = Validate::new(sandbox.engine(), Settings::BOTH, &bytes)?;
@@ -135,7 +136,7 @@ fn compared(
     }))
 }
 
-/// What of a call's time goes where: what Wasmtime does, and then all that is ours.
+/// Distributes the time of a call: Wasmtime's part, and then the host's.
 async fn taken_apart(subjects: &[Subject], validate: Validate) -> Result<Vec<Value>, Failure> {
     let median_of = |name| subjects.iter().find(|s| s.name == name).map(|s| s.measured(1).p50);
     let (Some(whole), Some(alone)) = (median_of(CALLS[0].1), median_of(CALLS[0].2)) else {

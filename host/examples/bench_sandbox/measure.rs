@@ -1,4 +1,4 @@
-//! Subjects that take turns, and what is measured of each.
+//! Subjects that take turns, and the measurements of each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,20 +13,20 @@ const MEASURE: Duration = Duration::from_millis(400);
 
 type Action = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
-/// Something that is done over and over.
+/// Something that is done repeatedly.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     action: Action,
     rounds: Vec<Round>,
 }
 
-/// The medians of a subject's rounds, in seconds but for the first.
+/// The medians of a subject's rounds. All but the first are in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Of all threads; unlike calls a second, not worse for what else the machine does.
+    /// The processor time of all threads. Unlike calls a second, it is not affected by other work of the machine.
     pub(crate) cpu: f64,
 }
 
@@ -62,7 +62,7 @@ impl Subject {
     }
 }
 
-/// Does it on so many tasks at once.
+/// Runs the subject on this many tasks at once.
 async fn measure(action: &Action, threads: usize) -> Result<Measured, Failure> {
     let began = Instant::now();
     let cpu_before = cpu_time()?;
@@ -102,7 +102,7 @@ async fn measure(action: &Action, threads: usize) -> Result<Measured, Failure> {
     })
 }
 
-/// What this process has used of the processors: the 14th and 15th fields of `/proc/self/stat` (proc(5)), in hundredths
+/// Returns the processor time of this process: the 14th and 15th fields of `/proc/self/stat` (proc(5)), in hundredths
 /// of a second.
 fn cpu_time() -> Result<Duration, Failure> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;

@@ -21,7 +21,7 @@ pub(super) struct Check {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Check the calls against the components in this folder, each a `.wasm` file with the component's name.
+    /// Check calls against the components in this folder. Each is a `.wasm` file named after the component.
     #[arg(long, value_name = "DIR")]
     components: Option<PathBuf>,
 
@@ -55,15 +55,15 @@ impl Check {
     }
 }
 
-/// The name and the text of a source file.
+/// Returns the name and the text of a source file.
 pub(super) fn read_source(path: &Path) -> anyhow::Result<(String, String)> {
     let bytes = fs::read(path).with_context(|| format!("can't read `{}`", path.display()))?;
     let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
     Ok((path.display().to_string(), text))
 }
 
-/// What a host says of a source, as the diagnostics that it made. One with a code that this client doesn't know comes
-/// from a newer host, and is left out here.
+/// Restores the diagnostics that a host sent about a source. A diagnostic whose code this client doesn't know comes
+/// from a newer host and is omitted.
 pub(super) fn diagnostics_of(found: &[Value]) -> Vec<Diagnostic> {
     found
         .iter()
@@ -79,7 +79,7 @@ pub(super) fn summary(found: &[Diagnostic], files: usize) -> String {
     format!("{errors}, {warnings} in {}", plural(files, "file"))
 }
 
-/// A diagnostic as the host's JSON has it.
+/// A diagnostic in the host's JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Found {
@@ -120,12 +120,12 @@ impl Found {
     }
 }
 
-/// The exports of every component in a folder, by the component's name.
+/// Reads the exports of every component in a folder, by the component's name.
 fn read_components(dir: &Path) -> anyhow::Result<BTreeMap<String, Exports>> {
     let entries = fs::read_dir(dir).with_context(|| format!("can't read the folder `{}`", dir.display()))?;
     let compiler = Compiler::of_this_program();
     let sandbox = Sandbox::new(Options { allocation: Allocation::OnDemand, compiler, ..Options::default() })
-        .context("this machine can't look into components")?;
+        .context("can't start WebAssembly to inspect components")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut components = BTreeMap::new();
     for entry in entries {
@@ -137,7 +137,7 @@ fn read_components(dir: &Path) -> anyhow::Result<BTreeMap<String, Exports>> {
         let bytes = fs::read(&path).with_context(|| format!("can't read `{}`", path.display()))?;
         match runtime.block_on(sandbox.compile(Behalf::Host, bytes.into())) {
             Ok(loaded) => drop(components.insert(name, loaded.exports().clone())),
-            // A host would refuse it, so to the workflows it isn't there.
+            // A host would refuse this file, so for the workflows there is no such component.
             Err(error) => print::note(format_args!("left out `{}`: {error}", path.display())),
         }
     }

@@ -1,4 +1,4 @@
-//! Asking a host.
+//! The HTTP client with which commands talk to a host.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,10 +13,10 @@ use ureq::http::{Request, StatusCode};
 
 use super::print;
 
-/// What needs no encoding in a part of a path or a query (RFC 3986, unreserved).
+/// The characters that need no encoding in a part of a path or a query (RFC 3986, unreserved).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A part of a path or a query, percent-encoded.
+/// Percent-encodes a part of a path or a query.
 pub(super) fn encode(part: &str) -> Cow<'_, str> {
     utf8_percent_encode(part, ENCODED).into()
 }
@@ -29,14 +29,14 @@ pub(super) struct Client {
     user: Option<String>,
 }
 
-/// What a host answered, if it wasn't a refusal.
+/// The answer of a host that didn't refuse the request.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
 }
 
-/// A problem that a host answered with (RFC 9457).
+/// A problem with which a host refused a request (RFC 9457).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Refusal {
@@ -46,9 +46,9 @@ pub(super) struct Refusal {
     status: u16,
     detail: String,
     errors: Vec<Fault>,
-    /// Of a source file.
+    /// The diagnostics of a source file.
     pub(super) diagnostics: Vec<Value>,
-    /// Of the host that refused.
+    /// The base URL of the host that refused.
     #[serde(skip)]
     base: String,
 }
@@ -62,17 +62,17 @@ struct Fault {
 
 impl Client {
     /// # Errors
-    /// `host` is no URL that this client can ask.
+    /// Returns an error if `host` is not a URL that this client can use.
     pub(super) fn new(host: &str, tenant: Option<String>, user: Option<String>) -> anyhow::Result<Self> {
         let base = host.trim_end_matches('/');
         if base.starts_with("https://") {
             bail!(
-                "`{host}`: this client speaks plain HTTP only; reach the host inside its network, or through a tunnel"
+                "`{host}` needs TLS, but this client speaks only plain HTTP: use an address inside the host's network, or a tunnel"
             );
         }
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
         if !base.starts_with("http://") || base.len() == "http://".len() {
-            bail!("`{host}` is not the URL of a host: expected something like http://127.0.0.1:8080");
+            bail!("`{host}` is not the URL of a host: expected a URL such as http://127.0.0.1:8080");
         }
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// # Errors
-    /// The host can't be reached; or a [`Refusal`].
+    /// Returns an error if the host can't be reached, or a [`Refusal`] if it refuses the request.
     pub(super) fn send(
         &self,
         method: &str,
@@ -109,13 +109,13 @@ impl Client {
         let mut response = sent.map_err(|error| self.explain(error))?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
-        let body = body.with_context(|| format!("the answer of {} broke off", self.base))?;
+        let body = body.with_context(|| format!("the answer from {} ended early", self.base))?;
         if status.is_success() {
             return Ok(Answer { status, body });
         }
         let refusal = serde_json::from_slice::<Refusal>(&body).ok().filter(|refusal| refusal.status != 0);
         let refusal = refusal.unwrap_or_else(|| Refusal {
-            title: format!("{} answered {status}", self.base),
+            title: format!("{} answered with status {status}", self.base),
             status: status.as_u16(),
             detail: String::from_utf8_lossy(&body).chars().take(500).collect(),
             ..Refusal::default()
@@ -125,7 +125,7 @@ impl Client {
 
     fn explain(&self, error: ureq::Error) -> anyhow::Error {
         anyhow::Error::from(error).context(format!(
-            "can't reach a host at {}: start one with `aster serve`, or say where it is with --host or ASTER_HOST",
+            "can't reach a host at {}: start one with `aster serve`, or give its address with --host or ASTER_HOST",
             self.base
         ))
     }
@@ -133,12 +133,12 @@ impl Client {
 
 impl Answer {
     pub(super) fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.body).context("the host's answer makes no sense to this client")
+        serde_json::from_slice(&self.body).context("this client can't read the host's answer")
     }
 }
 
 impl Refusal {
-    /// Whether what was sent is at fault, rather than how or where to.
+    /// Returns whether the content that was sent is at fault, rather than the way or the place it was sent.
     pub(super) fn is_fault_of_the_content(&self) -> bool {
         self.status == 422 || matches!(self.slug(), "invalid-input" | "invalid-body" | "breaks-definitions")
     }
@@ -155,7 +155,7 @@ impl Refusal {
             }
         }
         if !self.slug().is_empty() {
-            print::tip(format_args!("{}{} says more", self.base, self.kind));
+            print::tip(format_args!("see {}{}", self.base, self.kind));
         }
     }
 

@@ -18,13 +18,13 @@ pub(super) enum Component {
 
 #[derive(Args, Debug)]
 pub(super) struct Push {
-    /// Under which workflows call it; matched by its words.
+    /// Name under which workflows call it; only the words of the name matter.
     name: String,
 
-    /// The component: a `.wasm` file.
+    /// The component, a `.wasm` file.
     file: PathBuf,
 
-    /// Stage the version: upload it without making it the active one.
+    /// Upload the version without making it the active one.
     #[arg(long)]
     stage: bool,
 
@@ -60,7 +60,7 @@ impl Push {
         let upload: Upload = self.host.client()?.send("PUT", &path, &headers, bytes)?.json()?;
         print::data(&upload.digest)?;
         let size = upload.size_bytes.div_ceil(1024);
-        let what = if upload.created { "pushed" } else { "already there:" };
+        let what = if upload.created { "pushed" } else { "already uploaded:" };
         let state = if upload.active { "active" } else { "staged" };
         print::note(format_args!("{what} {} ({size} KiB), {state}", upload.name));
         for warning in &upload.warnings {

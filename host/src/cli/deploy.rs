@@ -40,7 +40,7 @@ struct Trigger {
 }
 
 impl Deploy {
-    /// Every file is tried: what is wrong in one says nothing of the others.
+    /// Tries every file, because a fault in one says nothing about the others.
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let client = self.host.client()?;
         let mut outcome = Outcome::Fine;
@@ -55,7 +55,7 @@ impl Deploy {
     }
 }
 
-/// The host is told the file's `name`, and not where it is on this machine.
+/// Sends only the file's `name` to the host, not its path on this machine.
 fn deploy(client: &Client, file: &str, name: &str, source: &str) -> anyhow::Result<Outcome> {
     let path = format!("/api/definitions?file={}", encode(name));
     let headers = [("Content-Type", "text/plain; charset=utf-8")];
@@ -86,7 +86,7 @@ fn deploy(client: &Client, file: &str, name: &str, source: &str) -> anyhow::Resu
     Ok(Outcome::Fine)
 }
 
-/// To stderr: the data of this command is what was deployed.
+/// Reports to stderr, because stdout is for the definitions that were deployed.
 fn report(file: &str, source: &str, found: &[Value]) {
     let known = diagnostics_of(found);
     print::note(aster_dsl::render(file, source, &known, print::color_of_notes()).trim_end());

@@ -1,7 +1,8 @@
-//! The command line: `aster serve` and `aster check` do their work themselves, every other command asks a running host.
+//! The command line. `aster serve` and `aster check` do their work themselves; every other command asks a running host.
 //!
-//! Data goes to stdout and everything else to stderr, so that output can be piped; `--format json` on whatever reads is
-//! for programs. Exit codes: 0 fine, 1 the thing that was checked or sent has faults, 2 aster itself failed.
+//! Data goes to stdout and everything else to stderr, so that output can be piped. Commands that read have the flag
+//! `--format json` for programs. The exit code is 0 if all is well, 1 if the thing that was checked or sent has faults,
+//! and 2 if aster itself failed.
 
 mod check;
 mod client;
@@ -32,41 +33,41 @@ struct Cli {
 enum Command {
     /// Run a host.
     Serve(Box<serve::Serve>),
-    /// Run a host that redeploys the components and workflows of a folder as they change (not built yet).
+    /// Run a host that redeploys the components and workflows of a folder when they change (not built yet).
     Dev {
-        /// The folder.
+        /// The folder to watch.
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Check workflow files, without a host.
+    /// Check workflow files without a host.
     Check(check::Check),
-    /// Components on a host.
+    /// Manage the components on a host.
     #[command(subcommand)]
     Component(component::Component),
-    /// Deploy workflow files on a host.
+    /// Deploy workflow files to a host.
     Deploy(deploy::Deploy),
     /// Start a run.
     Run(run::Run),
-    /// Look at runs.
+    /// Look at runs, and cancel them.
     #[command(subcommand)]
     Runs(runs::Runs),
-    /// Compile the component on standard input: what a host starts for each.
+    /// Compile the component on standard input. A host starts this command for each component that it compiles.
     #[command(name = sandbox::SUBCOMMAND, hide = true)]
     CompileComponent { order: Vec<String> },
 }
 
-/// Which host is asked, and for whom.
+/// The host to ask, and the tenant and user to act for.
 #[derive(Args, Debug)]
 struct HostArgs {
-    /// Where the host answers.
+    /// URL of the host.
     #[arg(long, env = "ASTER_HOST", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     host: String,
 
-    /// Whose things are meant.
+    /// Tenant to act for.
     #[arg(long, env = "ASTER_TENANT", value_name = "NAME")]
     tenant: Option<String>,
 
-    /// Who acts, for the host's log.
+    /// Name of the acting user, for the host's log.
     #[arg(long, env = "ASTER_USER", value_name = "NAME")]
     user: Option<String>,
 }
@@ -77,10 +78,10 @@ impl HostArgs {
     }
 }
 
-/// How what was read is printed.
+/// The format of a command's output.
 #[derive(Args, Clone, Copy, Debug)]
 struct FormatArgs {
-    /// For people, or for programs.
+    /// Print for people, or for programs.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -91,20 +92,20 @@ enum Format {
     Json,
 }
 
-/// How a command ended that did its work.
+/// How a command ended that could do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Fine,
-    /// What was checked or sent has faults.
+    /// The thing that was checked or sent has faults.
     Faulty,
 }
 
-/// Does what the arguments of the process say.
+/// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Dev { dir } => Err(anyhow::anyhow!(
-            "`aster dev {}` is not built yet; `aster serve`, `aster component push` and `aster deploy` do the same by hand",
+            "`aster dev {}` is not built yet: use `aster serve`, `aster component push` and `aster deploy` instead",
             dir.display()
         )),
         Command::Check(check) => check.run(),
@@ -114,13 +115,13 @@ pub fn main() -> ExitCode {
         Command::Runs(runs) => runs.run(),
         Command::CompileComponent { order } => match sandbox::Order::parse(&order) {
             Some(order) => return sandbox::compile_ordered(&order),
-            None => Err(anyhow::anyhow!("`aster {}` is for hosts only", sandbox::SUBCOMMAND)),
+            None => Err(anyhow::anyhow!("`aster {}` is only for use by hosts", sandbox::SUBCOMMAND)),
         },
     };
     match done {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Faulty) => ExitCode::from(1),
-        // Whoever read our output has had enough.
+        // The reader of the output has closed the pipe, which is no error.
         Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<client::Refusal>() {
             Some(refusal) => {

@@ -1,4 +1,4 @@
-//! The only place that writes to stdout and stderr.
+//! The only module that writes to stdout and stderr.
 
 use std::env;
 use std::fmt::Display;
@@ -6,29 +6,29 @@ use std::io::{self, IsTerminal, Write as _};
 
 use serde::Serialize;
 
-/// Data: a line, or several.
+/// Prints data: one line or several.
 ///
 /// # Errors
-/// Nobody reads it, or it can't be written.
+/// Returns an error if stdout can't be written to, for example because its reader has closed it.
 pub(super) fn data(text: impl Display) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
 }
 
-/// Data for programs.
+/// Prints data for programs, as JSON.
 ///
 /// # Errors
-/// As [`data`].
+/// The same as for [`data`].
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     data(serde_json::to_string_pretty(value)?)
 }
 
-/// Data in columns, each as wide as its widest cell. Cells may hold what strangers sent: a control character is shown by its
-/// escape, so that none reaches the terminal, and a long cell is cut.
+/// Prints data in columns, each as wide as its widest cell. Cells may contain text from outside: control characters are
+/// escaped, so that none reaches the terminal, and long cells are cut.
 ///
 /// # Errors
-/// As [`data`].
+/// The same as for [`data`].
 pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| tame(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -44,7 +44,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A text that strangers may have written, for one cell of a table.
+/// Makes a text from outside safe for one cell of a table.
 fn tame(text: &str) -> String {
     const WIDEST: usize = 120;
     let mut tamed = String::new();
@@ -61,18 +61,18 @@ fn tame(text: &str) -> String {
     tamed
 }
 
-/// What people want to know besides.
+/// Prints something for people, beside the data.
 pub(super) fn note(text: impl Display) {
-    // There is nowhere to say that this failed.
+    // There is nowhere to report that this failed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// What to do next.
+/// Prints a suggestion for the next command.
 pub(super) fn tip(text: impl Display) {
     note(format_args!("tip: {text}"));
 }
 
-/// Why the command failed, with what caused it.
+/// Prints why the command failed, with the chain of causes.
 pub(super) fn error(error: &anyhow::Error) {
     note(format_args!("{} {error}", label()));
     for cause in error.chain().skip(1) {
@@ -80,22 +80,22 @@ pub(super) fn error(error: &anyhow::Error) {
     }
 }
 
-/// `error:`, in red where colour is wanted.
+/// Returns `error:`, in red if colour is wanted.
 pub(super) fn label() -> &'static str {
     if color_of_notes() { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" }
 }
 
-/// Whether data is to be coloured.
+/// Returns whether data is coloured.
 pub(super) fn color() -> bool {
     color_wanted(io::stdout().is_terminal())
 }
 
-/// Whether notes are to be coloured.
+/// Returns whether notes are coloured.
 pub(super) fn color_of_notes() -> bool {
     color_wanted(io::stderr().is_terminal())
 }
 
-/// Only on a terminal, and never under `NO_COLOR` (<https://no-color.org>: present and not empty).
+/// Colour is used only on a terminal, and never under `NO_COLOR` (<https://no-color.org>: present and not empty).
 fn color_wanted(is_terminal: bool) -> bool {
     is_terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

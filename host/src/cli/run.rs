@@ -14,23 +14,23 @@ use ureq::http::StatusCode;
 use super::client::{Client, encode};
 use super::{Format, FormatArgs, HostArgs, Outcome, print};
 
-/// How often a run that takes long is looked at.
+/// How often the client asks for the state of a run that takes long.
 const POLL: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 pub(super) struct Run {
-    /// The full name, `module.function`, or the function's own where that is unique.
+    /// Full name of the definition, `module.function`, or only the function's name if it is unique.
     definition: String,
 
-    /// The workflow's input as JSON; `-` reads it from stdin. Without it, the input is empty.
+    /// JSON file with the workflow's input; `-` reads it from stdin. Without it, the input is empty.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// The idempotency key: the same key with the same input is the same run.
+    /// Idempotency key. The same key with the same input names the same run.
     #[arg(long)]
     key: Option<String>,
 
-    /// Wait until the run is over. Exits with 1 unless it COMPLETED.
+    /// Wait until the run is over, and exit with 1 unless it is COMPLETED.
     #[arg(long)]
     wait: bool,
 
@@ -51,14 +51,14 @@ impl Run {
         let path = format!("/api/definitions/{}/runs", encode(&self.definition));
         let answer = client.send("POST", &path, &headers, input)?;
         let started: Value = answer.json()?;
-        let id = started["workflowId"].as_str().context("the host's answer names no run")?.to_owned();
+        let id = started["workflowId"].as_str().context("the host's answer has no `workflowId`")?.to_owned();
         if !self.wait {
             match self.format.format {
                 Format::Json => print::json(&started)?,
                 Format::Text => print::data(&id)?,
             }
             if started["created"] == false {
-                print::note("the same key and input started this run earlier");
+                print::note("this run was started earlier, with the same key and input");
             }
             print::tip(format_args!("aster runs show {id}"));
             return Ok(Outcome::Fine);
@@ -91,9 +91,9 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("can't read the input `{}`", path.display()))
 }
 
-/// The run's state once it is over.
+/// Waits until the run is over, and returns its state.
 fn wait(client: &Client, id: &str) -> anyhow::Result<Value> {
-    print::note(format_args!("waits for {id}; it goes on without us"));
+    print::note(format_args!("waiting for {id}; interrupting this command does not stop the run"));
     loop {
         let state: Value = client.get(&format!("/api/workflows/{}", encode(id)))?;
         let status: aster_core::state::Status = state["status"].as_str().unwrap_or_default().parse()?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::client::{Client, encode};
 use super::{Format, FormatArgs, HostArgs, Outcome, print};
 
-/// As many as the host gives at once.
+/// The most events that the host returns at once.
 const EVENTS_A_TIME: usize = 1_000;
 
 #[derive(Subcommand, Debug)]
@@ -15,31 +15,31 @@ pub(super) enum Runs {
     List(List),
     /// Show a run.
     Show(One),
-    /// Show what happened to a run.
+    /// Show the events of a run.
     Events(One),
-    /// Cancel a run: what it did is undone.
+    /// Cancel a run, and undo what it did.
     Cancel(Cancel),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct List {
-    /// Only runs in this status, such as RUNNING.
+    /// Show only runs in this status, such as RUNNING.
     #[arg(long)]
     status: Option<String>,
 
-    /// Only runs of this definition.
+    /// Show only runs of this definition.
     #[arg(long)]
     definition: Option<String>,
 
-    /// Only runs that failed for this: STEP, TIMEOUT or CANCEL.
+    /// Show only runs that failed for this cause: STEP, TIMEOUT or CANCEL.
     #[arg(long)]
     cause: Option<String>,
 
-    /// How many at most.
+    /// Show at most this many runs.
     #[arg(long, default_value_t = 50)]
     limit: u32,
 
-    /// The `nextCursor` of an earlier list.
+    /// Continue after an earlier list: its `nextCursor`.
     #[arg(long)]
     cursor: Option<String>,
 
@@ -118,7 +118,7 @@ impl List {
             _ => print::table(&rows)?,
         }
         if let Some(cursor) = page["nextCursor"].as_str() {
-            print::tip(format_args!("there are more: --cursor {cursor}"));
+            print::tip(format_args!("--cursor {cursor} shows more runs"));
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl One {
     }
 }
 
-/// The whole log, however long it is.
+/// Loads the whole log, however long it is.
 fn all_events(client: &Client, id: &str) -> anyhow::Result<Vec<Value>> {
     let mut events: Vec<Value> = Vec::new();
     loop {
@@ -183,7 +183,7 @@ fn all_events(client: &Client, id: &str) -> anyhow::Result<Vec<Value>> {
     }
 }
 
-/// A text as it is, null as nothing, an error by its message, everything else as JSON.
+/// Shows a text as it is, null as an empty text, an error by its message, and everything else as JSON.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

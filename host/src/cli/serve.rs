@@ -15,31 +15,32 @@ use crate::logs;
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
-    /// Where REST is answered.
+    /// Address on which the host serves HTTP.
     #[arg(long, env = "ASTER_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// The Postgres that keeps the data [env: DATABASE_URL].
-    // Not clap's `env`: a variable that is set would then conflict with --data-dir.
+    /// URL of the Postgres database that keeps the data [env: DATABASE_URL].
+    // This isn't clap's `env`, because then a variable that is set would conflict with --data-dir.
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     database_url: Option<String>,
 
-    /// Keep the data in a private Postgres in this folder [default: .aster].
+    /// Keep the data in a private Postgres server in this folder [default: .aster].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// How long other hosts on the same database leave this one's runs alone after its last sign of life.
+    /// How long other hosts on the same database leave this host's runs alone after its last sign of life.
     #[arg(long, env = "ASTER_LEASE", value_name = "DURATION", default_value = "5s", value_parser = config::duration)]
     lease: Duration,
 
-    /// Keep compiled code in this folder, which only this user may enter (mode 0700) [default: `compiled` in the data folder,
-    /// else `aster` in $XDG_CACHE_HOME or ~/.cache].
+    /// Keep compiled code in this folder, which only this user may enter (mode 0700) [default: `compiled` in the data
+    /// folder, or else `aster` in $XDG_CACHE_HOME or ~/.cache].
     #[arg(long, env = "ASTER_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 
-    /// Threads that drive runs and answer requests; guests that compute for long have others [default: one less than processors].
-    // Postgres mostly runs on the same machine, and its one connection for commits is what everything waits for: on two
-    // processors two threads carry a fifth less than one.
+    /// Threads that drive runs and answer requests. Guests that compute for long have other threads [default: one less
+    /// than there are processors].
+    // Postgres mostly runs on the same machine, and everything waits for its one connection for commits: on two
+    // processors, two threads carry a fifth less than one.
     #[arg(long, env = "ASTER_WORKER_THREADS", value_name = "N")]
     worker_threads: Option<std::num::NonZeroU16>,
 
@@ -63,7 +64,7 @@ impl Serve {
             self.worker_threads.map_or(cores.saturating_sub(1).max(1), |threads| threads.get().into());
         let log = self.log.clone();
         let config = self.config(|name| env::var_os(name))?;
-        // Until all else has ended.
+        // The log is closed after everything else has ended.
         let _log = logs::begin(&log, print::color_of_notes());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
@@ -72,7 +73,7 @@ impl Serve {
         Ok(Outcome::Fine)
     }
 
-    /// `variable` looks into the environment. A variable that is empty counts as none.
+    /// `variable` reads the environment. An empty variable counts as unset.
     fn config(self, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Config> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let database = match (self.database_url, self.data_dir) {
@@ -83,7 +84,7 @@ impl Serve {
                 None => Database::DataDir(DEFAULT_DATA_DIR.into()),
             },
         };
-        // No flag: other users of the machine can read the arguments of a process.
+        // There is no flag for this key, because other users of the machine can read a process's arguments.
         let code_key = variable(CODE_KEY).map(|key| key.to_string_lossy().parse()).transpose();
         let cache_dir = self.cache_dir.or_else(|| config::default_cache_dir(&database, variable));
         Ok(Config {
@@ -99,7 +100,7 @@ impl Serve {
     }
 }
 
-/// The variable with the secret by which hosts know each other's compiled code.
+/// The variable with the secret that makes hosts trust each other's compiled code.
 const CODE_KEY: &str = "ASTER_CODE_KEY";
 
 #[cfg(test)]
@@ -122,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_before_the_environment_and_that_before_the_default() {
+    fn a_flag_overrides_the_environment_which_overrides_the_default() {
         let check = |line: &str, url: Option<&str>, expected: Database| {
             let environment: Vec<_> = url.map(|url| ("DATABASE_URL", url)).into_iter().collect();
-            assert_eq!(config(line, &environment).expect("it fits").database, expected);
+            assert_eq!(config(line, &environment).expect("the configuration is valid").database, expected);
         };
         let url = |url: &str| Database::Url(url.into());
         let dir = |dir: &str| Database::DataDir(dir.into());
@@ -134,12 +135,12 @@ mod tests {
         check("serve --listen 0.0.0.0:1", Some("b"), url("b"));
         check("serve --listen 0.0.0.0:1", Some(""), dir(".aster"));
         check("serve --listen 0.0.0.0:1", None, dir(".aster"));
-        let own = config("serve --data-dir d --cache-dir c", &[]).expect("it fits");
+        let own = config("serve --data-dir d --cache-dir c", &[]).expect("the configuration is valid");
         assert_eq!(own.cache_dir, Some("c".into()));
     }
 
     #[test]
-    fn a_key_for_compiled_code_is_a_key_or_refused_and_never_told() {
+    fn a_code_key_is_valid_or_refused_and_never_printed() {
         let key = "5ecre7".repeat(11);
         let given = config("serve --data-dir d", &[(CODE_KEY, &key.replace('r', "0"))]).expect("it is a key");
         assert!(given.code_key.is_some());

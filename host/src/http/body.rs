@@ -1,4 +1,4 @@
-//! The bodies of requests: of the right type and size, and free of what can't be stored.
+//! Extractors for the bodies of requests. They check a body's type and size, and refuse content that can't be stored.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::intake::{Intake, Uploaded};
 use super::json::{self, Content};
 use super::problem::{self, Fault, Problem, Result};
 
-/// A source text, or a small command.
+/// The largest source text or small command.
 const MAX_TEXT_BYTES: u64 = aster_dsl::limits::SOURCE as u64;
 
-/// A workflow's input: JSON, or nothing, which is null.
+/// A workflow's input as JSON. An empty body is null.
 #[derive(Debug)]
 pub(crate) struct Input(pub(crate) Value);
 
-/// A command as JSON, every field known.
+/// A command as JSON. Unknown fields are refused.
 #[derive(Debug)]
 pub(crate) struct Command<T>(pub(crate) T);
 
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// Null for an empty body.
+/// Parses an input; an empty body is null.
 fn input_of(bytes: &[u8]) -> Result<Value> {
     if is_blank(bytes) {
         return Ok(Value::Null);
@@ -69,10 +69,10 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         refuse_other_than_json(request.headers())?;
         let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a command").await?;
-        // Where every field may be left out, so may all.
+        // An empty body is an object without fields, for commands whose fields are all optional.
         let bytes = if is_blank(&bytes) { b"{}" } else { &*bytes };
         json::parse(bytes).map_err(not_taken)?;
-        // Read a second time, so that what doesn't fit is told with its line.
+        // The second parse is for the error message: serde_json names the line of a field that doesn't fit.
         serde_json::from_slice(bytes).map(Self).map_err(not_json)
     }
 }
@@ -88,14 +88,14 @@ where
         let given = MediaType::of(request.headers())?;
         given.refuse_other_than_utf8()?;
         if given.is_json() || given.is_form() {
-            return Err(given.is_not("the text of the source file itself, as `text/plain`"));
+            return Err(given.is_not("the text of the source file, as `text/plain`"));
         }
         let bytes = Arc::<Intake>::from_ref(state).read(request, MAX_TEXT_BYTES, "a source file").await?;
         let text = String::from_utf8(bytes.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::new(
                 &problem::INVALID_BODY,
-                format!("the source is not UTF-8: see the byte at offset {at}"),
+                format!("the source is not UTF-8: the first invalid byte is at offset {at}"),
             )
         })?;
         match text.find('\0') {
@@ -118,7 +118,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let given = MediaType::of(request.headers())?;
         if given.is_json() || given.is_form() {
-            return Err(given.is_not("the bytes of the component themselves, as `application/wasm`"));
+            return Err(given.is_not("the bytes of the component, as `application/wasm`"));
         }
         Arc::<Intake>::from_ref(state).upload(request).await.map(Self)
     }
@@ -132,7 +132,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        // Whatever it is, it is stored as it comes.
+        // A value is stored as it comes, whatever its type.
         MediaType::of(request.headers())?;
         Arc::<Intake>::from_ref(state).read_value(request, "a value").await.map(Self)
     }
@@ -143,7 +143,7 @@ fn is_blank(bytes: &[u8]) -> bool {
 }
 
 fn not_json(error: serde_json::Error) -> Problem {
-    Problem::new(&problem::INVALID_BODY, format!("the body is not the JSON that is expected here: {error}"))
+    Problem::new(&problem::INVALID_BODY, format!("the body is not the expected JSON: {error}"))
         .with("line", error.line())
         .with("column", error.column())
 }
@@ -163,14 +163,14 @@ fn not_taken(fault: json::Fault) -> Problem {
         ),
         Content::TooDeep => (
             format!("the body is nested deeper than {MAX_DEPTH} levels"),
-            format!("lies deeper than {MAX_DEPTH} levels"),
+            format!("nested deeper than {MAX_DEPTH} levels"),
         ),
     };
     Problem::new(&problem::INVALID_BODY, detail).with_errors(vec![Fault::at_pointer(pointer, short)])
 }
 
-/// What a request says of its body: `Content-Type`, in lower case, with its parameters apart. Nothing is said where both are
-/// empty.
+/// The media type of a body, from the header `Content-Type`: its name in lower case, and the parameter `charset`.
+/// Without the header, the name is empty.
 #[derive(Debug)]
 struct MediaType {
     name: String,
@@ -178,13 +178,13 @@ struct MediaType {
 }
 
 impl MediaType {
-    /// Refuses a body that is compressed, or encoded in another way: no call takes one.
+    /// Refuses a body that is compressed or otherwise encoded: no handler takes one.
     fn of(headers: &HeaderMap) -> Result<Self> {
         for coding in headers.get_all(header::CONTENT_ENCODING) {
             let coding = coding.to_str().unwrap_or("?");
             let mut codings = coding.split(',').map(str::trim).filter(|coding| !coding.is_empty());
             if !codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
-                let detail = format!("the body is encoded as `{coding}`; expected it as it is");
+                let detail = format!("the body is encoded as `{coding}`; expected a body without encoding");
                 return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail)
                     .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
             }
@@ -208,7 +208,7 @@ impl MediaType {
         self.name.starts_with("multipart/")
     }
 
-    /// Text is UTF-8, here as in JSON itself (RFC 8259 section 8.1).
+    /// Refuses text in another charset. Text is UTF-8 here, as it is in JSON itself (RFC 8259 section 8.1).
     fn refuse_other_than_utf8(&self) -> Result<()> {
         match &self.charset {
             Some(charset) if !charset.eq_ignore_ascii_case("utf-8") => {

@@ -36,7 +36,7 @@ pub(crate) fn routes() -> Router<Context> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ComponentSummary {
     name: String,
-    /// The version that new runs pin; null until one is activated.
+    /// Version that new runs pin. Null until a version is activated.
     #[schema(value_type = Option<String>, example = "sha256:4bf5…")]
     active_digest: Option<Digest>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct VersionSummary {
     active: bool,
 }
 
-/// All that is known of a version.
+/// A version in full.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct VersionDetail {
@@ -76,7 +76,7 @@ pub(crate) struct VersionDetail {
     size_bytes: u64,
     active: bool,
     functions: Vec<ExportedFunction>,
-    /// What it exports and imports, as WIT text.
+    /// The version's exports and imports, as WIT text.
     wit: String,
 }
 
@@ -84,24 +84,24 @@ pub(crate) struct VersionDetail {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportedFunction {
-    /// The interface that holds it; null at the top level.
+    /// Interface that contains the function. Null at the top level.
     interface: Option<String>,
     name: String,
 }
 
-/// What an upload made.
+/// The result of an upload.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Upload {
     #[serde(flatten)]
     version: VersionDetail,
-    /// False if the same bytes were there under this name.
+    /// False if this component already had a version with the same bytes.
     created: bool,
-    /// What of it can't be called, each with why.
+    /// Functions of the version that can't be called, each with the reason.
     warnings: Vec<String>,
 }
 
-/// Which version is to be the active one.
+/// The version to activate.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Activation {
@@ -124,10 +124,10 @@ impl FromQuery for UploadQuery {
 #[utoipa::path(
     get, path = "/api/components", tag = "components",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 200; default 50"),
-        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "Most items on the page: 1 to 200, by default 50"),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the previous page"),
     ),
-    responses((status = 200, description = "A page, by name", body = Page<ComponentSummary>)),
+    responses((status = 200, description = "A page, ordered by name", body = Page<ComponentSummary>)),
 )]
 pub(crate) async fn list(
     State(context): State<Context>,
@@ -142,7 +142,7 @@ pub(crate) async fn list(
 /// Shows a component with its versions
 #[utoipa::path(
     get, path = "/api/components/{name}", tag = "components",
-    params(("name" = String, Path, description = "matched by its words: `paymentGateway` is `payment-gateway`")),
+    params(("name" = String, Path, description = "The component's name, matched by its words: `paymentGateway` is `payment-gateway`")),
     responses(
         (status = 200, description = "The component", body = ComponentDetail),
         (status = 404, description = "No such component", body = ProblemBody),
@@ -170,21 +170,22 @@ pub(crate) async fn show(
 
 /// Uploads a version
 ///
-/// The same bytes twice are one version. A new version is active at once, unless `activate=false` stages it.
+/// Uploading the same bytes twice makes one version. A new version becomes active at once, unless `activate=false`
+/// stages it.
 #[utoipa::path(
     put, path = "/api/components/{name}", tag = "components",
     params(
-        ("name" = String, Path, description = "letters, digits and `-`"),
-        ("activate" = Option<bool>, Query, description = "`false` stages the version; default `true`"),
+        ("name" = String, Path, description = "The component's name: letters, digits and `-`"),
+        ("activate" = Option<bool>, Query, description = "`false` stages the version without activating it; by default `true`"),
     ),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component's bytes"),
     responses(
-        (status = 201, description = "A new version", body = Upload),
-        (status = 200, description = "These bytes were there already", body = Upload),
-        (status = 409, description = "Deployed definitions call what it doesn't offer", body = ProblemBody),
-        (status = 413, description = "Larger than the host takes", body = ProblemBody),
-        (status = 422, description = "No component that can run here", body = ProblemBody),
-        (status = 503, description = "As many uploads are under way or wait to be compiled as may be, or the database doesn't answer", body = ProblemBody),
+        (status = 201, description = "The version is new", body = Upload),
+        (status = 200, description = "The version existed already", body = Upload),
+        (status = 409, description = "Deployed definitions call functions that the version doesn't offer", body = ProblemBody),
+        (status = 413, description = "The component is too large", body = ProblemBody),
+        (status = 422, description = "The bytes are not a component that can run on this host", body = ProblemBody),
+        (status = 503, description = "Too many components are being uploaded or wait for the compiler, or the database doesn't answer", body = ProblemBody),
     ),
 )]
 pub(crate) async fn upload(
@@ -199,7 +200,7 @@ pub(crate) async fn upload(
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = uploaded.name,
         component.digest = %uploaded.digest, component.active = uploaded.active,
-        "uploaded a version of component {}{}", uploaded.name, if uploaded.active { ", which is active now" } else { "" }
+        "a client uploaded a version of component {}{}", uploaded.name, if uploaded.active { ", which is now active" } else { "" }
     );
     let Uploaded { name, digest, size_bytes, uploaded_at, active, created, exports, wit, warnings } =
         uploaded;
@@ -213,15 +214,15 @@ pub(crate) async fn upload(
 
 /// Makes a version the active one
 ///
-/// New runs pin it at once, on every host; runs in flight keep the version that they began with.
+/// New runs pin it at once, on every host. Runs in flight keep the version that they began with.
 #[utoipa::path(
     post, path = "/api/components/{name}/activate", tag = "components",
     params(("name" = String, Path)),
     request_body = Activation,
     responses(
-        (status = 204, description = "It is active"),
+        (status = 204, description = "The version is active"),
         (status = 404, description = "No such component or version", body = ProblemBody),
-        (status = 409, description = "Deployed definitions call what it doesn't offer", body = ProblemBody),
+        (status = 409, description = "Deployed definitions call functions that the version doesn't offer", body = ProblemBody),
     ),
 )]
 pub(crate) async fn activate(
@@ -235,19 +236,19 @@ pub(crate) async fn activate(
     context.app.registry.activate(&tenant, &name, activation.digest).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = name,
-        component.digest = %activation.digest, "activated version {} of component {name}", activation.digest
+        component.digest = %activation.digest, "a client activated version {} of component {name}", activation.digest
     );
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Shows a version
 ///
-/// With `Accept: application/wasm`, its bytes.
+/// With `Accept: application/wasm`, the answer is the version's bytes.
 #[utoipa::path(
     get, path = "/api/components/{name}/versions/{digest}", tag = "components",
     params(
         ("name" = String, Path),
-        ("digest" = String, Path, description = "`sha256:` and 64 hex digits"),
+        ("digest" = String, Path, description = "The version's digest: `sha256:` and 64 hex digits"),
     ),
     responses(
         (status = 200, description = "The version", content((VersionDetail = "application/json"), (Vec<u8> = "application/wasm"))),
@@ -287,14 +288,14 @@ pub(crate) async fn show_version(
 
 /// Deletes a version
 ///
-/// One that is active, or that an unfinished run pins, stays.
+/// A version that is active, or that an unfinished run pins, can't be deleted.
 #[utoipa::path(
     delete, path = "/api/components/{name}/versions/{digest}", tag = "components",
     params(("name" = String, Path), ("digest" = String, Path)),
     responses(
-        (status = 204, description = "It is gone"),
+        (status = 204, description = "The version is deleted"),
         (status = 404, description = "No such component or version", body = ProblemBody),
-        (status = 409, description = "Active, or pinned by a run", body = ProblemBody),
+        (status = 409, description = "The version is active, or an unfinished run pins it", body = ProblemBody),
     ),
 )]
 pub(crate) async fn delete_version(
@@ -308,12 +309,12 @@ pub(crate) async fn delete_version(
     context.app.registry.delete_version(&tenant, &name, digest).await?;
     tracing::info!(
         tenant.id = %tenant, user.id = user.as_str(), component.name = name,
-        component.digest = %digest, "deleted version {digest} of component {name}"
+        component.digest = %digest, "a client deleted version {digest} of component {name}"
     );
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The component whose name has the same words.
+/// Finds the component whose name has the same words.
 pub(crate) async fn find(context: &Context, tenant: &TenantId, name: &str) -> Result<store::Component> {
     let component = context.app.store.get_component(tenant, &kebab(name)).await?;
     component.ok_or_else(|| Problem::not_found("component", name))
@@ -327,7 +328,7 @@ fn functions(exports: &Exports) -> Vec<ExportedFunction> {
     exports.functions.iter().map(view).collect()
 }
 
-/// Whether the client asks for WebAssembly by name.
+/// Returns whether the client asks for WebAssembly by name.
 fn wants_bytes(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {

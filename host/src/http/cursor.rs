@@ -1,31 +1,31 @@
-//! Where a page of a list begins, as a text that clients hand back as they got it.
+//! Cursors: where a page of a list begins, as an opaque text that clients send back unchanged.
 //!
-//! A cursor is good for the list and the filters that gave it, and refused everywhere else: among other items its place means
-//! something else, and a client would miss items unseen.
+//! A cursor is valid only for the list and the filters that returned it, and is refused everywhere else. In another
+//! list its position would mean something else, and a client would miss items without noticing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// Enough that no two lists are taken for each other by accident. It isn't a secret: a client that makes cursors of its own sees
-/// nothing but its own tenant's items.
+/// Enough that no two lists share a mark by accident. The mark isn't a secret: a client that makes up cursors sees only
+/// its own tenant's items.
 const MARK_BYTES: usize = 8;
 
-/// A list with its filters, in a few bytes.
+/// Identifies a list with its filters, in a few bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scope([u8; MARK_BYTES]);
 
 impl Scope {
-    /// The parts are all that says which items the list has, and in which order.
+    /// Makes the scope of a list. `parts` is everything that determines which items the list has, and in which order.
     pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
         Self([0; MARK_BYTES]).and(parts)
     }
 
-    /// The same list, of those items only.
+    /// Returns the scope of the same list with further filters.
     pub(crate) fn and<'a>(self, parts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hash = Sha256::new_with_prefix(self.0);
         for part in parts {
-            // With its length: ("ab", "c") isn't ("a", "bc").
+            // The length is hashed too, so that ("ab", "c") differs from ("a", "bc").
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -35,14 +35,14 @@ impl Scope {
         Self(mark)
     }
 
-    /// For the page that begins after this item.
+    /// Returns the cursor of the page that begins after this item.
     pub(crate) fn cursor(self, after: &str) -> String {
         let mut bytes = self.0.to_vec();
         bytes.extend_from_slice(after.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The item after which the page begins; none if this list never gave such a cursor.
+    /// Returns the item after which the page begins, or `None` if this list never returned such a cursor.
     pub(crate) fn after(self, cursor: &str) -> Option<String> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (mark, after) = bytes.split_first_chunk::<MARK_BYTES>()?;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_good_for_its_own_list_only() {
+    fn a_cursor_is_valid_only_for_its_own_list() {
         let runs = Scope::of(["/api/workflows", "default"]);
         let cursor = runs.cursor("x");
         assert_eq!(runs.after(&cursor).as_deref(), Some("x"));
@@ -86,13 +86,13 @@ mod tests {
         }
 
         #[test]
-        fn whatever_a_client_makes_up_does_no_harm(
+        fn a_made_up_cursor_does_no_harm(
             text in ".{0,64}", bytes in prop::collection::vec(any::<u8>(), 0..40)
         ) {
             let scope = Scope::of(["/api/workflows"]);
             prop_assert_eq!(scope.after(&text), None);
             prop_assert_eq!(scope.after(&URL_SAFE_NO_PAD.encode(&bytes)), None);
-            // The right mark before bytes that are no text.
+            // This is the right mark before bytes that aren't text.
             let mut marked = scope.0.to_vec();
             marked.extend_from_slice(&bytes);
             let after = scope.after(&URL_SAFE_NO_PAD.encode(&marked));

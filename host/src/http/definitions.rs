@@ -1,4 +1,4 @@
-//! Definitions: deploying source files, and what is deployed.
+//! Definitions: deploying and checking source files, and showing what is deployed.
 
 use aster_core::id::{Digest, TenantId};
 use aster_core::plan::{Call, Plan, Type};
@@ -21,7 +21,7 @@ use super::tenant::{Tenant, User};
 use crate::registry::DeployedDefinition;
 use crate::store::{Definition, ListedDefinition};
 
-/// What diagnostics call a source that came without a name.
+/// The file name in diagnostics if the client gives none.
 const DEFAULT_FILE: &str = "workflow.aster";
 const MAX_FILE_BYTES: usize = 200;
 
@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Router<Context> {
         .route("/api/definitions/{name}/graph", get(graph))
 }
 
-/// Something that is wrong in a source text, or could be.
+/// An error or a warning about a source text.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = Object, example = json!({
@@ -43,12 +43,12 @@ pub(crate) fn routes() -> Router<Context> {
 }))]
 pub(crate) struct Diagnostic(aster_dsl::Diagnostic);
 
-/// What a deployment made.
+/// The result of a deployment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deployment {
     definitions: Vec<Deployed>,
-    /// Warnings.
+    /// The warnings about the file.
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -56,13 +56,13 @@ pub(crate) struct Deployment {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deployed {
-    /// The full name, `module.function`.
+    /// Full name, `module.function`.
     name: String,
-    /// SHA-256 of the source: the definition's version.
+    /// SHA-256 of the source, which identifies the definition's version.
     #[schema(value_type = String)]
     digest: Digest,
     triggers: Vec<Trigger>,
-    /// False if this very source was already deployed.
+    /// False if this source was already deployed.
     created: bool,
 }
 
@@ -74,11 +74,11 @@ pub(crate) struct Trigger {
     path: String,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Check {
-    /// Whether the source could be deployed now.
+    /// Whether the source can be deployed now.
     ok: bool,
     diagnostics: Vec<Diagnostic>,
 }
@@ -87,7 +87,7 @@ pub(crate) struct Check {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DefinitionSummary {
-    /// The full name, `module.function`.
+    /// Full name, `module.function`.
     name: String,
     #[schema(value_type = String)]
     digest: Digest,
@@ -100,7 +100,7 @@ pub(crate) struct DefinitionSummary {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DefinitionDetail {
-    /// The full name, `module.function`.
+    /// Full name, `module.function`.
     name: String,
     #[schema(value_type = String)]
     digest: Digest,
@@ -109,23 +109,23 @@ pub(crate) struct DefinitionDetail {
     triggers: Vec<Trigger>,
     parameters: Vec<Parameter>,
     file: String,
-    /// The text of the whole file.
+    /// Text of the whole file.
     source: String,
-    /// Newest first.
+    /// The versions, newest first.
     versions: Vec<DefinitionVersion>,
 }
 
-/// What the workflow is given.
+/// A parameter of the workflow.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Parameter {
     name: String,
-    /// As the source writes it, `List of Item`.
+    /// Type as the source spells it, for example `List of Item`.
     #[serde(rename = "type")]
     ty: String,
 }
 
-/// A source that was deployed under the name.
+/// A version of a definition.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DefinitionVersion {
@@ -136,33 +136,33 @@ pub(crate) struct DefinitionVersion {
     current: bool,
 }
 
-/// The steps of a definition and what each waits for.
+/// The steps of a definition and their dependencies.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Graph {
     name: String,
     #[schema(value_type = String)]
     digest: Digest,
-    /// In the order of their declaration; the last one's value is the result.
+    /// In the order of their declaration. The value of the last step is the result.
     steps: Vec<GraphStep>,
 }
 
-/// A node of the graph.
+/// A step of the graph.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GraphStep {
     name: String,
-    /// In the source.
+    /// Line of the step in the source.
     line: u32,
     depends_on: Vec<String>,
-    /// Whether a condition may skip it.
+    /// Whether a condition may skip the step.
     conditional: bool,
     calls: Vec<GraphCall>,
-    /// What undoes it; null: nothing.
+    /// Undoes the step. Null if nothing does.
     compensation: Option<GraphCompensation>,
 }
 
-/// What undoes a step.
+/// The compensation of a step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GraphCompensation {
@@ -174,7 +174,7 @@ pub(crate) struct GraphCompensation {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GraphCall {
-    /// As it is registered.
+    /// Name under which the component is registered.
     component: String,
     function: String,
     line: u32,
@@ -200,17 +200,17 @@ impl FromQuery for FileQuery {
 
 /// Deploys a source file
 ///
-/// Each of its functions under its full name, `module.function`, or nothing at all. Runs in flight keep the version that
-/// they began with.
+/// Either all of the file's functions are deployed, each under its full name `module.function`, or none is. Runs in
+/// flight keep the version that they began with.
 #[utoipa::path(
     post, path = "/api/definitions", tag = "definitions",
-    params(("file" = Option<String>, Query, description = "what diagnostics call the file; default `workflow.aster`")),
+    params(("file" = Option<String>, Query, description = "The file's name in diagnostics; by default `workflow.aster`")),
     request_body(content = String, content_type = "text/plain", description = "The text of the file"),
     responses(
-        (status = 201, description = "Something new is deployed", body = Deployment),
-        (status = 200, description = "All of it was deployed already", body = Deployment),
-        (status = 409, description = "The path of a trigger is taken", body = ProblemBody),
-        (status = 422, description = "The source has errors: `diagnostics` lists them", body = ProblemBody),
+        (status = 201, description = "At least one definition is new", body = Deployment),
+        (status = 200, description = "All of the file was deployed already", body = Deployment),
+        (status = 409, description = "Another definition has the path of a trigger", body = ProblemBody),
+        (status = 422, description = "The source has errors; `diagnostics` lists them", body = ProblemBody),
     ),
 )]
 pub(crate) async fn deploy(
@@ -225,7 +225,7 @@ pub(crate) async fn deploy(
         tracing::info!(
             tenant.id = %tenant, user.id = user.as_str(), definition.name = definition.name,
             definition.digest = %definition.digest, definition.created = definition.created,
-            "deployed definition {}", definition.name
+            "a client deployed definition {}", definition.name
         );
     }
     let created = deployed.definitions.iter().any(|definition| definition.created);
@@ -245,12 +245,12 @@ pub(crate) async fn deploy(
 
 /// Checks a source file
 ///
-/// Against the active components, as a deployment would; deploys nothing.
+/// Checks the file against the active components as a deployment does, and deploys nothing.
 #[utoipa::path(
     post, path = "/api/definitions/check", tag = "definitions",
-    params(("file" = Option<String>, Query, description = "what diagnostics call the file; default `workflow.aster`")),
+    params(("file" = Option<String>, Query, description = "The file's name in diagnostics; by default `workflow.aster`")),
     request_body(content = String, content_type = "text/plain", description = "The text of the file"),
-    responses((status = 200, description = "What was found, also if that is errors", body = Check)),
+    responses((status = 200, description = "The diagnostics, including errors", body = Check)),
 )]
 pub(crate) async fn check(
     State(context): State<Context>,
@@ -267,10 +267,10 @@ pub(crate) async fn check(
 #[utoipa::path(
     get, path = "/api/definitions", tag = "definitions",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 200; default 50"),
-        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "Most items on the page: 1 to 200, by default 50"),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the previous page"),
     ),
-    responses((status = 200, description = "A page, by full name", body = Page<DefinitionSummary>)),
+    responses((status = 200, description = "A page, ordered by full name", body = Page<DefinitionSummary>)),
 )]
 pub(crate) async fn list(
     State(context): State<Context>,
@@ -290,11 +290,11 @@ pub(crate) async fn list(
 /// Shows a definition
 #[utoipa::path(
     get, path = "/api/definitions/{name}", tag = "definitions",
-    params(("name" = String, Path, description = "the full name, or the function's own where that is unique")),
+    params(("name" = String, Path, description = "The full name, or the function's name if it is unique")),
     responses(
         (status = 200, description = "The definition with its current source", body = DefinitionDetail),
         (status = 404, description = "No such definition", body = ProblemBody),
-        (status = 409, description = "Several have this name: `candidates` lists them", body = ProblemBody),
+        (status = 409, description = "Several definitions have this name; `candidates` lists them", body = ProblemBody),
     ),
 )]
 pub(crate) async fn show(
@@ -327,9 +327,9 @@ pub(crate) async fn show(
 /// Shows a definition as a graph
 #[utoipa::path(
     get, path = "/api/definitions/{name}/graph", tag = "definitions",
-    params(("name" = String, Path, description = "the full name, or the function's own where that is unique")),
+    params(("name" = String, Path, description = "The full name, or the function's name if it is unique")),
     responses(
-        (status = 200, description = "Its steps and what each waits for", body = Graph),
+        (status = 200, description = "The steps and their dependencies", body = Graph),
         (status = 404, description = "No such definition", body = ProblemBody),
     ),
 )]
@@ -343,12 +343,12 @@ pub(crate) async fn graph(
     Ok(Json(Graph { name: found.name, digest: found.current.digest, steps: graph_of(&found.current.plan) }))
 }
 
-/// The definition of that full name, or of that own name where it is unique.
+/// Finds the definition with this full name, or with this function's name if it is unique.
 pub(crate) async fn find(context: &Context, tenant: &TenantId, name: &str) -> Result<Definition> {
     let mut found = context.app.store.find_definitions(tenant, name).await?;
     if found.len() > 1 {
         let candidates: Vec<Value> = found.into_iter().map(|found| found.name.into()).collect();
-        let detail = format!("`{name}` is the name of several definitions: write the full name");
+        let detail = format!("`{name}` is the name of several definitions: use the full name");
         return Err(Problem::new(&problem::AMBIGUOUS_NAME, detail).with("candidates", candidates));
     }
     found.pop().ok_or_else(|| Problem::not_found("definition", name))
@@ -385,7 +385,7 @@ fn view_of_call(call: &Call) -> GraphCall {
     }
 }
 
-/// A type as the language writes it.
+/// Spells a type as the language does.
 fn spell(ty: &Type) -> String {
     let all = |types: &[Type]| types.iter().map(spell).collect::<Vec<_>>().join(" and ");
     match ty {

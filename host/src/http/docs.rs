@@ -1,4 +1,5 @@
-//! The host explains itself: the OpenAPI document, the same for reading, and a page for each kind of problem.
+//! The host's own documentation: the OpenAPI document, the same as a readable page, and a page for each kind of
+//! problem.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -15,11 +16,11 @@ use super::problem::{KINDS, Problem, Result};
 
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
-/// Needs nothing of the host but its own text.
+/// Returns the routes of the documentation, which need no state.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/openapi.json", get(document))
-        // Who looks with a browser finds what there is to find.
+        // A visitor with a browser is led to the documentation.
         .route("/", get(async || Redirect::to("/docs")))
         .route("/docs", get(page))
         .route("/problems", get(problems))
@@ -28,25 +29,26 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 async fn document() -> Response {
     static JSON: LazyLock<String> =
-        LazyLock::new(|| openapi::document().to_json().expect("the document holds nothing that JSON can't"));
+        LazyLock::new(|| openapi::document().to_json().expect("the document can be JSON"));
     ([(header::CONTENT_TYPE, "application/json")], JSON.as_str()).into_response()
 }
 
 async fn page() -> Response {
     static HTML: LazyLock<String> = LazyLock::new(|| {
         let document = serde_json::to_value(openapi::document());
-        render(&document.expect("the document holds nothing that JSON can't"))
+        render(&document.expect("the document can be JSON"))
     });
-    // It has no script, so none may run.
+    // The page has no script, so the policy lets none run.
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     ([(HeaderName::from_static("content-security-policy"), policy)], Html(HTML.as_str())).into_response()
 }
 
 async fn problems() -> Response {
     let mut text =
-        "# Problems\n\nEvery error is RFC 9457 problem details; its `type` is one of these.\n\n".to_owned();
+        "# Problems\n\nEvery error is an RFC 9457 problem document whose `type` is one of these.\n\n"
+            .to_owned();
     for kind in KINDS {
-        // Writing to a text can't fail.
+        // Writing to a `String` can't fail.
         let _ = writeln!(
             text,
             "- [{}](/problems/{}): {}, {}",
@@ -76,10 +78,10 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.15rem 1rem 0.15rem 0; }
 ";
 
-/// The document as one HTML page without scripts.
+/// Renders the document as one HTML page without scripts.
 fn render(document: &Value) -> String {
     let mut out = String::new();
-    // Writing to a text can't fail.
+    // Writing to a `String` can't fail.
     let _ = write_page(&mut out, document);
     out
 }
@@ -155,7 +157,7 @@ fn write_schema(out: &mut String, name: &str, schema: &Value) -> std::fmt::Resul
     writeln!(out, "</table>\n</details>")
 }
 
-/// The media types of a body, each with its shape.
+/// Renders the media types of a body, each with its schema.
 fn content(content: &Value) -> String {
     let of_type = |(media_type, of_type): (&String, &Value)| {
         format!("<code>{}</code> {}", escape(media_type), ty(&of_type["schema"]))
@@ -191,7 +193,7 @@ fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// Text with `code` in it.
+/// Renders text that contains `code`.
 fn prose(markdown: &str) -> String {
     let part = |(i, part): (usize, &str)| match i % 2 {
         0 => escape(part),

@@ -1,25 +1,26 @@
-//! What a connection's wire and the service behind it tell each other: whether a request is being answered.
+//! The state that a connection's wire and the service behind it share: whether a request is being answered.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-/// One for each connection. Both sides run in one task, so no order of memory matters.
+/// One for each connection. Both sides run in one task, so memory ordering doesn't matter.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     phase: AtomicU8,
-    /// The client may still send of a body that nobody reads.
+    /// Whether the client may still send parts of a body that nobody reads.
     unread: AtomicBool,
-    /// What a large answer takes of the memory for all of them. hyper may hold the whole of it when its body is long given up.
+    /// The share of the memory for large answers that this connection's answer holds. hyper may keep the whole answer
+    /// long after it has dropped its body.
     room: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-/// No request is under way, or only a part of its head has come.
+/// No request is under way; at most a part of a request's head has arrived.
 const IDLE: u8 = 0;
-/// A request has come, and its answer isn't complete.
+/// A request has arrived, and its answer isn't complete.
 const BUSY: u8 = 1;
-/// The whole answer is handed over; the wire may not have taken all of it.
+/// The whole answer is handed over, but the wire may not have taken all of it.
 const ANSWERED: u8 = 2;
 
 impl Exchange {
@@ -27,7 +28,7 @@ impl Exchange {
         self.phase.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The answer's body was given to its end, or given up.
+    /// Notes that the answer's body was read to its end, or dropped.
     pub(super) fn end(&self) {
         self.phase.store(ANSWERED, Ordering::Relaxed);
     }
@@ -36,7 +37,7 @@ impl Exchange {
         self.phase.load(Ordering::Relaxed) == IDLE
     }
 
-    /// All that was handed over is written. Whether an answer is complete with that.
+    /// Notes that everything handed over is written. Returns whether this completes an answer.
     pub(super) fn flushed(&self) -> bool {
         let is_complete = self.phase.load(Ordering::Relaxed) == ANSWERED;
         if is_complete {
@@ -46,7 +47,7 @@ impl Exchange {
         is_complete
     }
 
-    /// Kept until the answer is written, or the connection ends.
+    /// Keeps `room` until the answer is written or the connection ends.
     pub(super) fn set_room(&self, room: Option<OwnedSemaphorePermit>) {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
     }

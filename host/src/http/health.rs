@@ -1,4 +1,4 @@
-//! For those who watch over the host: does it live, can it work, and what has it done.
+//! Calls for monitoring: whether the host is alive, whether it can work, and what it has done.
 
 use std::time::Duration;
 
@@ -15,39 +15,39 @@ use super::Context;
 use super::metrics::Commits;
 use super::problem::{self, Problem, ProblemBody, Result};
 
-/// A database that takes longer to answer isn't ready for work.
+/// How long `/readyz` and `/metrics` wait for the database. One that takes longer isn't ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn routes() -> Router<Context> {
     Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }
 
-/// How the host is.
+/// The state of the host.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     #[schema(example = "ok")]
     status: &'static str,
 }
 
-/// Says whether the process lives
+/// Says whether the process is alive
 ///
-/// It asks nobody: a host without its database lives.
+/// The state of the database doesn't matter for this.
 #[utoipa::path(
     get, path = "/healthz", tag = "operation",
-    responses((status = 200, description = "It does", body = Health)),
+    responses((status = 200, description = "The process is alive", body = Health)),
 )]
 pub(crate) async fn alive() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Says whether the host can work
+/// Says whether the host is ready
 ///
-/// It can if its database answers and its runs go on. If it can't, `detail` says why.
+/// A host is ready if its database answers and its runs make progress. If it isn't, `detail` says why.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, description = "It can", body = Health),
-        (status = 503, description = "The database doesn't answer, or nothing goes on", body = ProblemBody),
+        (status = 200, description = "The host is ready", body = Health),
+        (status = 503, description = "The database doesn't answer, or runs make no progress", body = ProblemBody),
     ),
 )]
 pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>> {
@@ -58,23 +58,23 @@ pub(crate) async fn ready(State(context): State<Context>) -> Result<Json<Health>
     match obstacle {
         None => Ok(Json(Health { status: "ready" })),
         Some(obstacle) => {
-            // Probes ask again and again: nothing is logged each time.
+            // Nothing is logged, because probes ask again and again.
             let problem = Problem::new(&problem::UNAVAILABLE, obstacle).untold();
             Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("2")))
         }
     }
 }
 
-/// Shows counters
+/// Shows the metrics
 ///
-/// Requests to triggers since the start of this process and runs by status, of all tenants.
+/// Connections, commits, steps, triggers and other counts of this process, and the runs of all tenants by status.
 #[utoipa::path(
     get, path = "/metrics", tag = "operation",
     responses((status = 200, description = "In Prometheus's text format", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn metrics(State(context): State<Context>) -> Response {
     let store = &context.app.store;
-    // Apart: with many runs the count takes its time, and the database answers all the same.
+    // The two questions are asked separately: with many runs the count takes long, although the database answers.
     let (answers, counts) =
         tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, store.count_by_status(None)));
     let is_up = matches!(answers, Ok(Ok(())));

@@ -1,7 +1,7 @@
-//! How much of what clients send may be on its way at once, and where it is kept until it is whole.
+//! Bounds how much of clients' bodies may be under way at once, and keeps each body until it is complete.
 //!
-//! A client that stalls keeps what it has sent so far. So a component is kept in a file that has no name, of which the memory
-//! sees a chunk at a time; other bodies are small, and share a bounded part of the memory.
+//! A stalled client occupies the space of what it has sent so far. So a component is spooled to an unnamed file, with
+//! only a chunk in memory at a time. Other bodies are small and share a bounded amount of memory.
 
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -18,33 +18,33 @@ use super::pace::TooSlow;
 use super::problem::{self, Problem, Result};
 use crate::config::Limits;
 
-/// An upload has so much in memory, whatever its size.
+/// The memory that an upload occupies while it arrives, whatever its size.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A body that is no larger costs as much as its connection, and isn't counted.
+/// A body up to this size costs about as much as its connection, and isn't counted.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// The bytes of all larger bodies on their way to memory, or of answers on their way to clients.
+/// The memory that all larger bodies may occupy together while they are arriving, in KiB.
 const MEMORY_KIB: usize = 256 << 10;
 
-/// Shared by all requests.
+/// The bounds that all requests share.
 #[derive(Debug)]
 pub(crate) struct Intake {
     value_bytes: u64,
     component_bytes: u64,
     max_uploads: usize,
     uploads: Arc<Semaphore>,
-    /// In KiB.
+    /// Permits for memory, in KiB.
     memory: Arc<Semaphore>,
-    /// Where uploads are kept. None: where the system keeps temporary files.
+    /// The folder for uploads. `None` means the system's folder for temporary files.
     folder: Option<PathBuf>,
 }
 
-/// A component that is whole.
+/// A component that has arrived completely.
 #[derive(Debug)]
 pub(crate) struct Uploaded {
     pub(crate) bytes: Bytes,
-    /// Kept while the bytes are in use: as many uploads as may be are also all that lie in memory.
+    /// Held while the bytes are in use, so that the limit on uploads also bounds the components in memory.
     _place: OwnedSemaphorePermit,
 }
 
@@ -60,12 +60,13 @@ impl Intake {
         }
     }
 
-    /// Reads a body of at most the size of a value.
+    /// Reads a body that is at most as large as a value may be.
     pub(super) async fn read_value(&self, request: Request, what: &str) -> Result<Bytes> {
         self.read(request, self.value_bytes, what).await
     }
 
-    /// Reads a body into memory. What is declared too large is refused at once, what turns out to be as soon as it does.
+    /// Reads a body into memory. Refuses one that is declared too large at once, and any other as soon as it exceeds
+    /// the limit.
     pub(super) async fn read(&self, request: Request, limit: u64, what: &str) -> Result<Bytes> {
         let (parts, body) = request.into_parts();
         let declared = declared_bytes(&parts.headers);
@@ -81,7 +82,7 @@ impl Intake {
                 whole = chunk;
             } else {
                 memory.hold(size)?;
-                // The first chunk is alone most often, and then never copied.
+                // Most bodies have one chunk, which is then never copied.
                 let mut joined = whole.try_into_mut().unwrap_or_else(|whole| whole.as_ref().into());
                 joined.extend_from_slice(&chunk);
                 whole = joined.freeze();
@@ -93,13 +94,13 @@ impl Intake {
         Ok(whole)
     }
 
-    /// Takes in a component: to a file while it comes, then to memory.
+    /// Receives a component: into a file while it arrives, then into memory.
     pub(super) async fn upload(&self, request: Request) -> Result<Uploaded> {
         const WHAT: &str = "a component";
         let (parts, body) = request.into_parts();
         refuse_too_large(declared_bytes(&parts.headers).unwrap_or(0), self.component_bytes, WHAT)?;
         let Ok(place) = Arc::clone(&self.uploads).try_acquire_owned() else {
-            let detail = format!("{} uploads are under way, as many as may be at once", self.max_uploads);
+            let detail = format!("{} uploads are under way, which is the maximum", self.max_uploads);
             return Err(problem::busy(detail));
         };
         let mut chunks = body.into_data_stream();
@@ -114,7 +115,7 @@ impl Intake {
     }
 }
 
-/// What one body takes of the memory that all share.
+/// The share of the common memory that one body holds.
 struct Memory<'a> {
     all: &'a Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
@@ -139,12 +140,13 @@ impl Memory<'_> {
     }
 }
 
-/// An upload on its way.
+/// An upload that is arriving.
 struct Spool<'a> {
     folder: Option<&'a Path>,
-    /// Has no name: it is gone with this process, however that ends. None: all of it is in `recent`.
+    /// An unnamed file, which disappears with this process, however that ends. `None` means that everything is in
+    /// `recent`.
     file: Option<tokio::fs::File>,
-    /// What isn't in the file yet.
+    /// The bytes that aren't in the file yet.
     recent: Vec<u8>,
     size: usize,
 }
@@ -180,7 +182,7 @@ impl Spool<'_> {
     }
 }
 
-/// In the folder, or where the system has such files if the folder takes none.
+/// Creates an unnamed file in the folder, or in the system's folder for temporary files if that fails.
 fn unnamed_file(folder: Option<&Path>) -> io::Result<std::fs::File> {
     let in_folder = folder.map(tempfile::tempfile_in);
     match in_folder {
@@ -189,7 +191,7 @@ fn unnamed_file(folder: Option<&Path>) -> io::Result<std::fs::File> {
     }
 }
 
-/// Of `Content-Length`, which no client must send.
+/// The size in `Content-Length`. Clients need not send it.
 fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -206,7 +208,10 @@ fn broken_off(error: &axum::Error) -> Problem {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(too_slow) = error.downcast_ref::<TooSlow>() {
-            return Problem::new(&problem::REQUEST_TIMEOUT, format!("the body came too slowly: {too_slow}"));
+            return Problem::new(
+                &problem::REQUEST_TIMEOUT,
+                format!("the body arrived too slowly: {too_slow}"),
+            );
         }
         cause = error.source();
     }
@@ -214,7 +219,7 @@ fn broken_off(error: &axum::Error) -> Problem {
 }
 
 fn not_kept(error: io::Error) -> Problem {
-    Problem::internal(anyhow::Error::from(error).context("can't keep an upload in a file"))
+    Problem::internal(anyhow::Error::from(error).context("can't write an upload to a temporary file"))
 }
 
 #[cfg(test)]
@@ -241,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_arrive_as_they_were_sent_however_they_come() {
+    async fn bodies_are_read_as_they_were_sent_whatever_the_size_of_their_chunks() {
         let bytes: Vec<u8> = (0..5_000_003_u32).map(|n| (n % 251) as u8).collect();
         for size in [bytes.len(), 1 << 20, 70_001] {
             let uploaded = intake(1).upload(in_chunks(&bytes, size)).await.expect("it fits");
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_beyond_the_bound_is_refused_until_another_has_ended() {
+    async fn an_upload_beyond_the_limit_is_refused_until_another_has_ended() {
         let intake = intake(1);
         let first = intake.upload(request("a")).await.expect("there is a place");
         let refused = intake.upload(request("b")).await.expect_err("there is no place");
@@ -265,7 +270,7 @@ mod tests {
         assert!(intake.upload(request("b")).await.is_ok());
     }
 
-    /// Whether a future has nothing to do but to wait.
+    /// Returns whether a future can only wait.
     async fn stalls<F: Future + Unpin>(future: &mut F) -> bool {
         poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
     }

@@ -1,7 +1,9 @@
-//! JSON as clients send it, read strictly: what two readers could understand differently, or what can't be stored, is refused.
+//! A strict reader of clients' JSON. It refuses texts that two parsers could understand differently, and values that
+//! can't be stored.
 //!
-//! RFC 8259 leaves open what an object means that has a name twice, and readers differ: one checks the first, another acts on the
-//! last. So it is refused here, at any depth. One pass builds the value and finds what is wrong with it.
+//! RFC 8259 leaves the meaning of an object with a repeated name open, and parsers differ: one checks the first value,
+//! another acts on the last one. So this reader refuses such an object at any depth. One pass builds the value and
+//! finds its faults.
 
 use std::fmt;
 
@@ -9,30 +11,31 @@ use aster_core::eval::MAX_DEPTH;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Why bytes are not taken as JSON.
+/// Why bytes are refused.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// They aren't JSON.
+    /// The bytes aren't JSON.
     Syntax(serde_json::Error),
-    /// They are, and this is wrong with the value at `pointer` (RFC 6901).
+    /// The bytes are JSON, but the value at `pointer` (RFC 6901) has this fault.
     Content { pointer: String, what: Content },
 }
 
-/// Why a value that is JSON is refused.
+/// Why a JSON value is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Its object has that name before already.
+    /// The object has had this name before.
     Duplicate,
-    /// A text, or an object's name, contains NUL, which Postgres can't store.
+    /// A text or an object's name contains NUL, which Postgres can't store.
     Nul,
-    /// It lies deeper than [`MAX_DEPTH`] levels.
+    /// The value is nested deeper than [`MAX_DEPTH`] levels.
     TooDeep,
 }
 
-/// Reads one JSON value and nothing after it.
+/// Parses one JSON value, with nothing after it.
 ///
 /// # Errors
-/// The bytes are no JSON, or name something twice in one object, contain a NUL character, or are nested too deep.
+/// Returns an error if the bytes aren't JSON, repeat a name in one object, contain a NUL character, or are nested too
+/// deeply.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     let mut found = None;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -46,11 +49,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     }
 }
 
-/// Set where a fault is found. The readers around it add their own place on the way out, so a good value pays for none.
+/// A fault that was found. The enclosing readers add their own place on the way out, so that a valid value costs
+/// nothing extra.
 #[derive(Debug)]
 struct Found {
     what: Content,
-    /// From the fault outwards.
+    /// The places from the fault outwards.
     path: Vec<Place>,
 }
 
@@ -60,7 +64,7 @@ enum Place {
     Index(usize),
 }
 
-/// From the outermost place to the fault.
+/// Makes a JSON pointer of the places, which lead from the fault outwards.
 fn pointer(path: &[Place]) -> String {
     let mut pointer = String::new();
     for place in path.iter().rev() {
@@ -84,7 +88,7 @@ struct Strict<'a> {
 impl Strict<'_> {
     fn refuse<E: de::Error>(&mut self, what: Content, path: Vec<Place>) -> E {
         *self.found = Some(Found { what, path });
-        // The caller of `parse` makes its own message of what was found.
+        // The caller of `parse` makes a message of `found`, so this one is never shown.
         E::custom("refused")
     }
 
@@ -188,7 +192,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
 }
 
 impl Strict<'_> {
-    /// If a fault was found inside, it lies there.
+    /// Adds an enclosing place, if a fault was found inside.
     fn lies_at(&mut self, place: Place) {
         if let Some(found) = self.found {
             found.path.push(place);
@@ -212,19 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_comes_twice_is_refused_with_a_pointer_to_it() {
+    fn a_repeated_name_is_refused_with_a_pointer_to_it() {
         use Content::Duplicate;
         check(r#"{"a": 1, "a": 1}"#, "/a", Duplicate);
         check(r#"{"a": 1, "\u0061": 2}"#, "/a", Duplicate);
         check(r#"[0, {"x/y~z": [{"b": null, "c": 1, "b": null}]}]"#, "/1/x~1y~0z/0/b", Duplicate);
         check(r#"{"": {}, "": {}}"#, "/", Duplicate);
-        // The first fault is told; other objects may have the same name.
+        // The first fault is reported; other objects may have the same name.
         check(r#"{"a": {"b": 1, "b": 2}, "a": 1}"#, "/a/b", Duplicate);
         assert!(parse(br#"{"a": {"a": 1}, "b": {"a": 1}}"#).is_ok());
     }
 
     #[test]
-    fn a_nul_and_a_value_too_deep_are_refused_with_a_pointer() {
+    fn a_nul_and_too_deep_nesting_are_refused_with_a_pointer() {
         use Content::{Nul, TooDeep};
         check(r#""a\u0000""#, "", Nul);
         check(r#"{"a": [1, "x", {"b/c": "\u0000"}]}"#, "/a/2/b~1c", Nul);
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_value_is_refused() {
+    fn text_after_a_value_is_refused() {
         for text in ["", " ", "{} {}", "1 2", "{\"a\": 1}x", "\u{feff}{}"] {
             assert!(matches!(parse(text.as_bytes()), Err(Fault::Syntax(_))), "{text:?}");
         }
@@ -264,14 +268,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_good_value_reads_as_it_does_elsewhere(value in value()) {
+        fn a_valid_value_is_read_as_serde_json_reads_it(value in value()) {
             let text = serde_json::to_vec(&value).expect("a value is JSON");
             prop_assert_eq!(parse(&text).expect("nothing is wrong with it"), value);
         }
 
-        /// Also that nothing panics, whatever comes.
+        /// Also checks that the reader never panics.
         #[test]
-        fn what_is_no_json_elsewhere_is_none_here(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn bytes_that_serde_json_refuses_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let strict = parse(&bytes);
             match serde_json::from_slice::<Value>(&bytes) {
                 Ok(value) => prop_assert!(strict.map_or(true, |strict| strict == value)),
@@ -288,7 +292,7 @@ mod tests {
         }
 
         #[test]
-        fn a_field_that_is_doubled_anywhere_is_refused(value in value(), levels in 0..5_usize) {
+        fn a_repeated_field_is_refused_at_any_depth(value in value(), levels in 0..5_usize) {
             let mut text = format!(r#"{{"twice": {value}, "twice": {value}}}"#);
             for _ in 0..levels {
                 text = format!(r#"[{{"in": {text}}}]"#);

@@ -1,4 +1,4 @@
-//! What components have stored: for operators, for seeding and for tests.
+//! Components' key-value data, for operators, for seeding and for tests.
 
 use std::sync::Arc;
 
@@ -36,13 +36,13 @@ pub(crate) fn routes() -> Router<Context> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
     key: String,
-    /// The bytes, in base64 (RFC 4648 section 4, padded).
+    /// The value's bytes, in base64 (RFC 4648 section 4, padded).
     value_base64: String,
-    /// Grows with every change of the key.
+    /// Version of the key. It grows with every change.
     version: i64,
 }
 
-/// What a write made.
+/// The result of a write.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Written {
@@ -52,16 +52,17 @@ pub(crate) struct Written {
 
 /// Lists a bucket
 ///
-/// In the order of the keys' bytes. Not validated against concurrent changes.
+/// Entries are in the order of the keys' bytes. The list is not a consistent snapshot: writes may happen while it is
+/// read.
 #[utoipa::path(
     get, path = "/api/components/{name}/keyvalue/{bucket}", tag = "key-value",
     params(
         ("name" = String, Path), ("bucket" = String, Path),
-        ("limit" = Option<u32>, Query, description = "1 to 200; default 50"),
-        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "Most items on the page: 1 to 200, by default 50"),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the previous page"),
     ),
     responses(
-        (status = 200, description = "A page; empty if nothing was ever stored there", body = Page<Entry>),
+        (status = 200, description = "A page; empty if nothing is stored in the bucket", body = Page<Entry>),
         (status = 404, description = "No such component", body = ProblemBody),
     ),
 )]
@@ -87,7 +88,7 @@ pub(crate) async fn list(
 
 /// Reads a value
 ///
-/// The key is the rest of the path: it may contain `/`, as it is or as `%2F`. `ETag` is the key's version.
+/// The key is the rest of the path. It may contain `/`, as it is or as `%2F`. The header `ETag` is the key's version.
 #[utoipa::path(
     get, path = "/api/components/{name}/keyvalue/{bucket}/{key}", tag = "key-value",
     params(("name" = String, Path), ("bucket" = String, Path), ("key" = String, Path)),
@@ -106,7 +107,7 @@ pub(crate) async fn read(
     let entry = context.app.store.load_entry(&key).await?;
     let value = entry.value.ok_or_else(|| Problem::not_found("key", &key.key))?;
     let etag = format!("\"{}\"", entry.version.0);
-    // Whatever a component has stored, a browser must not take it for a page of this host.
+    // A browser must not take a stored value for a page of this host.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::ETAG, etag.as_str()),
@@ -117,15 +118,15 @@ pub(crate) async fn read(
 
 /// Writes a value
 ///
-/// Overwrites whatever is there. A step in flight that has read the key runs again.
+/// Overwrites the value. A step in flight that has read the key runs again.
 #[utoipa::path(
     put, path = "/api/components/{name}/keyvalue/{bucket}/{key}", tag = "key-value",
     params(("name" = String, Path), ("bucket" = String, Path), ("key" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value's bytes"),
     responses(
-        (status = 200, description = "It is stored", body = Written),
+        (status = 200, description = "The value is stored", body = Written),
         (status = 404, description = "No such component", body = ProblemBody),
-        (status = 413, description = "Larger than a value may be", body = ProblemBody),
+        (status = 413, description = "The value is too large", body = ProblemBody),
     ),
 )]
 pub(crate) async fn write(
@@ -147,7 +148,7 @@ pub(crate) async fn write(
     delete, path = "/api/components/{name}/keyvalue/{bucket}/{key}", tag = "key-value",
     params(("name" = String, Path), ("bucket" = String, Path), ("key" = String, Path)),
     responses(
-        (status = 204, description = "It is gone, or never was there"),
+        (status = 204, description = "The value is deleted, or there was none"),
         (status = 404, description = "No such component", body = ProblemBody),
     ),
 )]
@@ -169,7 +170,7 @@ async fn empty_key() -> Problem {
     Problem::parameter("key", "expected at least one character")
 }
 
-/// The entry that a path names, in a component that exists.
+/// Makes the key that a path names. The component must exist.
 async fn key(
     context: &Context,
     tenant: &TenantId,
@@ -191,7 +192,7 @@ fn check_name(what: &'static str, name: &str) -> Result<()> {
     let fault = match name {
         "" => "expected at least one character".to_owned(),
         name if name.len() > MAX_NAME_BYTES => {
-            format!("{} bytes long, and at most {MAX_NAME_BYTES} are taken", name.len())
+            format!("{} bytes long; expected at most {MAX_NAME_BYTES}", name.len())
         }
         name if name.contains('\0') => "contains a NUL character".to_owned(),
         _ => return Ok(()),
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_neither_empty_nor_too_long_and_have_no_nul() {
+    fn a_name_is_not_empty_has_no_nul_and_is_at_most_512_bytes_long() {
         for good in ["a", "req-1/supplier-a", "ключ", &"k".repeat(MAX_NAME_BYTES)] {
             assert!(check_name("key", good).is_ok(), "{good}");
         }

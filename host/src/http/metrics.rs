@@ -1,6 +1,6 @@
-//! What `/metrics` shows, in Prometheus's text format (version 0.0.4).
+//! The answer of `/metrics`, in Prometheus's text format (version 0.0.4).
 //!
-//! Written by hand: so few families don't need a registry.
+//! It is written by hand, because so few metrics need no registry.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,12 +15,13 @@ use crate::store::Counters;
 /// What this process has counted since its start.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    /// By operation (`POST /api/orders`) and outcome. Only triggers that exist get here, so there are few.
+    /// The number of requests by operation (`POST /api/orders`) and outcome. Only triggers that exist are counted, so
+    /// there are few.
     triggers: Mutex<BTreeMap<(String, String), u64>>,
     pub(crate) connections: Arc<Connections>,
 }
 
-/// What has become of clients' connections.
+/// Counts of clients' connections.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: AtomicU64,
@@ -28,14 +29,14 @@ pub(crate) struct Connections {
     too_slow: [AtomicU64; Slow::ALL.len()],
 }
 
-/// In what a client was too slow.
+/// What a client was too slow in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Slow {
     /// Sending the head of a request.
     Head,
     /// Sending the body of a request.
     Body,
-    /// Taking an answer.
+    /// Reading an answer.
     Answer,
 }
 
@@ -52,7 +53,7 @@ impl Slow {
 }
 
 impl Connections {
-    /// Counts one as open until the guard is dropped.
+    /// Counts a connection as open until the guard is dropped.
     pub(crate) fn open(&self) -> impl Drop + use<'_> {
         struct Open<'a>(&'a AtomicU64);
         impl Drop for Open<'_> {
@@ -80,18 +81,18 @@ impl Connections {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "# HELP aster_http_connections Connections of clients that are open.")?;
+        writeln!(out, "# HELP aster_http_connections Client connections that are open.")?;
         writeln!(out, "# TYPE aster_http_connections gauge")?;
         writeln!(out, "aster_http_connections {}", self.open.load(Ordering::Relaxed))?;
         writeln!(
             out,
-            "# HELP aster_http_connections_refused_total Connections that were refused since too many were open."
+            "# HELP aster_http_connections_refused_total Connections that were refused because too many were open."
         )?;
         writeln!(out, "# TYPE aster_http_connections_refused_total counter")?;
         writeln!(out, "aster_http_connections_refused_total {}", self.refused.load(Ordering::Relaxed))?;
         writeln!(
             out,
-            "# HELP aster_http_too_slow_total Connections that were ended since the client was too slow, by what it was slow in."
+            "# HELP aster_http_too_slow_total Connections that were closed because the client was too slow, by what it was too slow in."
         )?;
         writeln!(out, "# TYPE aster_http_too_slow_total counter")?;
         for slow in Slow::ALL {
@@ -102,7 +103,7 @@ impl Connections {
     }
 }
 
-/// The host's commits.
+/// The commits of this host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commits<'a> {
     pub(crate) made: &'a Counters,
@@ -111,12 +112,12 @@ pub(crate) struct Commits<'a> {
 
 impl Metrics {
     pub(crate) fn count_trigger(&self, operation: String, status: String) {
-        // A count is right whatever panicked beside it.
+        // The counts are consistent even if a thread panicked while it held the lock.
         let mut triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner);
         *triggers.entry((operation, status)).or_default() += 1;
     }
 
-    /// `runs` are none where they couldn't be counted in time.
+    /// Renders all metrics. `runs` is `None` if they couldn't be counted in time.
     pub(crate) fn render(
         &self,
         commits: Commits<'_>,
@@ -125,7 +126,7 @@ impl Metrics {
         runs: Option<&[(Status, u64)]>,
     ) -> String {
         let mut out = String::new();
-        // Writing to a text can't fail.
+        // Writing to a `String` can't fail.
         let _ = self.write(&mut out, commits, measures, is_database_up, runs);
         out
     }
@@ -148,45 +149,45 @@ impl Metrics {
                 writeln!(out, "aster_runs{{status=\"{status}\"}} {n}")?;
             }
         }
-        writeln!(
-            out,
-            "# HELP aster_commits_total What this host has committed for runs: acceptances, transitions."
-        )?;
+        writeln!(out, "# HELP aster_commits_total Commits that this host has made for runs, by kind.")?;
         writeln!(out, "# TYPE aster_commits_total counter")?;
         writeln!(out, "aster_commits_total{{kind=\"acceptance\"}} {}", commits.made.acceptances())?;
         writeln!(out, "aster_commits_total{{kind=\"transition\"}} {}", commits.made.transitions())?;
-        writeln!(out, "# HELP aster_commit_batches_total Statements that carried the transitions.")?;
+        writeln!(out, "# HELP aster_commit_batches_total Statements that committed the transitions.")?;
         writeln!(out, "# TYPE aster_commit_batches_total counter")?;
         writeln!(out, "aster_commit_batches_total {}", commits.made.batches())?;
         writeln!(
             out,
-            "# HELP aster_commits_put_aside Commits that wait because a lock in the database keeps them from being made."
+            "# HELP aster_commits_put_aside Commits that wait because another session of the database holds a lock that they need."
         )?;
         writeln!(out, "# TYPE aster_commits_put_aside gauge")?;
         writeln!(out, "aster_commits_put_aside {}", commits.put_aside)?;
         writeln!(
             out,
-            "# HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time."
+            "# HELP aster_log_lines_lost_total Log lines that were dropped because nobody read stderr in time."
         )?;
         writeln!(out, "# TYPE aster_log_lines_lost_total counter")?;
         writeln!(out, "aster_log_lines_lost_total {}", crate::logs::lost_lines())?;
         let steps = measures.steps();
         writeln!(
             out,
-            "# HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last."
+            "# HELP aster_step_duration_seconds Durations of attempts at steps and compensations, by the component that they called last."
         )?;
         writeln!(out, "# TYPE aster_step_duration_seconds histogram")?;
         for step in &steps {
             write_histogram(out, "aster_step_duration_seconds", step, &step.duration)?;
         }
-        writeln!(out, "# HELP aster_step_fuel Fuel that they used.")?;
+        writeln!(
+            out,
+            "# HELP aster_step_fuel Fuel that attempts at steps and compensations used, by the component that they called last."
+        )?;
         writeln!(out, "# TYPE aster_step_fuel histogram")?;
         for step in &steps {
             write_histogram(out, "aster_step_fuel", step, &step.fuel)?;
         }
         writeln!(
             out,
-            "# HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over."
+            "# HELP workflow_result_futures_cleaned_total Clients that waited for a run to end until their time to live was over."
         )?;
         writeln!(out, "# TYPE workflow_result_futures_cleaned_total counter")?;
         writeln!(out, "workflow_result_futures_cleaned_total {}", measures.expired_waiters())?;
@@ -198,7 +199,7 @@ impl Metrics {
         writeln!(out, "aster_stalls_total {}", measures.stalls())?;
         writeln!(
             out,
-            "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's."
+            "# HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), or otherwise the HTTP status."
         )?;
         writeln!(out, "# TYPE order_api_requests_total counter")?;
         self.write_triggers(out)?;
@@ -235,7 +236,7 @@ mod tests {
     use crate::runner::Outcome;
 
     #[test]
-    fn counts_are_shown_by_operation_and_status() {
+    fn requests_are_counted_by_operation_and_status() {
         let metrics = Metrics::default();
         for status in ["SCHEDULED", "409", "SCHEDULED"] {
             metrics.count_trigger("POST /a\"b".to_owned(), status.to_owned());
@@ -250,40 +251,40 @@ mod tests {
         # TYPE aster_runs gauge
         aster_runs{status="READY"} 0
         aster_runs{status="RUNNING"} 2
-        # HELP aster_commits_total What this host has committed for runs: acceptances, transitions.
+        # HELP aster_commits_total Commits that this host has made for runs, by kind.
         # TYPE aster_commits_total counter
         aster_commits_total{kind="acceptance"} 0
         aster_commits_total{kind="transition"} 0
-        # HELP aster_commit_batches_total Statements that carried the transitions.
+        # HELP aster_commit_batches_total Statements that committed the transitions.
         # TYPE aster_commit_batches_total counter
         aster_commit_batches_total 0
-        # HELP aster_commits_put_aside Commits that wait because a lock in the database keeps them from being made.
+        # HELP aster_commits_put_aside Commits that wait because another session of the database holds a lock that they need.
         # TYPE aster_commits_put_aside gauge
         aster_commits_put_aside 3
-        # HELP aster_log_lines_lost_total Lines of the log that were lost because nobody read stderr in time.
+        # HELP aster_log_lines_lost_total Log lines that were dropped because nobody read stderr in time.
         # TYPE aster_log_lines_lost_total counter
         aster_log_lines_lost_total 0
-        # HELP aster_step_duration_seconds How long attempts at steps and compensations took, by the component that they called last.
+        # HELP aster_step_duration_seconds Durations of attempts at steps and compensations, by the component that they called last.
         # TYPE aster_step_duration_seconds histogram
-        # HELP aster_step_fuel Fuel that they used.
+        # HELP aster_step_fuel Fuel that attempts at steps and compensations used, by the component that they called last.
         # TYPE aster_step_fuel histogram
-        # HELP workflow_result_futures_cleaned_total Clients that waited for a run's end until their time to live was over.
+        # HELP workflow_result_futures_cleaned_total Clients that waited for a run to end until their time to live was over.
         # TYPE workflow_result_futures_cleaned_total counter
         workflow_result_futures_cleaned_total 0
         # HELP aster_stalls_total Times that the host committed nothing although runs were due, and handed all its runs over.
         # TYPE aster_stalls_total counter
         aster_stalls_total 0
-        # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), else HTTP's.
+        # HELP order_api_requests_total Requests to triggers. The status is the answer's own (SCHEDULED, ERROR), or otherwise the HTTP status.
         # TYPE order_api_requests_total counter
         order_api_requests_total{operation="POST /a\"b",status="409"} 1
         order_api_requests_total{operation="POST /a\"b",status="SCHEDULED"} 2
-        # HELP aster_http_connections Connections of clients that are open.
+        # HELP aster_http_connections Client connections that are open.
         # TYPE aster_http_connections gauge
         aster_http_connections 0
-        # HELP aster_http_connections_refused_total Connections that were refused since too many were open.
+        # HELP aster_http_connections_refused_total Connections that were refused because too many were open.
         # TYPE aster_http_connections_refused_total counter
         aster_http_connections_refused_total 0
-        # HELP aster_http_too_slow_total Connections that were ended since the client was too slow, by what it was slow in.
+        # HELP aster_http_too_slow_total Connections that were closed because the client was too slow, by what it was too slow in.
         # TYPE aster_http_too_slow_total counter
         aster_http_too_slow_total{in="head"} 0
         aster_http_too_slow_total{in="body"} 0

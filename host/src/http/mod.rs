@@ -1,13 +1,14 @@
-//! REST: what clients see of the host, one file per resource.
+//! The REST API, with one file for each resource.
 //!
-//! Handlers take what they need through extractors that refuse everything else, ask the [`App`], and answer with structs
-//! of their own: nothing that is stored is serialised to a client as it is. The conventions that hold everywhere stand in
-//! `problem` (errors), `tenant` (who asks), `params` (path and query), `body` (types of bodies), `intake` (how much is on its way
-//! at once), `json` (what JSON is taken) and `page` and `cursor` (lists); `docs/API.md` describes them for users.
+//! Handlers get their arguments through extractors that refuse everything else, ask the [`App`], and answer with
+//! structs of their own, so no stored type is serialised to a client. Modules with the conventions for all resources:
+//! `problem` (errors), `tenant` (tenant and user), `params` (path and query), `body` (bodies), `intake` (bounds on
+//! bodies), `json` (strict JSON), `page` and `cursor` (lists). `docs/API.md` describes the conventions for users.
 //!
-//! Below the handlers, `server` keeps the connections, by hyper; `wire` and `pace` see to it that no client holds one for ever.
+//! Below the handlers, `server` runs the connections with hyper, and `wire` and `pace` keep a client from holding one
+//! for ever.
 //!
-//! There is no SQL and no WebAssembly here, and no rule about runs.
+//! This module contains no SQL, no WebAssembly, and no rules about runs.
 
 mod body;
 mod components;
@@ -52,7 +53,7 @@ use self::intake::Intake;
 use self::metrics::Metrics;
 use self::problem::Problem;
 
-/// What handlers work with.
+/// The state that handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) app: App,
@@ -66,10 +67,11 @@ impl FromRef<Context> for Arc<Intake> {
     }
 }
 
-/// Answers clients until `stop` comes, then ends in order: returns when every answer that was under way is given.
+/// Serves clients until `stop` resolves. Then it takes no new requests, and returns when every request under way is
+/// answered.
 ///
 /// # Cancel safety
-/// Dropping the future ends all connections.
+/// Dropping the future closes all connections.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: App,
@@ -84,7 +86,7 @@ pub(crate) async fn serve(
     server::serve(listener, router(context), (&config.http).into(), connections, stop).await;
 }
 
-/// Everything that the host answers, the triggers of definitions included.
+/// Returns a router for everything that the host answers, including the triggers of definitions.
 fn router(context: Context) -> Router {
     let routes = Router::new()
         .merge(components::routes())
@@ -98,7 +100,7 @@ fn router(context: Context) -> Router {
     with_conventions(routes).with_state(context)
 }
 
-/// Wrong methods and panics become problems, and what is logged of a request names it.
+/// Turns wrong methods and panics into problems, and makes each log line about a request name that request.
 fn with_conventions<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
         .method_not_allowed_fallback(method_not_allowed)
@@ -106,7 +108,7 @@ fn with_conventions<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Rout
         .layer(axum::middleware::from_fn(trace::answer))
 }
 
-/// The header `Allow` is added by the router.
+/// The router adds the header `Allow`.
 async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(
         &problem::METHOD_NOT_ALLOWED,

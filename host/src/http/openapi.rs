@@ -1,6 +1,6 @@
-//! The OpenAPI document, gathered from the notes that stand at the handlers.
+//! The OpenAPI document, assembled from the annotations of the handlers.
 //!
-//! `docs/openapi.json` is a committed copy, for clients that are generated from it; a test holds the two together.
+//! `docs/openapi.json` is a committed copy, from which clients are generated. A test keeps the two equal.
 
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{components, definitions, health, keyvalue, operator, problem, runs};
 
-/// The document.
+/// Builds the document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     Api::openapi()
 }
@@ -18,15 +18,15 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(
         title = "Aster",
-        description = "Durable business workflows whose steps are WebAssembly components.\n\nJSON in camelCase; times in RFC 3339 with milliseconds in UTC; errors as RFC 9457 problem details whose `type` leads to a page that explains it. Lists are paged by an opaque cursor. A parameter that isn't known is an error. Besides these paths, the host answers the triggers of the deployed definitions: `POST <path>` starts a run, `GET <path>/{key}/status` shows the newest run of a key.",
+        description = "Durable business workflows whose steps are WebAssembly components.\n\nBodies are JSON with names in camelCase; times are in RFC 3339 with milliseconds in UTC; errors are RFC 9457 problem documents whose `type` is the path of a page that explains them. Lists are paged by an opaque cursor. An unknown parameter is an error. Besides these paths, the host answers the triggers of the deployed definitions: `POST <path>` starts a run, `GET <path>/{key}/status` shows the newest run of a key.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
-        (name = "components", description = "What steps call: WebAssembly components, each a name with versions."),
-        (name = "key-value", description = "What components have stored."),
-        (name = "definitions", description = "Workflows as source text."),
+        (name = "components", description = "The WebAssembly components that steps call, each with its versions."),
+        (name = "key-value", description = "The data that components have stored."),
+        (name = "definitions", description = "Workflows, deployed as source texts."),
         (name = "runs", description = "Executions of a definition."),
-        (name = "operation", description = "Health and counters."),
+        (name = "operation", description = "Health and metrics."),
     ),
     paths(
         components::list, components::show, components::upload, components::activate,
@@ -42,7 +42,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 )]
 struct Api;
 
-/// What holds for every call of the API.
+/// Adds what all operations of the API have in common.
 struct Conventions;
 
 impl Modify for Conventions {
@@ -71,8 +71,9 @@ fn add_headers(operation: &mut Operation) {
         RefOr::T(parameter.build())
     };
     let parameters = operation.parameters.get_or_insert_default();
-    parameters.push(header("X-Tenant-Id", "whose things are meant; default `default`"));
-    parameters.push(header("X-User-Id", "who acts: in the log, and in the events of what an operator does"));
+    parameters.push(header("X-Tenant-Id", "The tenant; by default `default`"));
+    parameters
+        .push(header("X-User-Id", "Who acts, for the host's log and the events of an operator's orders"));
 }
 
 fn add_problem(operation: &mut Operation) {
@@ -84,19 +85,20 @@ fn add_problem(operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
     if operation.request_body.is_some() {
         for (status, description) in [
-            ("408", "The body came too slowly"),
+            ("408", "The body arrived too slowly"),
             ("413", "The body is too large"),
-            ("415", "The body is of the wrong type, is compressed, or isn't UTF-8"),
+            ("415", "The body has the wrong type, is compressed, or isn't UTF-8"),
         ] {
             responses.entry(status.to_owned()).or_insert_with(|| problem(description));
         }
     }
-    let busy = "There is too much at once, or the database doesn't answer";
+    let busy = "The host is busy, or the database doesn't answer";
     responses.entry("503".to_owned()).or_insert_with(|| problem(busy));
-    responses.insert("default".to_owned(), problem("Anything else: a problem"));
+    responses.insert("default".to_owned(), problem("Any other error"));
 }
 
-/// A problem is `application/problem+json`, which the handlers' notes need not say each time.
+/// Gives the answers that are problems the content type `application/problem+json`, so that the handlers' annotations
+/// needn't.
 fn correct_content_of_problems(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operation_says_what_it_does_and_who_may_ask() {
+    fn every_operation_has_a_summary_and_every_api_call_a_tenant() {
         let document = serde_json::to_value(document()).expect("the document is JSON");
         for (path, item) in document["paths"].as_object().expect("there are paths") {
             for (method, operation) in item.as_object().expect("an item is an object") {

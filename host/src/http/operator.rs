@@ -1,4 +1,4 @@
-//! What operators do to runs: cancelling them, and repairing compensations that failed.
+//! What operators do to runs: cancelling them, and repairing failed compensations.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,7 @@ use super::runs::{RunError, RunState};
 use super::tenant::{Tenant, User};
 use crate::operate::{self, Act, Components, Done, RepairFilter};
 
-/// Of a reason: it travels in an event.
+/// The longest reason. Reasons are stored in events.
 const MAX_REASON_BYTES: usize = 4_000;
 
 const DEFAULT_REPAIRS: u32 = 100;
@@ -40,7 +40,7 @@ pub(crate) fn routes() -> Router<Context> {
         .route("/api/workflows/{id}/compensations/{step}/settle", post(settle))
 }
 
-/// The undo of one step of a run.
+/// The compensation of a step of a run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Compensation {
@@ -48,19 +48,19 @@ pub(crate) struct Compensation {
     /// `pending`, `running`, `done`, `failed`, `skipped` or `settled`.
     #[schema(example = "failed")]
     state: Cow<'static, str>,
-    /// How many have begun.
+    /// Number of attempts that have begun.
     attempts: u32,
-    /// When the next one begins, if it waits for it.
+    /// When the next attempt begins, if one is scheduled.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
-    /// Of the newest attempt that failed.
+    /// Error of the newest attempt that failed.
     #[schema(value_type = Option<RunError>)]
     error: Option<Failure>,
-    /// Which component its newest attempt called last.
+    /// Component that the newest attempt called last.
     component: Option<String>,
     #[schema(value_type = Option<String>, example = "sha256:…")]
     digest: Option<Digest>,
-    /// What came of the step itself: `completed`, `none` (it had no effect) or `unknown`.
+    /// What became of the step itself: `completed`, `none` (it had no effect) or `unknown`.
     #[schema(value_type = String, example = "completed")]
     forward_outcome: Outcome,
 }
@@ -73,18 +73,18 @@ pub(crate) struct Cancel {
     reason: Option<String>,
 }
 
-/// With what a compensation is tried again.
+/// How a compensation is retried.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Retry {
-    /// `pinned` (the default): the versions with which the run was accepted. `active`: those that are active now.
+    /// `pinned` (the default) uses the component versions that the run pinned, `active` those that are active now.
     #[serde(default)]
     component: WhichComponents,
     #[serde(default)]
     reason: Option<String>,
 }
 
-/// Why a compensation is let go, or how it was done.
+/// Why a compensation is skipped, or how it was done by hand.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Reason {
@@ -99,15 +99,15 @@ pub(crate) enum WhichComponents {
     Active,
 }
 
-/// The same act for every failed compensation that the filter finds.
+/// An act to perform on every failed compensation that matches the filter.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Repair {
     act: WhichAct,
-    /// For `retry`.
+    /// Only for `retry`.
     #[serde(default)]
     component: Option<WhichComponents>,
-    /// Needed for `skip` and `settle`.
+    /// Required for `skip` and `settle`.
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
@@ -122,11 +122,11 @@ pub(crate) enum WhichAct {
     Settle,
 }
 
-/// What is left out doesn't matter.
+/// Which compensations to repair. An absent field matches all.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Filter {
-    /// The full name, or the function's own where that is unique.
+    /// Full name, or the function's name if it is unique.
     #[serde(default)]
     definition: Option<String>,
     #[serde(default)]
@@ -136,14 +136,14 @@ pub(crate) struct Filter {
     error: Option<String>,
 }
 
-/// What was ordered, or would be.
+/// The acts that were ordered, or would be.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Repaired {
-    /// Whether nothing was done.
+    /// True if nothing was ordered.
     dry_run: bool,
     items: Vec<RepairedItem>,
-    /// For the next call, if there may be more; null if not.
+    /// Cursor for the next call. Null if there is nothing more to repair.
     next_cursor: Option<String>,
 }
 
@@ -153,15 +153,15 @@ pub(crate) struct RepairedItem {
     #[schema(value_type = String, format = "uuid")]
     workflow_id: WorkflowId,
     definition: String,
-    /// As it stood before.
+    /// The compensation before the act.
     compensation: Compensation,
-    /// Why nothing was ordered for it; absent where something was, or would be.
+    /// Why the act was not ordered for this compensation. Absent if it was, or would be.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
 
 impl Filter {
-    /// The list of what it finds in a list.
+    /// Returns the scope of the part of a list that this filter matches.
     fn scope(&self, all: Scope) -> Scope {
         let parts = [("definition", &self.definition), ("step", &self.step), ("error", &self.error)];
         let given = parts.into_iter().filter_map(|(name, value)| Some([name, value.as_deref()?]));
@@ -174,7 +174,7 @@ pub(crate) struct RepairQuery {
     dry_run: bool,
     limit: usize,
     cursor: Option<String>,
-    /// Of all that could be repaired; the filter stands in the body.
+    /// The scope of all that can be repaired. The filter is in the body.
     scope: Scope,
 }
 
@@ -191,17 +191,17 @@ impl FromQuery for RepairQuery {
 
 /// Cancels a run
 ///
-/// The run fails with cause CANCEL, and what it has done is undone: the way of a timeout. A run that is undoing already goes
-/// on with that; doing it again changes nothing.
+/// The run fails with cause CANCEL, and its steps are undone, as after a timeout. Cancelling a run that is being undone
+/// changes nothing.
 #[utoipa::path(
     post, path = "/api/workflows/{id}/cancel", tag = "runs",
-    params(("id" = String, Path, description = "the `workflowId`")),
+    params(("id" = String, Path, description = "The run's `workflowId`")),
     request_body(content = Cancel, content_type = "application/json"),
     responses(
-        (status = 200, description = "It has failed and is being undone, or is over by now", body = RunState),
-        (status = 202, description = "It will: its host is busy, or another one takes it over", body = RunState),
+        (status = 200, description = "The run has failed and is being undone, or is already over", body = RunState),
+        (status = 202, description = "The run will fail: its host is busy, or another host is taking it over", body = RunState),
         (status = 404, description = "No such run", body = ProblemBody),
-        (status = 409, description = "It is over", body = ProblemBody),
+        (status = 409, description = "The run is over", body = ProblemBody),
     ),
 )]
 pub(crate) async fn cancel(
@@ -220,13 +220,13 @@ pub(crate) async fn cancel(
 
 /// Lists a run's compensations
 ///
-/// In the order in which they run, the last started first; of a run that has not failed, what would be undone if it did. None
-/// where the run completed.
+/// The compensations are in the order in which they run, the last started step first. For a run that has not failed,
+/// they are those that a failure would run. For a run that completed, the list is empty.
 #[utoipa::path(
     get, path = "/api/workflows/{id}/compensations", tag = "runs",
-    params(("id" = String, Path, description = "the `workflowId`")),
+    params(("id" = String, Path, description = "The run's `workflowId`")),
     responses(
-        (status = 200, description = "All of them", body = Page<Compensation>),
+        (status = 200, description = "All compensations of the run", body = Page<Compensation>),
         (status = 404, description = "No such run", body = ProblemBody),
     ),
 )]
@@ -241,21 +241,22 @@ pub(crate) async fn compensations(
     Ok(Json(Page::whole(all.into_iter().map(Compensation::from).collect())))
 }
 
-/// Tries a compensation again
+/// Retries a compensation
 ///
-/// At once, with a new budget of attempts. The run goes on, and ends COMPENSATED when nothing is left.
+/// The compensation is tried again at once, with a new budget of attempts. The run continues, and ends COMPENSATED when
+/// nothing is left to repair.
 #[utoipa::path(
     post, path = "/api/workflows/{id}/compensations/{step}/retry", tag = "runs",
     params(
-        ("id" = String, Path, description = "the `workflowId`"),
-        ("step" = String, Path, description = "the step whose compensation it is"),
+        ("id" = String, Path, description = "The run's `workflowId`"),
+        ("step" = String, Path, description = "The step that the compensation undoes"),
     ),
     request_body(content = Retry, content_type = "application/json"),
     responses(
-        (status = 200, description = "It has begun: the compensation as it stands", body = Compensation),
-        (status = 202, description = "It will begin", body = Compensation),
+        (status = 200, description = "The retry has begun; the compensation's current state", body = Compensation),
+        (status = 202, description = "The retry will begin; the compensation's current state", body = Compensation),
         (status = 404, description = "No such run or compensation", body = ProblemBody),
-        (status = 409, description = "It makes no sense for it now, or the active components can't be called", body = ProblemBody),
+        (status = 409, description = "The compensation can't be retried now, or the active components can't be called", body = ProblemBody),
     ),
 )]
 pub(crate) async fn retry(
@@ -269,21 +270,21 @@ pub(crate) async fn retry(
     act(&context, tenant, place, Act::Retry(component.into()), author(user, reason)?).await
 }
 
-/// Lets a compensation go
+/// Skips a compensation
 ///
-/// What the step did stays.
+/// The effects of the step stay.
 #[utoipa::path(
     post, path = "/api/workflows/{id}/compensations/{step}/skip", tag = "runs",
     params(
-        ("id" = String, Path, description = "the `workflowId`"),
-        ("step" = String, Path, description = "the step whose compensation it is"),
+        ("id" = String, Path, description = "The run's `workflowId`"),
+        ("step" = String, Path, description = "The step that the compensation undoes"),
     ),
     request_body(content = Reason, content_type = "application/json"),
     responses(
-        (status = 200, description = "The compensation as it stands", body = Compensation),
-        (status = 202, description = "It will be", body = Compensation),
+        (status = 200, description = "The compensation is skipped; its current state", body = Compensation),
+        (status = 202, description = "The compensation will be skipped; its current state", body = Compensation),
         (status = 404, description = "No such run or compensation", body = ProblemBody),
-        (status = 409, description = "It is done, skipped or settled already", body = ProblemBody),
+        (status = 409, description = "The compensation is already done, skipped or settled", body = ProblemBody),
     ),
 )]
 pub(crate) async fn skip(
@@ -297,19 +298,19 @@ pub(crate) async fn skip(
     act(&context, tenant, place, Act::Skip, author(user, Some(reason))?).await
 }
 
-/// Says that a compensation was done by hand
+/// Records that a compensation was done by hand
 #[utoipa::path(
     post, path = "/api/workflows/{id}/compensations/{step}/settle", tag = "runs",
     params(
-        ("id" = String, Path, description = "the `workflowId`"),
-        ("step" = String, Path, description = "the step whose compensation it is"),
+        ("id" = String, Path, description = "The run's `workflowId`"),
+        ("step" = String, Path, description = "The step that the compensation undoes"),
     ),
     request_body(content = Reason, content_type = "application/json"),
     responses(
-        (status = 200, description = "The compensation as it stands", body = Compensation),
-        (status = 202, description = "It will be", body = Compensation),
+        (status = 200, description = "The compensation is settled; its current state", body = Compensation),
+        (status = 202, description = "The compensation will be settled; its current state", body = Compensation),
         (status = 404, description = "No such run or compensation", body = ProblemBody),
-        (status = 409, description = "It is done, skipped or settled already", body = ProblemBody),
+        (status = 409, description = "The compensation is already done, skipped or settled", body = ProblemBody),
     ),
 )]
 pub(crate) async fn settle(
@@ -325,17 +326,17 @@ pub(crate) async fn settle(
 
 /// Repairs many runs
 ///
-/// The same act for every failed compensation of COMPENSATION_FAILED runs that the filter finds, the newest runs first. The
-/// runs go on by and by.
+/// Performs one act on every failed compensation of COMPENSATION_FAILED runs that matches the filter, in the newest
+/// runs first. The call doesn't wait for the runs to end.
 #[utoipa::path(
     post, path = "/api/workflows/repair", tag = "runs",
     params(
-        ("dryRun" = Option<bool>, Query, description = "only tell what would be done; default false"),
-        ("limit" = Option<u32>, Query, description = "about how many compensations at once, 1 to 1000; default 100"),
-        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the call before"),
+        ("dryRun" = Option<bool>, Query, description = "`true` only lists what would be done; by default `false`"),
+        ("limit" = Option<u32>, Query, description = "About how many compensations to repair in this call: 1 to 1000, by default 100"),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the previous call"),
     ),
     request_body(content = Repair, content_type = "application/json"),
-    responses((status = 200, description = "What was ordered, or would be", body = Repaired)),
+    responses((status = 200, description = "The acts that were ordered, or would be", body = Repaired)),
 )]
 pub(crate) async fn repair(
     State(context): State<Context>,
@@ -348,9 +349,11 @@ pub(crate) async fn repair(
     let act = match (act, component) {
         (WhichAct::Retry, component) => Act::Retry(component.unwrap_or_default().into()),
         (_, Some(_)) => {
-            return Err(invalid("/component", "belongs to `retry`: the other acts call no component"));
+            return Err(invalid("/component", "is only for `retry`: the other acts call no component"));
         }
-        (_, None) if reason.is_none() => return Err(invalid("/reason", "is missing: say why")),
+        (_, None) if reason.is_none() => {
+            return Err(invalid("/reason", "is missing: expected a text that says why"));
+        }
         (WhichAct::Skip, None) => Act::Skip,
         (WhichAct::Settle, None) => Act::Settle,
     };
@@ -402,9 +405,9 @@ fn answer<T, S: Serialize>(done: Done<T>, shown: impl Fn(T) -> S) -> Response {
 
 fn author(User(by): User, reason: Option<String>) -> Result<Author> {
     let fault = match &reason {
-        Some(reason) if reason.trim().is_empty() => "is empty: say why",
+        Some(reason) if reason.trim().is_empty() => "is empty: expected a text that says why",
         Some(reason) if reason.contains('\0') => "contains a NUL character",
-        Some(reason) if reason.len() > MAX_REASON_BYTES => "has more than 4000 bytes",
+        Some(reason) if reason.len() > MAX_REASON_BYTES => "is too long: expected at most 4000 bytes",
         _ => return Ok(Author { by, reason, order_id: None }),
     };
     Err(invalid("/reason", fault))

@@ -1,7 +1,7 @@
-//! How long a peer may keep a connection waiting.
+//! Limits how long a peer may keep a connection waiting.
 //!
-//! Only time that is spent waiting for the peer counts, and what it has sent or taken buys new time: so a slow line is no fault,
-//! and a peer that stalls or trickles is.
+//! Only time spent waiting for the peer counts, and the bytes that it sends or takes buy it more. So a slow line is no
+//! fault, but a peer that stalls or trickles is.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::Exchange;
 use super::metrics::{Connections, Slow};
 
-/// So many bytes buy the whole patience anew.
+/// This many bytes restore the whole patience.
 const FAIR_BYTES: usize = 64 << 10;
 
-/// The whole takes no longer than so many times the patience, however steadily it moves.
+/// A whole message may take this many times the patience, however steadily it moves.
 const WHOLE: u32 = 20;
 
-/// Wakes its task at an instant that may move. Moving it later costs nothing.
+/// Wakes its task at an instant that may move. Moving it to a later instant costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Whether the instant has come; if not, the task is woken when it has.
+    /// Returns whether the instant has come. If it hasn't, the task is woken when it does.
     pub(super) fn rings(&mut self, at: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
@@ -35,7 +35,7 @@ impl Alarm {
             if sleep.as_mut().poll(cx).is_pending() {
                 return false;
             }
-            // Set for an earlier instant that has moved since.
+            // The timer was set for an earlier instant, which has moved since.
             if Instant::now() >= at {
                 return true;
             }
@@ -44,16 +44,16 @@ impl Alarm {
     }
 }
 
-/// What is left of the patience with one peer.
+/// The time that a peer has left.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
     waited: Duration,
-    /// Since when it is waited for now.
+    /// Since when the peer is being waited for.
     since: Option<Instant>,
-    /// Moved since the patience was whole.
+    /// The bytes that moved since the patience was last restored.
     bytes: usize,
-    /// When the whole must be over; set at the first wait.
+    /// When the whole message must have moved. The first wait sets this.
     end: Option<Instant>,
     alarm: Alarm,
 }
@@ -63,12 +63,12 @@ impl Patience {
         Self { limit, waited: Duration::ZERO, since: None, bytes: 0, end: None, alarm: Alarm::default() }
     }
 
-    /// For the next message.
+    /// Restores everything for the next message.
     pub(super) fn renew(&mut self) {
         (self.waited, self.since, self.bytes, self.end) = (Duration::ZERO, None, 0, None);
     }
 
-    /// The peer has sent or taken so many bytes.
+    /// Notes that the peer has sent or taken this many bytes.
     pub(super) fn moved(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.waited += since.elapsed();
@@ -79,8 +79,8 @@ impl Patience {
         }
     }
 
-    /// To be asked while there is nothing but to wait for the peer: whether that has taken too long. If not, the task is woken
-    /// when it has.
+    /// Returns whether waiting for the peer has taken too long. Call this only when there is nothing else to do. If it
+    /// returns false, the task is woken when the time is over.
     pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let end = *self.end.get_or_insert_with(|| since + self.limit * WHOLE);
@@ -93,17 +93,17 @@ impl Patience {
     }
 }
 
-/// A peer has used up the patience with it.
+/// The peer has used up its time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it may keep the host waiting for {limit:?} per {} KiB, and for {WHOLE} times as long in all",
+    "the client may keep the host waiting for {limit:?} per {} KiB, and for {WHOLE} times as long in all",
     FAIR_BYTES >> 10
 )]
 pub(super) struct TooSlow {
     limit: Duration,
 }
 
-/// The body of a request, for whose chunks nobody waits for ever.
+/// The body of a request, with a limit on the wait for its chunks.
 #[derive(Debug)]
 pub(super) struct Paced {
     body: Incoming,
@@ -172,12 +172,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn only_waiting_counts_and_bytes_buy_time() {
+    async fn only_waiting_counts_and_bytes_buy_more_time() {
         let mut patience = Patience::new(10 * SECOND);
         assert!(!is_over(&mut patience).await);
         advance(6 * SECOND).await;
         patience.moved(FAIR_BYTES - 1);
-        // The host's own time isn't the peer's.
+        // Time that the host itself takes doesn't count.
         advance(100 * SECOND).await;
         assert!(!is_over(&mut patience).await);
         advance(3 * SECOND).await;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_trickles_is_over_after_all() {
+    async fn a_peer_that_trickles_runs_out_of_time() {
         let mut patience = Patience::new(10 * SECOND);
         for _ in 0..33 {
             assert!(!is_over(&mut patience).await);

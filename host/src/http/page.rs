@@ -1,4 +1,4 @@
-//! Lists are given page by page; a page names the cursor of the next one.
+//! Pages of lists. A page has the cursor of the next one.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,24 +16,24 @@ const MAX_LIMIT: u32 = 200;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
-    /// Give it as `cursor` for the next page; null: this is the last one.
+    /// Pass it as `cursor` to get the next page. Null means that this page is the last one.
     pub(crate) next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// A list that is never long.
+    /// Makes a page of a whole list that is never long.
     pub(crate) fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
     }
 }
 
-/// Which page is asked for.
+/// The page that a request asks for.
 #[derive(Debug)]
 pub(crate) struct Paging {
-    /// What the last page ended with.
+    /// The last item of the previous page.
     pub(crate) after: Option<String>,
     limit: usize,
-    /// The list whose page it is.
+    /// The list that the page is a part of.
     scope: Scope,
 }
 
@@ -48,12 +48,12 @@ impl FromQuery for Paging {
 }
 
 impl Paging {
-    /// How many items a page has at most.
+    /// Returns the maximum number of items on the page.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The page of what was read. `place` is what the cursor says of the last item.
+    /// Makes the page from the items that were read. `place` returns what the cursor says about the last item.
     pub(crate) fn page<T, U>(
         &self,
         found: Listed<T>,

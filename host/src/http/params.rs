@@ -1,5 +1,5 @@
-//! What stands in the path and in the query of a request. Whatever can't be taken is refused by its name, and so is a
-//! parameter that nobody reads: a misspelt filter must not become no filter.
+//! Extractors for the path and the query of a request. An invalid parameter is refused by name, and so is an unknown
+//! one: a misspelt filter must not be ignored.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -31,7 +31,7 @@ where
     }
 }
 
-/// Reads a part of the path as what it stands for.
+/// Parses a parameter of the path.
 pub(crate) fn parse<T>(name: &'static str, text: &str) -> Result<T>
 where
     T: FromStr<Err: Display>,
@@ -39,12 +39,12 @@ where
     text.parse().map_err(|error| Problem::parameter(name, format!("{error}")))
 }
 
-/// What a handler takes from the query.
+/// A type that a handler reads from the query.
 pub(crate) trait FromQuery: Sized {
     fn from_query(params: &mut Params<'_>) -> Result<Self>;
 }
 
-/// The query as a `T`, which has read every parameter in it.
+/// The query as a `T`. Parameters that `T` doesn't read are refused.
 #[derive(Debug)]
 pub(crate) struct Query<T>(pub(crate) T);
 
@@ -79,10 +79,10 @@ impl FromQuery for NoQuery {
 #[derive(Debug)]
 pub(crate) struct Params<'r> {
     parts: &'r Parts,
-    /// Those that nobody has taken yet.
+    /// The parameters that nobody has taken yet.
     given: Vec<(String, String)>,
     taken: Vec<(&'static str, String)>,
-    /// What was asked for so far.
+    /// The names that were asked for so far.
     known: Vec<&'static str>,
 }
 
@@ -121,7 +121,7 @@ impl Params<'_> {
             .transpose()
     }
 
-    /// `limit`: how many items an answer may have, from 1 to `most`.
+    /// Reads `limit`: how many items an answer may have, from 1 to `most`.
     pub(crate) fn limit(&mut self, default: u32, most: u32) -> Result<u32> {
         let Some(text) = self.take("limit")? else { return Ok(default) };
         match text.parse() {
@@ -130,12 +130,13 @@ impl Params<'_> {
         }
     }
 
-    /// `cursor`, as it was given: the scope of its list reads it.
+    /// Reads `cursor` unparsed, because only the scope of its list can parse it.
     pub(crate) fn cursor(&mut self) -> Result<Option<String>> {
         self.take("cursor")
     }
 
-    /// The list that this request asks for: whose it is, its path, and the parameters that say which items it has.
+    /// Returns the scope of the list that this request asks for: tenant, path, and the parameters that filter the
+    /// items.
     pub(crate) fn scope(&self) -> Scope {
         let given = self.given.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let taken = self.taken.iter().map(|(name, value)| (*name, value.as_str()));
@@ -158,7 +159,7 @@ impl Params<'_> {
     }
 }
 
-/// A cursor that no host ever gave for this list.
+/// Makes the problem for a cursor that no host has returned for this list.
 pub(crate) fn invalid_cursor() -> Problem {
     let expected = "expected the `nextCursor` of an earlier page of this list, with the same filters";
     Problem::parameter("cursor", format!("not a cursor of this list: {expected}"))

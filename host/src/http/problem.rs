@@ -1,7 +1,8 @@
-//! Every error that leaves the host over HTTP: RFC 9457 problem details, one type for all of them.
+//! Errors over HTTP: every error of the host is an RFC 9457 problem document of one type.
 //!
-//! Each kind has a page in `docs/problems/`, which the host serves at the URI that the problem's `type` names. A 4xx says
-//! what was wrong and what to do; a 5xx of the host's own doing hides its cause from the client. Each is logged once, here.
+//! Each kind has a page in `docs/problems/`, which the host serves at the path in the problem's `type`. A 4xx says what
+//! was wrong and what to do. A 5xx that is the host's fault hides its cause from the client. Every problem is logged
+//! once, in this module.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -18,19 +19,19 @@ use super::server::MAX_URI_BYTES;
 use crate::logs::{Throttle, cut};
 use crate::{operate, registry, store, submit};
 
-/// Seconds after which a client may try again when the database doesn't answer, or too many runs wait.
+/// The seconds after which a client may try again when the database doesn't answer or too many runs wait.
 const RETRY_AFTER: &str = "2";
-/// The same where many components wait to be compiled.
+/// The same for when many components wait to be compiled.
 const RETRY_COMPILER_AFTER: &str = "10";
 
-/// One kind of problem: what its `type`, `title` and `status` are.
+/// A kind of problem, with its `type`, `title` and `status`.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    /// The last part of `type`, and the name of its page.
+    /// The last part of `type`, which is also the name of the page.
     pub(crate) slug: &'static str,
     pub(crate) title: &'static str,
     pub(crate) status: StatusCode,
-    /// The page as Markdown.
+    /// The page, as Markdown.
     pub(crate) page: &'static str,
 }
 
@@ -51,14 +52,14 @@ macro_rules! kinds {
 kinds! {
     INVALID_PARAMETER = "invalid-parameter" BAD_REQUEST "A parameter, header or part of the path is not valid";
     INVALID_BODY = "invalid-body" BAD_REQUEST "The body can't be read";
-    INVALID_NAME = "invalid-name" BAD_REQUEST "Not a name";
+    INVALID_NAME = "invalid-name" BAD_REQUEST "The name is not valid";
     INVALID_INPUT = "invalid-input" BAD_REQUEST "The input does not fit the workflow";
     INVALID_KEY = "invalid-key" BAD_REQUEST "The key is not valid";
-    MALFORMED_REQUEST = "malformed-request" BAD_REQUEST "Not a request";
+    MALFORMED_REQUEST = "malformed-request" BAD_REQUEST "The request is malformed";
     NOT_FOUND = "not-found" NOT_FOUND "There is nothing here";
     METHOD_NOT_ALLOWED = "method-not-allowed" METHOD_NOT_ALLOWED "The path does not answer this method";
     REQUEST_TIMEOUT = "request-timeout" REQUEST_TIMEOUT "The request came too slowly";
-    KEY_REUSED = "idempotency-key-reused" CONFLICT "Key already used";
+    KEY_REUSED = "idempotency-key-reused" CONFLICT "The key is already used";
     BREAKS_DEFINITIONS = "breaks-definitions" CONFLICT "Deployed definitions need what this version lacks";
     NOT_READY = "not-ready" CONFLICT "The definition can't start now";
     IN_USE = "in-use" CONFLICT "Still in use";
@@ -68,26 +69,26 @@ kinds! {
     NOTHING_TO_REPAIR = "nothing-to-repair" CONFLICT "There is nothing to repair";
     TOO_LARGE = "too-large" PAYLOAD_TOO_LARGE "Too large";
     URI_TOO_LONG = "uri-too-long" URI_TOO_LONG "The path is too long";
-    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is of the wrong type";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body has the wrong type";
     INVALID_SOURCE = "invalid-source" UNPROCESSABLE_ENTITY "The source has errors";
-    INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "Not a component that can run here";
+    INVALID_COMPONENT = "invalid-component" UNPROCESSABLE_ENTITY "The component can't run here";
     HEADERS_TOO_LARGE = "headers-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The headers are too large";
     INTERNAL = "internal" INTERNAL_SERVER_ERROR "The host failed";
     NOT_BUILT_YET = "not-built-yet" NOT_IMPLEMENTED "Not built yet";
     COMPILER_BUSY = "compiler-busy" SERVICE_UNAVAILABLE "The compiler is busy";
-    OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs wait";
-    BUSY = "busy" SERVICE_UNAVAILABLE "Too much at once";
-    UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database can't be used now";
+    OVERLOADED = "overloaded" SERVICE_UNAVAILABLE "Too many runs are waiting";
+    BUSY = "busy" SERVICE_UNAVAILABLE "The host is busy";
+    UNAVAILABLE = "unavailable" SERVICE_UNAVAILABLE "The database is unavailable";
 }
 
-/// One thing that is wrong in a request.
+/// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fault {
-    /// Where in the body: a JSON pointer (RFC 6901).
+    /// Place in the body: a JSON pointer (RFC 6901).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pointer: Option<String>,
-    /// Which parameter of the query or the path, or which header.
+    /// Parameter of the query or the path, or header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parameter: Option<Cow<'static, str>>,
     pub(crate) detail: String,
@@ -103,7 +104,7 @@ impl Fault {
     }
 }
 
-/// An error as the client sees it. Becomes the response by itself where a handler returns it.
+/// An error as the client sees it. It becomes the response when a handler returns it.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Content>);
 
@@ -112,20 +113,20 @@ struct Content {
     kind: &'static Kind,
     detail: String,
     errors: Vec<Fault>,
-    /// Members of the answer beside RFC 9457's own.
+    /// Members of the answer beyond those of RFC 9457.
     extra: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// What the client isn't told; logged when the response is made.
+    /// The cause, which the client isn't told. It is logged when the response is made.
     cause: Option<anyhow::Error>,
-    /// Whether the log has no line of it.
+    /// Whether the log omits this problem.
     untold: bool,
 }
 
-/// Lines a second about requests that are refused: so that clients can't fill the log.
+/// How many refused requests are logged a second, so that clients can't fill the log.
 static REFUSALS: Throttle = Throttle::new(100);
-/// The same about those that can't be answered now.
+/// The same for requests that can't be answered now.
 static OUTAGES: Throttle = Throttle::new(5);
-/// The same about those at which the host failed.
+/// The same for requests at which the host failed.
 static FAILURES: Throttle = Throttle::new(20);
 
 pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
@@ -143,7 +144,7 @@ impl Problem {
         }))
     }
 
-    /// A parameter of the query or the path, or a header, that can't be taken.
+    /// Makes the problem for an invalid parameter of the query or the path, or an invalid header.
     pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         let (name, detail) = (name.into(), detail.into());
         let fault = Fault { pointer: None, parameter: Some(name.clone()), detail: detail.clone() };
@@ -154,11 +155,11 @@ impl Problem {
         Self::new(&NOT_FOUND, format!("no {kind} `{name}`"))
     }
 
-    /// The host failed for a reason that is its own business.
+    /// Makes the problem for a failure of the host. The client isn't told its cause.
     pub(crate) fn internal(cause: impl Into<anyhow::Error>) -> Self {
         let mut problem = Self::new(
             &INTERNAL,
-            "the host failed at this request; its log says why, under this answer's `X-Request-Id`",
+            "the host failed to answer this request; its log has the reason under the response's `X-Request-Id`",
         );
         problem.0.cause = Some(cause.into());
         problem
@@ -183,7 +184,7 @@ impl Problem {
         self
     }
 
-    /// Leaves it out of the log: whoever asks asks again and again.
+    /// Omits the problem from the log, because the client asks again and again.
     pub(crate) fn untold(mut self) -> Self {
         self.0.untold = true;
         self
@@ -197,7 +198,8 @@ impl Problem {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))
     }
 
-    /// The bytes of the whole answer, for a connection on which no service answers. It is the last one there.
+    /// Returns the bytes of the whole answer, for a connection on which no service answers. It is the connection's last
+    /// answer.
     pub(super) fn to_http(&self) -> Vec<u8> {
         let Content { kind, headers, .. } = &*self.0;
         let body = serde_json::to_vec(&self.body()).unwrap_or_default();
@@ -233,7 +235,7 @@ impl Problem {
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
-/// The host has enough to do with what others have sent.
+/// Makes the problem for a host that is busy with other clients' requests.
 pub(super) fn busy(detail: impl Into<String>) -> Problem {
     Problem::new(&BUSY, detail).retry_later()
 }
@@ -243,7 +245,8 @@ pub(super) fn uri_too_long() -> Problem {
 }
 
 impl Content {
-    /// INFO for what the client got wrong, WARN for what can't be done now, ERROR where the host failed.
+    /// Logs the problem: at INFO if the client made a mistake, at WARN if the request can't be answered now, at ERROR
+    /// if the host failed.
     fn tell(&self) {
         let Self { kind: Kind { slug, status, .. }, detail, errors, cause, untold, .. } = self;
         if *untold {
@@ -258,7 +261,7 @@ impl Content {
                     http.status = http_status,
                     error.message = format!("{cause:#}"),
                     log.held_back = before,
-                    "the host failed at a request ({status}): {cause:#}"
+                    "the host failed to answer a request ({status}): {cause:#}"
                 );
             }
             cause if status.is_server_error() => {
@@ -269,7 +272,7 @@ impl Content {
                     http.status = http_status,
                     error.message = why,
                     log.held_back = before,
-                    "a request can't be answered now ({status}): {why}"
+                    "the host can't answer a request now ({status}): {why}"
                 );
             }
             _ => {
@@ -284,25 +287,25 @@ impl Content {
                     problem.detail = detail,
                     problem.errors = errors.len(),
                     log.held_back = before,
-                    "refused a request ({status}, {slug}): {detail}{first}"
+                    "the host refused a request ({status}, {slug}): {detail}{first}"
                 );
             }
         }
     }
 }
 
-/// The body of every error: RFC 9457 problem details, of type `application/problem+json`.
+/// The body of every error: an RFC 9457 problem document of type `application/problem+json`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
-    /// `/problems/<slug>`: the page at this path says what it means and what to do.
+    /// `/problems/<slug>`, the path of a page that says what the problem means and what to do.
     #[serde(rename = "type")]
     kind: String,
     title: &'a str,
     status: u16,
-    /// What is wrong in this very request.
+    /// What is wrong with this request.
     detail: &'a str,
-    /// Each single fault, where there are several or where it has a place.
+    /// The faults, if there are several or if they have a place.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Fault],
     #[serde(flatten)]
@@ -325,10 +328,10 @@ impl From<store::Error> for Problem {
         if matches!(error, store::Error::Unavailable { .. }) {
             let detail = match error.fault() {
                 Some(store::Fault::Locked) => {
-                    "another session of the database holds a lock that this needs; nothing was recorded"
+                    "another session of the database holds a lock that this request needs; nothing was recorded"
                 }
-                Some(store::Fault::Busy) => "the database can't do this now; nothing was recorded",
-                _ => "the database does not answer; what was asked may or may not be recorded",
+                Some(store::Fault::Busy) => "the database is busy; nothing was recorded",
+                _ => "the database does not answer; the request may or may not have been recorded",
             };
             let mut problem = Self::new(&UNAVAILABLE, detail);
             problem.0.cause = Some(error.into());
@@ -417,7 +420,7 @@ impl From<operate::Error> for Problem {
     }
 }
 
-/// What a panic in a handler becomes.
+/// Turns a panic in a handler into a problem.
 pub(crate) fn of_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let text = panic
         .downcast_ref::<&str>()

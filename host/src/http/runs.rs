@@ -44,51 +44,51 @@ pub(crate) fn routes() -> Router<Context> {
         )
 }
 
-/// A run as it stands.
+/// The current state of a run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunState {
     #[schema(value_type = String, format = "uuid")]
     workflow_id: WorkflowId,
-    /// The full name, `module.function`.
+    /// Full name, `module.function`.
     definition: String,
-    /// From `keyed by`, or the `Idempotency-Key` that started it.
+    /// Key from `keyed by`, or from the `Idempotency-Key` that started the run.
     key: Option<String>,
-    /// The run that had the key before and failed; absent if there was none.
+    /// The failed run that had the key before. Absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     previous_workflow_id: Option<WorkflowId>,
     #[schema(value_type = String, example = "COMPLETED")]
     status: Status,
-    /// Why it failed: STEP, TIMEOUT or CANCEL; null if it didn't.
+    /// Why the run failed: STEP, TIMEOUT or CANCEL. Null if it didn't.
     #[schema(value_type = Option<String>)]
     cause: Option<Cause>,
     #[schema(value_type = Value)]
     input: JsonText,
-    /// The last step's value; null unless it COMPLETED.
+    /// Value of the last step. Null unless the run is COMPLETED.
     #[schema(value_type = Value)]
     result: Option<JsonText>,
-    /// What failed; null if nothing did.
+    /// The failure. Null if nothing failed.
     #[schema(value_type = Option<RunError>)]
     error: Option<JsonText>,
-    /// When it was accepted.
+    /// When the run was accepted.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
-    /// When its timeout passes.
+    /// When the run's timeout passes.
     #[schema(value_type = String, format = DateTime)]
     deadline: Timestamp,
 }
 
-/// Why a run failed, or what failed first in undoing it.
+/// Why a run failed, or the first failure while it was undone.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunError {
     #[schema(value_type = String, example = "ERROR")]
     code: aster_core::event::FailureCode,
     message: String,
-    /// The payload of the component's `err`, where it is more than a text.
+    /// Payload of the component's `err`, if it is more than a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Value>,
 }
@@ -103,17 +103,17 @@ pub(crate) struct Started {
     key: Option<String>,
     #[schema(value_type = String, example = "RUNNING")]
     status: Status,
-    /// False if the key and the input were known: the run is an earlier one.
+    /// False if the key and the input belong to an earlier run, which is then the answer.
     created: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// The run that had the key before and failed; absent if there was none.
+    /// The failed run that had the key before. Absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     previous_workflow_id: Option<WorkflowId>,
 }
 
-/// What happened to a run.
+/// An event of a run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunEvent {
@@ -123,14 +123,14 @@ pub(crate) struct RunEvent {
     workflow_id: WorkflowId,
     #[schema(example = "STEP_COMPLETED")]
     event_type: String,
-    /// Depends on the type; `v` is its version.
+    /// Depends on the event's type. `v` is the version of the payload.
     #[schema(value_type = Object)]
     payload: JsonText,
     #[schema(value_type = String, format = DateTime)]
     occurred_at: Timestamp,
 }
 
-/// How many runs are in each status.
+/// The number of runs in each status.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) struct Counts {
@@ -192,24 +192,24 @@ impl FromQuery for IdsQuery {
 
 /// Starts a run
 ///
-/// The body is the workflow's input: with one parameter its value, with several an object by their names, with none
-/// empty. The same key with the same input is always the same run.
+/// The body is the workflow's input: the value of its parameter if it has one, an object with a field for each if it
+/// has several, and empty if it has none. The same key with the same input always names the same run.
 #[utoipa::path(
     post, path = "/api/definitions/{name}/runs", tag = "runs",
     params(
-        ("name" = String, Path, description = "the full name, or the function's own where that is unique"),
-        ("Idempotency-Key" = Option<String>, Header, description = "at most 512 bytes; a definition with `keyed by` has its key from there"),
-        ("Prefer" = Option<String>, Header, description = "`wait=10` waits up to 10 seconds for the end"),
+        ("name" = String, Path, description = "The full name, or the function's name if it is unique"),
+        ("Idempotency-Key" = Option<String>, Header, description = "At most 512 bytes; a definition with `keyed by` takes its key from the input instead"),
+        ("Prefer" = Option<String>, Header, description = "`wait=10` waits up to 10 seconds for the run to end"),
     ),
     request_body(content = Value, content_type = "application/json"),
     responses(
-        (status = 202, description = "Accepted and durable", body = Started),
-        (status = 200, description = "It was over within the wait", body = RunState),
-        (status = 400, description = "The input doesn't fit, or the key isn't valid", body = ProblemBody),
+        (status = 202, description = "The run is accepted and durable", body = Started),
+        (status = 200, description = "The run ended within the wait", body = RunState),
+        (status = 400, description = "The input doesn't fit, or the key is invalid", body = ProblemBody),
         (status = 404, description = "No such definition", body = ProblemBody),
         (status = 409, description = "The key was used with other input, or the definition can't start now", body = ProblemBody),
         (status = 413, description = "The input is too large", body = ProblemBody),
-        (status = 503, description = "The host is full, or the database doesn't answer", body = ProblemBody),
+        (status = 503, description = "The host has no free slot and too many runs wait, or the database doesn't answer", body = ProblemBody),
     ),
 )]
 pub(crate) async fn start(
@@ -236,7 +236,8 @@ pub(crate) async fn start(
     Ok((StatusCode::ACCEPTED, location, Json(Started::from(submitted))).into_response())
 }
 
-/// The run, if it ends in time. It is accepted by now: a fault in waiting for it is no fault of the request.
+/// Returns the run if it ends in time. The run is accepted already, so an error while waiting is no error of the
+/// request.
 async fn over_within(context: &Context, submitted: &mut Submitted, limit: Duration) -> Option<RunState> {
     let workflow_id = submitted.workflow_id;
     let watch = submitted.watch.take();
@@ -252,22 +253,22 @@ async fn over_within(context: &Context, submitted: &mut Submitted, limit: Durati
         Err(error) => Err(error.into()),
     };
     over.unwrap_or_else(|error| {
-        tracing::warn!(run.id = %workflow_id, "could not wait for an accepted run: {error:#}");
+        tracing::warn!(run.id = %workflow_id, "the host can't wait for the end of run {workflow_id}: {error:#}");
         None
     })
 }
 
 /// Lists runs
 ///
-/// Newest first.
+/// The newest runs come first.
 #[utoipa::path(
     get, path = "/api/workflows", tag = "runs",
     params(
-        ("status" = Option<String>, Query, description = "READY, RUNNING, COMPLETED, FAILED, COMPENSATING, COMPENSATED or COMPENSATION_FAILED"),
-        ("definition" = Option<String>, Query, description = "the full name, or the function's own where that is unique"),
-        ("cause" = Option<String>, Query, description = "STEP, TIMEOUT or CANCEL"),
-        ("limit" = Option<u32>, Query, description = "1 to 200; default 50"),
-        ("cursor" = Option<String>, Query, description = "the `nextCursor` of the page before"),
+        ("status" = Option<String>, Query, description = "Only runs in this status: READY, RUNNING, COMPLETED, FAILED, COMPENSATING, COMPENSATED or COMPENSATION_FAILED"),
+        ("definition" = Option<String>, Query, description = "The full name, or the function's name if it is unique"),
+        ("cause" = Option<String>, Query, description = "Only runs that failed for this cause: STEP, TIMEOUT or CANCEL"),
+        ("limit" = Option<u32>, Query, description = "Most items on the page: 1 to 200, by default 50"),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the previous page"),
     ),
     responses((status = 200, description = "A page", body = Page<RunState>)),
 )]
@@ -287,9 +288,9 @@ pub(crate) async fn list(
 /// Shows a run
 #[utoipa::path(
     get, path = "/api/workflows/{id}", tag = "runs",
-    params(("id" = String, Path, description = "the `workflowId`")),
+    params(("id" = String, Path, description = "The run's `workflowId`")),
     responses(
-        (status = 200, description = "The run as it stands", body = RunState),
+        (status = 200, description = "The run's current state", body = RunState),
         (status = 404, description = "No such run", body = ProblemBody),
     ),
 )]
@@ -306,12 +307,12 @@ pub(crate) async fn show(
 #[utoipa::path(
     get, path = "/api/workflows/{id}/events", tag = "runs",
     params(
-        ("id" = String, Path, description = "the `workflowId`"),
-        ("fromSeq" = Option<u64>, Query, description = "only from this sequence on; default 0"),
-        ("limit" = Option<u32>, Query, description = "1 to 10000; default 1000"),
+        ("id" = String, Path, description = "The run's `workflowId`"),
+        ("fromSeq" = Option<u64>, Query, description = "The first sequence to return; by default 0"),
+        ("limit" = Option<u32>, Query, description = "Most events in the answer: 1 to 10000, by default 1000"),
     ),
     responses(
-        (status = 200, description = "In order of their sequence; none if it is READY. At most 8 MiB of payloads: the header `Link` names the rest", body = [RunEvent]),
+        (status = 200, description = "The events in the order of their sequence; none if the run is READY. The answer has at most 8 MiB of payloads, and the header `Link` names the remaining events", body = [RunEvent]),
         (status = 404, description = "No such run", body = ProblemBody),
     ),
 )]
@@ -328,14 +329,14 @@ pub(crate) async fn events(
 
 /// Lists ids by status
 ///
-/// Newest first.
+/// The newest runs come first.
 #[utoipa::path(
     get, path = "/api/workflows/by-status/{status}", tag = "runs",
     params(
-        ("status" = String, Path, description = "one of the seven"),
-        ("limit" = Option<u32>, Query, description = "1 to 10000; default 100"),
+        ("status" = String, Path, description = "The status: READY, RUNNING, COMPLETED, FAILED, COMPENSATING, COMPENSATED or COMPENSATION_FAILED"),
+        ("limit" = Option<u32>, Query, description = "Most ids in the answer: 1 to 10000, by default 100"),
     ),
-    responses((status = 200, description = "Workflow ids", body = [String])),
+    responses((status = 200, description = "The runs' `workflowId`s", body = [String])),
 )]
 pub(crate) async fn by_status(
     State(context): State<Context>,
@@ -350,7 +351,7 @@ pub(crate) async fn by_status(
 /// Counts runs by status
 #[utoipa::path(
     get, path = "/api/workflows/metrics", tag = "runs",
-    responses((status = 200, description = "All seven statuses", body = Counts)),
+    responses((status = 200, description = "The number of runs in each of the seven statuses", body = Counts)),
 )]
 pub(crate) async fn counts(
     State(context): State<Context>,
@@ -370,7 +371,7 @@ pub(crate) async fn counts(
     }))
 }
 
-/// A run of this tenant.
+/// Finds a run of this tenant.
 async fn find(context: &Context, tenant: &TenantId, id: &str) -> Result<Run> {
     let workflow_id = parse::<WorkflowId>("workflowId", id)?;
     let run = context.app.store.load_run(workflow_id).await?.filter(|run| run.tenant == *tenant);
@@ -385,13 +386,13 @@ pub(crate) async fn load_events(
 ) -> Result<Listed<RunEvent>> {
     let events = context.app.store.load_events(run.workflow_id, from_sequence, limit).await?;
     if events.items.is_empty() && from_sequence <= run.last_sequence && run.last_sequence > 0 {
-        // Its time was over just now.
+        // The run was deleted just now, because its retention was over.
         return Err(Problem::not_found("run", run.workflow_id));
     }
     Ok(events.map(RunEvent::from))
 }
 
-/// Names the events after these, if there are any, as RFC 8288 has it.
+/// Returns a `Link` header (RFC 8288) to the events after these, if there are any.
 pub(crate) fn link_to_next(run: &Run, events: &Listed<RunEvent>) -> Option<[(HeaderName, String); 1]> {
     let last = events.items.last().filter(|_| events.more)?;
     let next =
@@ -427,7 +428,8 @@ impl From<Run> for RunState {
 }
 
 impl RunState {
-    /// Of a run that was accepted and driven to its end by this host: what a look into the database would give.
+    /// Makes the state of a run that this host accepted and drove to its end. It is the same that the database would
+    /// return.
     fn ended(submitted: &Submitted, end: &End) -> Result<Self, serde_json::Error> {
         let Submitted { workflow_id, definition, key, previous, accepted_at, input, deadline, .. } =
             submitted;
@@ -470,7 +472,8 @@ fn parse_cause(text: &str) -> Result<Cause> {
     })
 }
 
-/// `wait` of the header `Prefer` (RFC 7240). The runner holds nobody for longer than it may. Other preferences are ignored, as the RFC has it.
+/// Reads `wait` from the header `Prefer` (RFC 7240). The runner limits the wait. Other preferences are ignored, as the
+/// RFC allows.
 fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>> {
     for value in headers.get_all("prefer") {
         for preference in value.to_str().unwrap_or_default().split(',') {

@@ -1,7 +1,7 @@
-//! Connections: taken up to a bound, kept while they are of use, and ended in order.
+//! Connections: the server takes them up to a limit, keeps them while they are in use, and ends them in order.
 //!
-//! HTTP/1 only, by hyper. What hyper doesn't bound is bounded here and in [`super::wire`]: how long a client may take for a
-//! request or for an answer, how long a connection may be idle, and how many there are.
+//! It speaks HTTP/1 only, through hyper. This module and [`super::wire`] bound what hyper doesn't: the time that a
+//! client may take for a request or an answer, the time that a connection may be idle, and the number of connections.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -34,26 +34,28 @@ use super::problem::{self, Problem};
 use super::wire::Wire;
 use crate::config;
 
-/// The request line and the headers of a request, together.
+/// The most bytes that the request line and the headers may have together.
 pub(super) const MAX_HEAD_BYTES: usize = 32 << 10;
-/// As hyper has it; another number would cost an allocation for each request.
+/// This is hyper's own default. Any other number would cost an allocation for each request.
 pub(super) const MAX_HEADERS: usize = 100;
-/// The longest path that the host answers: a key of 512 bytes, percent-encoded, with all around it, is half of that.
+/// The longest path that the host answers. A percent-encoded key of 512 bytes, with everything around it, needs half of
+/// that.
 pub(super) const MAX_URI_BYTES: usize = 8 << 10;
 
-/// An answer that is no larger costs as much as its connection, and isn't counted.
+/// An answer up to this size costs about as much as its connection, and isn't counted.
 const SMALL_ANSWER_BYTES: u64 = 256 << 10;
-/// What all larger answers may keep in memory together until their clients have taken them; one that is larger has it alone.
+/// The memory that all larger answers may occupy together until their clients have taken them. An answer larger than
+/// this takes all of it.
 const ANSWERS_KIB: u32 = 256 << 10;
 
-/// How long the rest of a request that was refused is read and thrown away. A client that reads only after it has sent everything
-/// would see a broken connection instead of the answer.
+/// How long the rest of a refused request is read and discarded. Without this, a client that reads only after it has
+/// sent everything would see a broken connection instead of the answer.
 const LINGER: Duration = Duration::from_secs(10);
-/// And while nothing comes.
+/// The same limit while the client sends nothing.
 const LINGER_IDLE: Duration = Duration::from_secs(1);
-/// Connections beyond the bound that are told so at a time. More than that are closed without a word.
+/// How many connections beyond the limit are told so at a time. Further ones are closed without an answer.
 const MAX_REFUSALS: usize = 64;
-/// Files and connections that the host needs beside those of clients.
+/// The files and connections that the host needs besides those of clients.
 const RESERVED_FILES: u64 = 128;
 
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +75,9 @@ impl From<&config::Http> for Options {
     }
 }
 
-/// Answers by the router until `stop` comes. Then no connection is taken any more, idle ones end at once, and others with the
-/// answer that is under way; returns when the last one has ended. Dropping the future ends them all.
+/// Answers requests with the router until `stop` resolves. Then it takes no more connections, closes idle ones at once
+/// and the others after the answer that is under way, and returns when the last one has ended. Dropping the future
+/// closes them all.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -85,7 +88,7 @@ pub(super) async fn serve(
     let max_connections = options.max_connections.min(connections_that_files_allow());
     if max_connections < options.max_connections {
         tracing::warn!(
-            "takes {max_connections} connections at most, not {}: raise the limit of open files (ulimit -n)",
+            "the host takes at most {max_connections} connections, not {}: raise the limit on open files (ulimit -n)",
             options.max_connections
         );
     }
@@ -110,8 +113,8 @@ pub(super) async fn serve(
             Ok((stream, _)) => stream,
             Err(error) => {
                 if !is_of_one_client(&error) {
-                    tracing::warn!("can't take a connection: {error}");
-                    // No file is free, most likely: it doesn't help to ask again at once.
+                    tracing::warn!("the host can't take a connection: {error}");
+                    // Most likely no file descriptor is free, so trying again at once doesn't help.
                     sleep(Duration::from_millis(500)).await;
                 }
                 continue;
@@ -138,7 +141,7 @@ pub(super) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// How many connections the limit of open files has room for, after it is raised as far as this process may.
+/// Returns how many connections the limit on open files leaves room for, after raising it as far as this process may.
 fn connections_that_files_allow() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -147,14 +150,14 @@ fn connections_that_files_allow() -> usize {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    // None: there is no limit.
+    // `None` means that there is no limit.
     let current = current.map_or(usize::MAX, |files| {
         usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX)
     });
     current.min(Semaphore::MAX_PERMITS)
 }
 
-/// Whether the client has gone before it was taken, which says nothing about the listener.
+/// Returns whether the client left before its connection was taken, which says nothing about the listener.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind;
     matches!(
@@ -164,30 +167,31 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 async fn refuse(mut stream: TcpStream, max_connections: usize, place: OwnedSemaphorePermit) {
-    let detail = format!("{max_connections} connections are open, as many as may be at once");
+    let detail = format!("{max_connections} connections are open, which is the maximum");
     let answer = problem::busy(detail).to_http();
     let _ = timeout(LINGER_IDLE, stream.write_all(&answer)).await;
-    // One that holds its place here for longer keeps others from being told.
+    // The time is limited because a connection that holds its place here keeps others from being told.
     let _ = timeout(LINGER_IDLE, linger(stream)).await;
     drop(place);
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 struct Server {
     service: TowerToHyperService<Router>,
     options: Options,
     connections: Arc<Connections>,
-    /// In KiB.
+    /// Permits for memory, in KiB.
     answers: Arc<Semaphore>,
 }
 
 impl Server {
     async fn keep(self: Arc<Self>, stream: TcpStream, mut told: watch::Receiver<()>) {
         let _open = self.connections.open();
-        // An answer is written at once and whole; there is nothing to gather. Without it, it's slower.
+        // An answer is written at once and whole, so there is nothing to gather, and waiting would only make it slower.
         let _ = stream.set_nodelay(true);
-        // A client that has vanished without a word is noticed after about two hours, however long it wanted to wait.
+        // With this, a client that vanished without closing is noticed after about two hours, however long it wanted to
+        // wait.
         let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
         let exchange = Arc::new(Exchange::default());
         let wire = Wire::new(stream, Arc::clone(&exchange), self.options, Arc::clone(&self.connections));
@@ -198,10 +202,10 @@ impl Server {
         let mut connection = http1::Builder::new()
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(2 * MAX_HEAD_BYTES)
-            // The wire's own.
+            // The wire has its own timeout for heads.
             .header_read_timeout(None)
             .serve_connection(TokioIo::new(wire), service);
-        // How it ends is the client's affair.
+        // An error on the connection concerns only the client.
         tokio::select! {
             biased;
             _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {}
@@ -237,8 +241,8 @@ impl Server {
         } else if request.version() == Version::HTTP_11
             && request.headers().get_all(header::HOST).iter().count() != 1
         {
-            // RFC 9112 section 3.2.
-            let detail = "a request of HTTP/1.1 has exactly one header `Host`";
+            // RFC 9112 section 3.2 requires this.
+            let detail = "a request of HTTP/1.1 must have exactly one header `Host`";
             Problem::new(&problem::MALFORMED_REQUEST, detail).into_response()
         } else {
             let Ok(answer) = self.service.call(request.map(Body::new)).await;
@@ -255,14 +259,14 @@ impl Server {
             }
         }
         if exchange.is_unread() {
-            // The rest of the request stands where the next one would begin.
+            // The unread rest of the body stands where the next request would begin.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(answer.map(|body| Answer { body, exchange }))
     }
 }
 
-/// Throws away what the client still sends, until it has seen that nobody reads.
+/// Discards what the client still sends, until it notices that nobody reads.
 async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
@@ -271,7 +275,7 @@ async fn linger(mut stream: TcpStream) {
     while let Ok(Ok(1..)) = timeout(LINGER_IDLE, stream.read(&mut rest)).await {}
 }
 
-/// The body of an answer, which says when it is over.
+/// The body of an answer. It notes when the answer is over.
 struct Answer {
     body: Body,
     exchange: Arc<Exchange>,

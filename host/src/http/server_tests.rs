@@ -1,4 +1,4 @@
-//! The server as clients meet it on the wire: raw bytes over TCP, before a router of a few paths.
+//! The server as clients see it on the wire: raw bytes over TCP, in front of a router with a few paths.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::server::{Options, serve};
 use crate::config::Limits;
 
-/// Long for what must come, and never waited for by a test that passes.
+/// Long enough for what must come. A test that passes never waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const QUICK: Options = Options {
@@ -41,7 +41,7 @@ struct Server {
     metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-    /// Lets `/held` answer.
+    /// Makes `/held` answer.
     release: Arc<Notify>,
 }
 
@@ -86,10 +86,10 @@ impl Server {
         TcpStream::connect(self.address).await.expect("it listens")
     }
 
-    /// Sends the bytes, and what comes back until the host closes.
+    /// Sends the bytes, and returns everything that comes back until the host closes the connection.
     async fn tell(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut client = self.connect().await;
-        client.write_all(bytes.as_ref()).await.expect("it is there");
+        client.write_all(bytes.as_ref()).await.expect("the connection is open");
         rest(&mut client).await
     }
 
@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks the server to stop, and waits until it has.
     async fn stop(&mut self) {
         drop(self.stop.take());
         timeout(PATIENCE, &mut self.task).await.expect("it stops").expect("it doesn't panic");
@@ -122,12 +122,15 @@ async fn rest(client: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// One answer on a connection that stays, which ends with this text.
+/// Reads one answer, which ends with `end`, on a connection that stays open.
 async fn one_answer(client: &mut TcpStream, end: &str) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
         let mut byte = [0];
-        let n = timeout(PATIENCE, client.read(&mut byte)).await.expect("it answers").expect("it is there");
+        let n = timeout(PATIENCE, client.read(&mut byte))
+            .await
+            .expect("it answers")
+            .expect("the connection is open");
         assert!(n > 0, "closed after {}", String::from_utf8_lossy(&answer));
         answer.push(byte[0]);
     }
@@ -146,12 +149,12 @@ fn check_problem(answer: &str, status: u16, slug: &str) {
 }
 
 #[tokio::test]
-async fn a_head_that_doesnt_come_to_its_end_is_given_up() {
+async fn a_head_that_stays_incomplete_is_refused() {
     let server = Server::start(QUICK).await;
     check_problem(&server.tell("GET /hello HTTP/1.1\r\nHost: x\r\n").await, 408, "request-timeout");
     check_problem(&server.tell("G").await, 408, "request-timeout");
     assert_eq!(server.metric("aster_http_too_slow_total{in=\"head\"}"), 2);
-    // A byte now and then doesn't help.
+    // Sending a byte now and then doesn't help the client.
     let (mut answer, mut request) = server.connect().await.into_split();
     let trickle = tokio::spawn(async move {
         while request.write_all(b"G").await.is_ok() {
@@ -159,28 +162,31 @@ async fn a_head_that_doesnt_come_to_its_end_is_given_up() {
         }
     });
     let mut status = [0; 12];
-    timeout(PATIENCE, answer.read_exact(&mut status)).await.expect("it answers").expect("it is there");
+    timeout(PATIENCE, answer.read_exact(&mut status))
+        .await
+        .expect("it answers")
+        .expect("the connection is open");
     assert_eq!(&status, b"HTTP/1.1 408");
     trickle.abort();
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_is_asked_is_closed_without_a_word() {
+async fn an_idle_connection_is_closed_without_an_answer() {
     let server = Server::start(QUICK).await;
     assert_eq!(server.tell("").await, "");
     let answer = server.tell("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
     // The second request on a connection has its own time.
     let mut client = server.connect().await;
-    client.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+    client.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
     one_answer(&mut client, "hello").await;
-    client.write_all(b"GET /hello HT").await.expect("it is there");
+    client.write_all(b"GET /hello HT").await.expect("the connection is open");
     check_problem(&rest(&mut client).await, 408, "request-timeout");
     server.until_open(0).await;
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up() {
+async fn a_body_that_stalls_is_refused() {
     let server = Server::start(QUICK).await;
     for head in
         ["Content-Length: 100", "Transfer-Encoding: chunked", "Content-Length: 100\r\nExpect: 100-continue"]
@@ -188,8 +194,8 @@ async fn a_body_that_stalls_is_given_up() {
         for path in ["/echo", "/component"] {
             let mut client = server.connect().await;
             let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n");
-            client.write_all(head.as_bytes()).await.expect("it is there");
-            client.write_all(b"5\r\n{\"a\":\r\n").await.expect("it is there");
+            client.write_all(head.as_bytes()).await.expect("the connection is open");
+            client.write_all(b"5\r\n{\"a\":\r\n").await.expect("the connection is open");
             let answer = rest(&mut client).await;
             let answer = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&answer);
             check_problem(answer, 408, "request-timeout");
@@ -200,17 +206,17 @@ async fn a_body_that_stalls_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answer_is_left() {
+async fn a_client_that_reads_no_answer_is_disconnected() {
     let server = Server::start(QUICK).await;
     let mut client = server.connect().await;
-    client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
     server.until_open(1).await;
     server.until_open(0).await;
     assert_eq!(server.metric("aster_http_too_slow_total{in=\"answer\"}"), 1);
-    // One that takes it gets all of it, and the connection is good for another.
+    // A client that takes the answer gets all of it, and can use the connection again.
     let mut client = server.connect().await;
     let requests = "GET /large HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
-    client.write_all(requests.as_bytes()).await.expect("it is there");
+    client.write_all(requests.as_bytes()).await.expect("the connection is open");
     let answer = rest(&mut client).await;
     assert!(answer.len() > 32 << 20 && answer.ends_with("hello"), "{}", answer.len());
 }
@@ -221,7 +227,7 @@ async fn large_answers_that_wait_for_their_clients_are_bounded_together() {
     let mut waiting = Vec::new();
     for _ in 0..8 {
         let mut client = server.connect().await;
-        client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+        client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
         one_answer(&mut client, "\r\n\r\n").await;
         waiting.push(client);
     }
@@ -235,7 +241,7 @@ async fn large_answers_that_wait_for_their_clients_are_bounded_together() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_are_refused_and_counted() {
+async fn connections_beyond_the_limit_are_refused_and_counted() {
     let server = Server::start(Options { max_connections: 2, ..LASTING }).await;
     let first = server.connect().await;
     let _second = server.connect().await;
@@ -251,7 +257,7 @@ async fn connections_beyond_the_bound_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn what_hyper_refuses_by_itself_is_a_problem() {
+async fn a_refusal_by_hyper_itself_is_a_problem() {
     let server = Server::start(LASTING).await;
     let headers = |n: usize| "x: y\r\n".repeat(n);
     for (request, status, slug) in [
@@ -282,14 +288,14 @@ async fn what_hyper_refuses_by_itself_is_a_problem() {
     ] {
         check_problem(&server.tell(request).await, status, slug);
     }
-    // After a good request too.
+    // The same holds after a valid request.
     let answer = server.tell("GET /hello HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n").await;
     let (good, refused) = answer.split_once("hello").expect("the first is answered");
     assert!(good.starts_with("HTTP/1.1 200 OK"), "{answer}");
     check_problem(refused, 400, "malformed-request");
 }
 
-/// Such a text would be taken for a refusal if the wire looked at answers of the router.
+/// If the wire looked at the router's answers, it would take this text for a refusal by hyper.
 #[tokio::test]
 async fn an_answer_that_looks_like_a_refusal_is_left_as_it_is() {
     let server = Server::start(LASTING).await;
@@ -307,13 +313,13 @@ async fn a_body_declared_too_large_is_refused_before_it_comes_and_the_client_see
     let server = Server::start(LASTING).await;
     for path in ["/echo", "/component"] {
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n");
-        // At once, and nothing of the body was sent.
+        // The refusal comes at once, although nothing of the body was sent.
         let mut client = server.connect().await;
-        client.write_all(head.as_bytes()).await.expect("it is there");
+        client.write_all(head.as_bytes()).await.expect("the connection is open");
         check_problem(&rest(&mut client).await, 413, "too-large");
-        // One that sends all of it before it reads.
+        // This client sends all of it before it reads.
         let mut client = server.connect().await;
-        client.write_all(head.as_bytes()).await.expect("it is there");
+        client.write_all(head.as_bytes()).await.expect("the connection is open");
         for _ in 0..50 {
             client.write_all(&[b' '; 1_000_000]).await.expect("the host takes it and throws it away");
         }
@@ -322,16 +328,16 @@ async fn a_body_declared_too_large_is_refused_before_it_comes_and_the_client_see
 }
 
 #[tokio::test]
-async fn uploads_beyond_the_bound_are_refused() {
+async fn uploads_beyond_the_limit_are_refused() {
     let server = Server::start(LASTING).await;
     let head = "POST /component HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\n";
     let mut stalled = Vec::new();
     for _ in 0..2 {
         let mut client = server.connect().await;
-        client.write_all(format!("{head}a").as_bytes()).await.expect("it is there");
+        client.write_all(format!("{head}a").as_bytes()).await.expect("the connection is open");
         stalled.push(client);
     }
-    // They count from when their heads are read.
+    // Uploads count from when their heads are read.
     let began = Instant::now();
     let refused = loop {
         let answer = server.tell(format!("{head}abc")).await;
@@ -343,7 +349,7 @@ async fn uploads_beyond_the_bound_are_refused() {
     check_problem(&refused, 503, "busy");
     assert!(refused.contains("retry-after: "), "{refused}");
     for client in &mut stalled {
-        client.write_all(b"bc").await.expect("it is there");
+        client.write_all(b"bc").await.expect("the connection is open");
         assert!(rest(client).await.ends_with("\r\n\r\n3"));
     }
     assert!(server.tell(format!("{head}abc")).await.ends_with("\r\n\r\n3"));
@@ -390,17 +396,17 @@ async fn every_form_of_request_is_answered() {
         let head = format!("HTTP/1.{} {status} ", if request.contains("HTTP/1.0") { 0 } else { 1 });
         assert!(answer.starts_with(&head) && answer.ends_with(end), "{request}\n{answer}");
     }
-    // Two requests in one go are answered in their order.
+    // Two requests in one write are answered in their order.
     let two = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let answer = server.tell(two).await;
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
     assert!(answer.ends_with("hello"), "{answer}");
-    // The host asks for the body of a client that waits to be asked.
+    // The host asks for the body if the client waits to be asked.
     let mut client = server.connect().await;
     let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
-    client.write_all(head.as_bytes()).await.expect("it is there");
+    client.write_all(head.as_bytes()).await.expect("the connection is open");
     assert_eq!(one_answer(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
-    client.write_all(b"{}").await.expect("it is there");
+    client.write_all(b"{}").await.expect("the connection is open");
     assert!(rest(&mut client).await.ends_with("{}"));
     server.until_open(0).await;
 }
@@ -409,36 +415,36 @@ async fn every_form_of_request_is_answered() {
 async fn a_client_that_leaves_while_it_waits_is_noticed() {
     let server = Server::start(LASTING).await;
     let mut client = server.connect().await;
-    client.write_all(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+    client.write_all(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
     server.until_open(1).await;
     drop(client);
     server.until_open(0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_an_answer_isnt_slow() {
+async fn a_client_that_waits_for_an_answer_is_not_too_slow() {
     let server = Server::start(QUICK).await;
     let mut client = server.connect().await;
     client
         .write_all(b"GET /held HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .await
-        .expect("it is there");
+        .expect("the connection is open");
     sleep(2 * QUICK.request_timeout).await;
     server.release.notify_one();
     assert!(rest(&mut client).await.ends_with("held"));
 }
 
 #[tokio::test]
-async fn at_the_end_idle_connections_go_and_answers_are_given() {
+async fn a_stopping_server_closes_idle_connections_and_completes_answers() {
     let mut server = Server::start(LASTING).await;
     let mut fresh = server.connect().await;
     let mut half = server.connect().await;
-    half.write_all(b"GET /hel").await.expect("it is there");
+    half.write_all(b"GET /hel").await.expect("the connection is open");
     let mut kept = server.connect().await;
-    kept.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+    kept.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
     one_answer(&mut kept, "hello").await;
     let mut waits = server.connect().await;
-    waits.write_all(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is there");
+    waits.write_all(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("the connection is open");
     server.until_open(4).await;
 
     drop(server.stop.take());

@@ -1,4 +1,4 @@
-//! Who asks: the tenant whose things are meant, and who acts for it.
+//! Extractors for the tenant of a request and the user who acts for it.
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -12,16 +12,16 @@ pub(super) const TENANT: &str = "X-Tenant-Id";
 const USER: &str = "X-User-Id";
 const MAX_USER_BYTES: usize = 200;
 
-/// The tenant of a request, from `X-Tenant-Id`; without that header, `default`.
+/// The tenant of a request, from `X-Tenant-Id`. Without that header it is `default`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant(pub(crate) TenantId);
 
-/// Who acts, from `X-User-Id`; without that header, nobody by name.
+/// The user who acts, from `X-User-Id`. Without that header the user has no name.
 #[derive(Clone, Debug)]
 pub(crate) struct User(pub(crate) Option<String>);
 
 impl User {
-    /// For logs.
+    /// Returns the name for logs.
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or("-")
     }
@@ -53,14 +53,14 @@ impl<S: Sync> FromRequestParts<S> for User {
     }
 }
 
-/// The tenant's name as it is given, good or bad.
+/// Returns the tenant's name as the request has it, valid or not.
 pub(crate) fn tenant_of(headers: &HeaderMap) -> &str {
     let given = headers.get(TENANT).and_then(|value| value.to_str().ok());
-    // As `TenantId::default()` has it.
+    // This is the same as `TenantId::default()`.
     given.unwrap_or("default")
 }
 
-/// The value of a header that may be given once. Beyond ASCII it is taken as UTF-8.
+/// Returns the value of a header that may occur only once. Bytes beyond ASCII are read as UTF-8.
 pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -69,6 +69,6 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<O
     }
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Ok(Some(text)),
-        Err(_) => Err(Problem::parameter(name, "expected a text in UTF-8")),
+        Err(_) => Err(Problem::parameter(name, "expected text in UTF-8")),
     }
 }

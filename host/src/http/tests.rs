@@ -1,4 +1,4 @@
-//! What holds for every path, asked of routers that have no host behind them.
+//! Tests of the conventions that hold for every path, on routers without a host behind them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::{docs, with_conventions};
 use crate::config::Limits;
 use crate::{registry, submit};
 
-/// Every extractor on a path of its own, with limits that are easily exceeded.
+/// A router with a path for each extractor, and limits that are easily exceeded.
 fn app() -> Router {
     let limits = Limits { value_bytes: 100, component_bytes: 1_000, ..Limits::default() };
     let routes = Router::new()
@@ -65,7 +65,7 @@ async fn text(response: Response) -> String {
     String::from_utf8(bytes.into()).expect("the body is text")
 }
 
-/// The problem, after a look at what all problems have.
+/// Returns the problem, after checking what all problems have in common.
 async fn problem_of(response: Response) -> Value {
     let status = response.status().as_u16();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -214,11 +214,11 @@ async fn a_body_that_is_encoded_or_not_in_utf_8_is_refused() {
             assert_ne!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{charset}");
         }
     }
-    // What is stored as it comes may be anything.
+    // A value may have any type, because it is stored as it comes.
     assert_eq!(post_("/value", "text/plain; charset=latin1", "").await.status(), StatusCode::OK);
 }
 
-/// Without `Content-Length` a body is measured while it comes.
+/// Without `Content-Length`, a body is measured while it arrives.
 #[tokio::test]
 async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 64]));
@@ -246,7 +246,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_that_tells_nothing() {
+async fn a_panic_becomes_a_problem_that_hides_its_message() {
     let response = get_("/panic").await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let problem = problem_of(response).await.to_string();
@@ -282,7 +282,7 @@ async fn the_documentation_is_one_page_without_scripts() {
 }
 
 #[test]
-fn errors_of_the_inside_become_problems_with_their_status() {
+fn internal_errors_become_problems_with_their_own_status() {
     let check = |problem: Problem, kind: &problem::Kind| assert_eq!(problem.kind().slug, kind.slug);
     check(registry::Error::InvalidComponent("x".into()).into(), &problem::INVALID_COMPONENT);
     check(registry::Error::TooLarge { size: 2, limit: 1 }.into(), &problem::TOO_LARGE);

@@ -1,4 +1,4 @@
-//! The span of a request: each line that is logged within it names the request.
+//! The span of a request, so that each line logged within it names the request.
 
 use std::time::Instant;
 
@@ -16,14 +16,14 @@ use crate::logs::cut;
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id of a client that is taken over.
+/// The longest id of a client that the host keeps.
 const MAX_ID_BYTES: usize = 128;
 
 /// Answers a request in a span of its own, and tells the client the id under which the log has it.
 pub(super) async fn answer(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = id_of(request.headers());
-    // Of the highest level, so that no filter parts a line from its request.
+    // The span has the highest level, so that no filter separates a line from its request.
     let span = error_span!(
         "request",
         request.id = id.to_str().unwrap_or_default(),
@@ -37,7 +37,12 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     async {
         let mut response = next.run(request).await;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        debug!(http.status = response.status().as_u16(), duration_ms, "answered {}", response.status());
+        debug!(
+            http.status = response.status().as_u16(),
+            duration_ms,
+            "the host answered a request with status {}",
+            response.status()
+        );
         response.headers_mut().insert(REQUEST_ID.clone(), id);
         response
     }
@@ -45,7 +50,7 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     .await
 }
 
-/// The client's own id if it is a plain and short one, else a new one.
+/// Returns the client's own id if it is short and plain, and a new one otherwise.
 fn id_of(headers: &HeaderMap) -> HeaderValue {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
     let given = headers.get(&REQUEST_ID).filter(|id| {
@@ -58,7 +63,7 @@ fn id_of(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// None if it is the default one, or refused anyway.
+/// Returns `None` for the default tenant, and for an invalid name, which is refused elsewhere.
 fn tenant_of(headers: &HeaderMap) -> Option<TenantId> {
     headers.get(TENANT)?.to_str().ok()?.parse().ok()
 }
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_of_the_client_is_taken_over_if_it_is_plain_and_short() {
+    fn an_id_from_a_client_is_kept_if_it_is_plain_and_short() {
         let taken = |id: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(&REQUEST_ID, HeaderValue::from_bytes(id).expect("a header takes it"));

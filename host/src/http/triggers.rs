@@ -1,6 +1,7 @@
-//! The paths that definitions answer: `trigger: POST "/api/orders" keyed by order.orderId.`
+//! Triggers: the paths that definitions answer, as in `trigger: POST "/api/orders" keyed by order.orderId.`
 //!
-//! These are the paths that no other route has, so this is the router's fallback, and also what says that there is nothing.
+//! A trigger may have any path that no other route has. So this module is the router's fallback, and it also answers
+//! that nothing is found.
 
 use std::time::SystemTime;
 
@@ -27,20 +28,20 @@ use crate::registry::Error as RegistryError;
 use crate::store::Definition;
 use crate::submit::{Error as SubmitError, Submission, Submitted};
 
-/// More events than a run that still makes sense has.
+/// More events than any sensible run has.
 const MAX_EVENTS: usize = 10_000;
 
-/// What a `POST` on a trigger is answered with.
+/// The answer to a `POST` on a trigger.
 #[derive(Debug)]
 struct Scheduled<'a> {
-    /// What the key is called: the last name in `keyed by`.
+    /// The name of the key in the answer, which is the last name in `keyed by`.
     key_field: &'a str,
     key: Option<&'a str>,
     workflow_id: Option<WorkflowId>,
     status: &'static str,
     timestamp: Timestamp,
     message: String,
-    /// The run that had the key before and failed; absent if there was none.
+    /// The failed run that had the key before. Absent if there was none.
     previous: Option<WorkflowId>,
 }
 
@@ -59,7 +60,7 @@ impl Serialize for Scheduled<'_> {
     }
 }
 
-/// What a `GET` on `<trigger>/<key>/status` is answered with.
+/// The answer to a `GET` on `<trigger>/<key>/status`.
 #[derive(Debug)]
 struct RunStatus<'a> {
     key_field: &'a str,
@@ -84,12 +85,15 @@ impl Serialize for RunStatus<'_> {
     }
 }
 
-/// Answers what no route does: a trigger, its status, or that there is nothing.
+/// Answers requests for which there is no route: a trigger, the status of a trigger's run, or a problem.
 pub(crate) async fn answer(State(context): State<Context>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let nothing = |path: &str| {
         let path: String = path.chars().take(200).collect();
-        Problem::new(&problem::NOT_FOUND, format!("nothing answers `{path}`; `/docs` shows what there is"))
+        Problem::new(
+            &problem::NOT_FOUND,
+            format!("nothing answers the path `{path}`; `/docs` lists all paths"),
+        )
     };
     let Ok(Asked { path, what }) = Asked::of(&parts.method, parts.uri.path()) else {
         return Err(nothing(parts.uri.path()));
@@ -124,10 +128,10 @@ pub(crate) async fn answer(State(context): State<Context>, request: Request) -> 
     response
 }
 
-/// Which trigger a request may mean.
+/// The trigger that a request may mean.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
-    /// Of the trigger, percent-decoded.
+    /// The path of the trigger, percent-decoded.
     path: String,
     what: What,
 }
@@ -135,9 +139,9 @@ struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 enum What {
     Start,
-    /// Of the newest run of this key.
+    /// The status of the newest run with this key.
     Status(String),
-    /// Nothing that a trigger answers.
+    /// Something that a trigger doesn't answer.
     Other,
 }
 
@@ -210,7 +214,8 @@ fn scheduled(submitted: &Submitted) -> Response {
     (StatusCode::OK, location, Json(answer)).into_response()
 }
 
-/// The definition can't start now, and nothing is recorded: the client adjusts and sends again.
+/// Answers that the definition can't start now. Nothing is recorded, so the client may send the same request again
+/// later.
 fn not_ready(plan: &Plan, input: &Value, reason: String) -> Response {
     let key = plan.trigger.as_ref().and_then(|trigger| {
         match eval::pure(&trigger.key, eval::Env::of_input(plan, input)).ok()? {
@@ -224,7 +229,7 @@ fn not_ready(plan: &Plan, input: &Value, reason: String) -> Response {
         key: key.as_deref(),
         workflow_id: None,
         status: "ERROR",
-        // Nothing was accepted, so there is no instant of the database's to tell.
+        // Nothing was accepted, so there is no instant of the database's clock to show.
         timestamp: chrono::DateTime::<chrono::Utc>::from(SystemTime::now()).into(),
         message: reason,
         previous: None,

@@ -1,4 +1,4 @@
-//! A client's connection below HTTP: what passes through it is timed, and hyper's own refusals become problems.
+//! A client's connection below HTTP. It times what passes through, and turns hyper's own refusals into problems.
 
 use std::io;
 use std::pin::Pin;
@@ -17,22 +17,22 @@ use super::pace::{Alarm, Patience};
 use super::problem::{self, Problem};
 use super::server::{MAX_HEAD_BYTES, MAX_HEADERS, Options};
 
-/// What hyper reads from and writes to.
+/// The stream that hyper reads from and writes to.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
     exchange: Arc<Exchange>,
     options: Options,
     connections: Arc<Connections>,
-    /// Until when the head of the next request must be whole, or begin.
+    /// The instant by which the head of the next request must be complete, or the first byte of it must arrive.
     head: Instant,
-    /// A part of it has come.
+    /// Whether a part of the head has arrived.
     head_begun: bool,
     alarm: Alarm,
     writing: Patience,
-    /// What is left of an answer that takes the place of hyper's.
+    /// The rest of an answer that replaces hyper's.
     own: Option<Bytes>,
-    /// The client may go on sending, though nobody will read it.
+    /// Whether the client may go on sending, although nobody will read it.
     deaf: bool,
 }
 
@@ -65,24 +65,26 @@ impl Wire {
         self.stream
     }
 
-    /// Nothing comes while a request is awaited: whether that is given up, and how.
+    /// Decides, while a request is awaited and nothing arrives, whether to give up the connection, and how.
     fn poll_give_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.exchange.is_idle() || !self.alarm.rings(self.head, cx) {
             return Poll::Pending;
         }
         if !self.head_begun {
-            // As if the client had closed it.
+            // hyper sees this as if the client had closed the connection.
             return Poll::Ready(Ok(()));
         }
         self.connections.count_too_slow(Slow::Head);
         self.deaf = true;
-        let detail = format!("the head of the request wasn't whole in {:?}", self.options.request_timeout);
-        // Nothing is being written now, so there is room for it; and if not, the client hasn't read what it was told before.
+        let detail =
+            format!("the head of the request wasn't complete within {:?}", self.options.request_timeout);
+        // Nothing is being written now, so there is room for the answer; otherwise the client hasn't read an earlier
+        // one.
         let _ = self.stream.try_write(&Problem::new(&problem::REQUEST_TIMEOUT, detail).to_http());
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes by `write`, for as long as the client's patience lasts.
+    /// Writes with `write`, as long as the patience with the client lasts.
     fn poll_paced(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,8 +103,8 @@ impl Wire {
         }
     }
 
-    /// Whether hyper refuses by itself what it can't read. No request is being answered then, so what it writes isn't a
-    /// service's answer.
+    /// Returns whether hyper is refusing, by itself, a request that it can't read. No request is being answered then,
+    /// so the bytes that it writes aren't a service's answer.
     fn replaces(&mut self, head: &[u8]) -> bool {
         if self.own.is_none() && self.exchange.is_idle() {
             self.own = problem_of(head).map(|problem| problem.to_http().into());
@@ -111,7 +113,7 @@ impl Wire {
         self.own.is_some()
     }
 
-    /// Writes our answer and says that hyper's, of so many bytes, is written.
+    /// Writes our answer, and reports to hyper that its own, of this many bytes, is written.
     fn poll_own(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
         while let Some(mut own) = self.own.take() {
             match self.poll_paced(cx, |stream, cx| stream.poll_write(cx, &own)) {
@@ -127,12 +129,12 @@ impl Wire {
     }
 }
 
-/// What an answer of hyper's own says, whose head this is.
+/// Makes the problem for one of hyper's own answers, given its head.
 fn problem_of(head: &[u8]) -> Option<Problem> {
     let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
     Some(match StatusCode::from_bytes(status.get(..3)?).ok()? {
         StatusCode::BAD_REQUEST => {
-            Problem::new(&problem::MALFORMED_REQUEST, "this is not a request of HTTP/1.1 or 1.0")
+            Problem::new(&problem::MALFORMED_REQUEST, "expected a request of HTTP/1.1 or HTTP/1.0")
         }
         StatusCode::URI_TOO_LONG => problem::uri_too_long(),
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Problem::new(
@@ -193,7 +195,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
-        // hyper flushes when it has written all that it holds.
+        // hyper flushes when it has written everything that it holds.
         if wire.exchange.flushed() {
             wire.writing.renew();
             wire.head_begun = false;

@@ -1,7 +1,7 @@
-//! Checks of source files, off the threads that serve.
+//! Checks of source files, away from the threads that serve requests.
 //!
-//! A check computes for a few hundred milliseconds at worst, and nothing can interrupt it. So it has a thread for blocking work, and
-//! only as many run at once as leave processors to everything else.
+//! A check computes for up to a few hundred milliseconds and can't be interrupted. So each check gets a thread for
+//! blocking work, and only so many run at once that some processors stay free for everything else.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// At most half as many at once as there are processors.
+    /// Allows half as many checks at once as there are processors.
     pub(super) fn new() -> Self {
         let processors = thread::available_parallelism().map_or(1, |n| n.get());
         Self { turns: Arc::new(Semaphore::new((processors / 2).max(1))) }
     }
 
-    /// Runs `work` when its turn comes, in the order of asking.
+    /// Runs `work` when its turn comes. Turns are in the order of the calls.
     ///
     /// # Panics
-    /// As `work` does.
+    /// Panics if `work` does.
     ///
     /// # Cancel safety
-    /// Dropping the future before its turn drops the work. One that has begun goes on to its end and keeps its turn until
-    /// then.
+    /// Dropping the future before its turn drops the work. Work that has begun continues to its end, and keeps its turn
+    /// until then.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.expect("nobody closes it");
+        let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the semaphore is never closed");
         let worked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
@@ -52,12 +52,12 @@ mod tests {
 
     use super::*;
 
-    /// A runtime whose only thread a check on it would hold.
+    /// Runs a test on a runtime with one thread, which a check must not occupy.
     fn on_one_thread(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(test);
     }
 
-    /// Asks once, and says whether there is no answer yet.
+    /// Polls once, and returns whether there is no answer yet.
     async fn waits<T>(mut asked: Pin<&mut impl Future<Output = T>>) -> bool {
         poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_pending())).await
     }
@@ -68,7 +68,7 @@ mod tests {
             let checks = Checks::new();
             let (served, wait) = mpsc::channel();
             let check = checks.run(move || wait.recv());
-            // It ends only if this very thread goes on meanwhile.
+            // The check ends only if this thread continues meanwhile.
             let serve = async move { served.send("served") };
             let (checked, sent) = tokio::join!(check, serve);
             assert_eq!((checked, sent), (Ok("served"), Ok(())));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_left_is_not_begun_and_leaves_its_turn() {
+    fn a_check_that_is_dropped_before_its_turn_never_begins() {
         on_one_thread(async {
             let checks = Checks { turns: Arc::new(Semaphore::new(1)) };
             let begun = Arc::new(AtomicUsize::new(0));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_one_who_asked_and_ends_the_turn() {
+    fn a_panic_reaches_the_caller_and_ends_the_turn() {
         on_one_thread(async {
             let checks = Checks { turns: Arc::new(Semaphore::new(1)) };
             let asked = std::panic::AssertUnwindSafe(checks.run::<u8>(|| panic!("a bug")));

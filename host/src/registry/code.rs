@@ -1,4 +1,5 @@
-//! Components by their digests, loaded: from what this host has, from what other hosts have compiled, or compiled here.
+//! Loads components by their digests: from this host's own memory or folder, from the code that other hosts share, or
+//! by compiling.
 
 use std::collections::BTreeMap;
 use std::future;
@@ -14,17 +15,19 @@ use super::{Error, Registry, Shared};
 use crate::sandbox::{Behalf, Loaded};
 use crate::store::{self, CompiledCode};
 
-/// Components that are loaded ahead at the same time: what runs ask for meanwhile goes beside them.
+/// The number of components that are loaded ahead at the same time. Components that runs ask for meanwhile are loaded
+/// besides.
 const AHEAD: usize = 2;
 const MOST_AHEAD: usize = 1_000;
-/// Components of one release that are loaded at the same time; those that wait for the compiler hold their bytes.
+/// The number of components of one release that are loaded at the same time. Those that wait for the compiler hold
+/// their bytes.
 const AT_ONCE: usize = 8;
 
 impl Registry {
-    /// Loads active components, so that no run waits for them: all, or as many as the sandbox keeps.
+    /// Loads the active components, so that no run waits for them: all of them, or as many as the sandbox keeps.
     ///
     /// # Errors
-    /// The database is unreachable. What is wrong with a single component is logged.
+    /// Returns an error if the database is unreachable. Failures of single components are only logged.
     pub async fn load_ahead(&self) -> Result<(), Error> {
         let Shared { store, sandbox, .. } = &*self.shared;
         let began = Instant::now();
@@ -35,12 +38,12 @@ impl Registry {
             .try_for_each_concurrent(AHEAD, |&digest| async move {
                 match self.loaded(digest).await {
                     Err(error @ Error::Store(store::Error::Unavailable { .. })) => return Err(error),
-                    // Runs that call it fail at that step, and new ones are told so.
+                    // Runs that call this component fail at that step, and new runs are refused.
                     Err(error) => {
                         let names = store.active_names(digest).await.unwrap_or_default().join(", ");
                         error!(
                             component.name = names, component.digest = %digest, %error,
-                            "a component is set aside, it can't be loaded: {names}"
+                            "a component is set aside, because this host can't load it: {names}"
                         );
                     }
                     Ok(_) => {}
@@ -49,16 +52,17 @@ impl Registry {
             })
             .await?;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(components = active.len(), duration_ms, "loaded the active components");
-        // Those of this machine's folder, which may be older than the key.
+        info!(components = active.len(), duration_ms, "the host loaded the active components");
+        // Components from this machine's folder may have been compiled before the host had a key.
         let loaded = active.iter().filter_map(|digest| sandbox.loaded(digest)).collect();
         self.share_missing(loaded).await
     }
 
-    /// Components by the names under which they are called. One that can't be loaded, whatever is done, is set aside.
+    /// Loads components by the names under which they are called. A component that can never be loaded on this host is
+    /// set aside.
     ///
     /// # Errors
-    /// Something that may pass keeps one from being loaded.
+    /// Returns an error if a component can't be loaded for a reason that may pass.
     pub(super) async fn loaded_by_name(
         &self,
         digests: BTreeMap<String, Digest>,
@@ -68,7 +72,7 @@ impl Registry {
                 Ok(loaded) => Ok((name, Ok(loaded))),
                 Err(error @ (Error::InvalidComponent(_) | Error::TooLarge { .. })) => {
                     let why = format!("component `{name}` can't be loaded on this host: {error}");
-                    error!(component.name = name, component.digest = %digest, %error, "a component is set aside");
+                    error!(component.name = name, component.digest = %digest, %error, "component {name} is set aside, because this host can't load it");
                     Ok((name, Err(SetAside { digest, why: why.into() })))
                 }
                 Err(error) => Err(error),
@@ -78,7 +82,7 @@ impl Registry {
             .await
     }
 
-    /// The component of that digest.
+    /// Loads the component with this digest.
     pub(super) async fn loaded(&self, digest: Digest) -> Result<Arc<Loaded>, Error> {
         let Shared { store, sandbox, .. } = &*self.shared;
         let mut is_compiled = false;
@@ -100,7 +104,7 @@ impl Registry {
         Ok(loaded)
     }
 
-    /// Hands the code on to other hosts, unless one of them has done so. Nobody waits for it.
+    /// Shares the code with other hosts in the background, unless one of them has shared it already.
     pub(super) fn share_if_missing(&self, loaded: Arc<Loaded>) {
         if self.shared.sandbox.shares_code() {
             let registry = self.clone();
@@ -110,7 +114,7 @@ impl Registry {
         }
     }
 
-    /// Whoever comes while another does the same finds nothing missing.
+    /// Shares those that are missing. The lock is held for all of it, so that a second caller finds nothing missing.
     async fn share_missing(&self, loaded: Vec<Arc<Loaded>>) -> Result<(), Error> {
         let Shared { store, sandbox, sharing, .. } = &*self.shared;
         if !sandbox.shares_code() {
@@ -125,7 +129,7 @@ impl Registry {
         Ok(())
     }
 
-    /// In the place of code whose tag was wrong, if there is such.
+    /// Shares the code, and replaces a shared copy whose tag was wrong.
     async fn share(&self, loaded: Arc<Loaded>) -> Result<(), Error> {
         let _one_at_a_time = self.shared.sharing.lock().await;
         self.put(loaded).await
@@ -139,7 +143,8 @@ impl Registry {
         Ok(store.put_code(digest, sandbox.compatibility().0, &CompiledCode { code, tag }, now).await?)
     }
 
-    /// None if no host of our kind has kept it, or what is there can't be trusted.
+    /// Returns the code that another host shared. `None` means that no host of the same kind has shared it, or that its
+    /// code can't be trusted.
     pub(super) async fn compiled_elsewhere(&self, digest: Digest) -> Result<Option<Loaded>, Error> {
         let Shared { store, sandbox, .. } = &*self.shared;
         if !sandbox.shares_code() {
@@ -150,9 +155,9 @@ impl Registry {
             Ok(Some(CompiledCode { code, tag })) => Ok(sandbox.unseal(digest, code, tag).await),
             Ok(None) => Ok(None),
             Err(error @ store::Error::Unavailable { .. }) => Err(error.into()),
-            // The bytes may be there all the same.
+            // The component's bytes may still be readable.
             Err(error) => {
-                warn!(component.digest = %digest, %error, "compiled code in the database can't be read");
+                warn!(component.digest = %digest, %error, "the host can't read compiled code from the database");
                 Ok(None)
             }
         }
@@ -160,5 +165,5 @@ impl Registry {
 }
 
 fn not_shared(error: Error) {
-    warn!(%error, "compiled code isn't handed on to other hosts");
+    warn!(%error, "the host couldn't share compiled code with other hosts");
 }

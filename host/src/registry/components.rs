@@ -12,28 +12,30 @@ use super::{Error, Registry, component_name};
 use crate::sandbox::{self, Behalf};
 use crate::store::{self, Snapshot, Upload};
 
-/// What an upload made.
+/// The result of an upload.
 #[derive(Clone, Debug)]
 pub struct Uploaded {
-    /// As it is kept: the words in kebab-case.
+    /// The component's registered name: its words in kebab-case.
     pub name: String,
     pub digest: Digest,
     pub size_bytes: u64,
     pub uploaded_at: Timestamp,
     pub active: bool,
-    /// False if the same bytes were there under this name.
+    /// False if this component already had a version with the same bytes.
     pub created: bool,
     pub exports: Exports,
     pub wit: String,
-    /// Functions that are listed and can't be called, each with why.
+    /// Functions that are listed but can't be called, each with the reason.
     pub warnings: Vec<String>,
 }
 
 impl Registry {
-    /// Compiles `bytes` and keeps them as a version of `name`, active at once if `activate`.
+    /// Compiles `bytes` and stores them as a version of `name`. The version becomes active at once if `activate` is
+    /// set.
     ///
     /// # Errors
-    /// The bytes are no component that could run here, or deployed definitions call what it doesn't offer. Nothing is kept then.
+    /// Returns an error, and stores nothing, if the bytes are not a component that can run here, or if deployed
+    /// definitions call functions that it doesn't offer.
     pub async fn upload(
         &self,
         tenant: &TenantId,
@@ -83,10 +85,10 @@ impl Registry {
         })
     }
 
-    /// Makes a version the one that new runs pin.
+    /// Makes a version the active one, which new runs pin.
     ///
     /// # Errors
-    /// There is no such version, or deployed definitions call what it doesn't offer.
+    /// Returns an error if there is no such version, or if deployed definitions call functions that it doesn't offer.
     pub async fn activate(&self, tenant: &TenantId, name: &str, digest: Digest) -> Result<(), Error> {
         let name = component_name(name)?;
         let no_version = || Error::NotFound { kind: "version", name: format!("{name}@{digest}") };
@@ -106,7 +108,7 @@ impl Registry {
         }
     }
 
-    /// Deletes a version that is neither active nor pinned by a run.
+    /// Deletes a version that is neither active nor pinned by an unfinished run.
     pub async fn delete_version(&self, tenant: &TenantId, name: &str, digest: Digest) -> Result<(), Error> {
         let name = component_name(name)?;
         match self.shared.store.delete_component_version(tenant, &name, digest).await {
@@ -117,8 +119,8 @@ impl Registry {
         }
     }
 
-    /// Whether the current definitions can go on with `exports` as the active version of `component`; returns the
-    /// generation at which that was so.
+    /// Checks that the current definitions can continue with `exports` as the active version of `component`. Returns
+    /// the generation for which that holds.
     async fn check_fit(&self, tenant: &TenantId, component: &str, exports: &Exports) -> Result<i64, Error> {
         let view = self.view_anew(tenant).await?;
         let generation = view.snapshot.generation;
@@ -128,10 +130,11 @@ impl Registry {
     }
 }
 
-/// More than these say nothing that is new.
+/// More than this many tell a reader nothing new.
 const MOST_BREAKS: usize = 100;
 
-/// What the current definitions call of `component` that `new` doesn't offer, each with its definition; the first ones.
+/// Returns the functions of `component` that current definitions call and `new` doesn't offer, each with its
+/// definition. At most [`MOST_BREAKS`] are returned.
 fn breaks(snapshot: &Snapshot, component: &str, new: &Exports) -> Vec<String> {
     let mut breaks = Vec::new();
     for (definition, current) in &snapshot.definitions {

@@ -1,4 +1,4 @@
-//! Checks and deployments of source files.
+//! Checking and deploying source files.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Registry, View};
 use crate::store::{self, NewDefinition};
 
-/// What a deployment made, for each function of the file.
+/// The result of a deployment, for each function of the file.
 #[derive(Clone, Debug)]
 pub struct Deployed {
     pub definitions: Vec<DeployedDefinition>,
-    /// Warnings; a file with errors isn't deployed.
+    /// The warnings. A file with errors isn't deployed.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -26,13 +26,13 @@ pub struct DeployedDefinition {
     pub name: String,
     /// SHA-256 of the source.
     pub digest: Digest,
-    /// The path that it answers.
+    /// The path that the definition answers.
     pub trigger: Option<String>,
-    /// False if this very source was deployed already.
+    /// False if this source was already deployed.
     pub created: bool,
 }
 
-/// Paths that the host itself answers; a trigger's may not be one, nor lie below one.
+/// Paths that the host itself answers. A trigger's path may neither be one of them nor lie below one.
 const OWN_PATHS: [&str; 9] = [
     "/api/components",
     "/api/definitions",
@@ -46,16 +46,16 @@ const OWN_PATHS: [&str; 9] = [
 ];
 
 impl Registry {
-    /// The diagnostics of `source` against the tenant's active components; deploys nothing.
+    /// Returns the diagnostics of `source` against the tenant's active components. Nothing is deployed.
     pub async fn check(&self, tenant: &TenantId, file: &str, source: &str) -> Result<Vec<Diagnostic>, Error> {
         let view = self.view_of_now(tenant).await?;
         Ok(self.checked(&view, file, source).await.diagnostics)
     }
 
-    /// Deploys every function of `source`, or nothing.
+    /// Deploys either every function of `source` or nothing.
     ///
     /// # Errors
-    /// The source has errors, or a trigger's path is answered by someone else.
+    /// Returns an error if the source has errors, or if something else already answers a trigger's path.
     pub async fn deploy(&self, tenant: &TenantId, file: &str, source: &str) -> Result<Deployed, Error> {
         let now = self.shared.store.clock().await?;
         loop {
@@ -87,13 +87,13 @@ impl Registry {
         }
     }
 
-    /// The check itself, on a thread of its own.
+    /// Runs the check on a thread for blocking work.
     async fn checked(&self, view: &Arc<View>, file: &str, source: &str) -> Checked {
         let (view, file, source) = (Arc::clone(view), file.to_owned(), source.to_owned());
         self.shared.checks.run(move || check_in(&view, &file, &source)).await
     }
 
-    /// The definition that answers `POST path`, if there is one.
+    /// Returns the definition that answers `POST path`, if there is one.
     pub async fn trigger(&self, tenant: &TenantId, path: &str) -> Result<Option<String>, Error> {
         Ok(self.shared.store.find_trigger(tenant, path).await?)
     }
@@ -106,10 +106,10 @@ fn check_in(view: &View, file: &str, source: &str) -> Checked {
     aster_dsl::check_with(file, source, &exports)
 }
 
-/// A trigger answers `POST path` and `GET path/{key}/status`; the host's own paths and those of other definitions, also of
-/// the same file, are taken.
+/// Refuses triggers whose paths are taken. A trigger answers `POST path` and `GET path/{key}/status`; it must not
+/// collide with the host's own paths, or with those of other definitions, including those in the same file.
 fn refuse_taken_paths(view: &View, deployed: &[Plan]) -> Result<(), Error> {
-    // One that is deployed anew in this file counts as it will be.
+    // A definition that this file deploys again counts with its new trigger.
     let new: HashSet<&str> = deployed.iter().map(|plan| plan.name.as_str()).collect();
     let current = view.snapshot.definitions.values().map(|definition| &definition.plan);
     let all: Vec<(&str, &str)> = current
@@ -135,7 +135,7 @@ fn refuse_taken_paths(view: &View, deployed: &[Plan]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `path` is `trigger/{key}/status`.
+/// Returns whether `path` is `trigger/{key}/status`.
 fn is_status(path: &str, trigger: &str) -> bool {
     let key = path.strip_prefix(trigger).and_then(|rest| rest.strip_prefix('/')?.strip_suffix("/status"));
     key.is_some_and(|key| !key.is_empty())

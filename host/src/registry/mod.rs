@@ -1,8 +1,8 @@
-//! Components and definitions by name: uploads, activations, deployments, and what a submission resolves to.
+//! Components and definitions by name: uploads, activations, deployments, and how a submission is resolved.
 //!
-//! What is current is a function of the tenant's registry at one generation. A view of it is kept until it turns out to be
-//! old: whatever was decided on it names its generation, and is refused if that has moved. What was compiled or resolved
-//! is kept by digest and by release, which never change.
+//! What is current depends only on the tenant's registry at one generation. A view of it is cached until it turns out
+//! to be outdated: every decision on a view names the view's generation, and is refused if the registry has moved.
+//! Compiled code is cached by digest, and releases by their id, which never change their meaning.
 
 mod checks;
 mod code;
@@ -40,46 +40,47 @@ pub struct Registry {
 struct Shared {
     store: Store,
     sandbox: Sandbox,
-    /// Only an answer on a view that is current counts; an old one costs a repetition.
+    /// A decision counts only if its view is current, so an outdated view costs a repetition and no more.
     views: Mutex<Recent<TenantId, View>>,
     releases: Mutex<Recent<i64, Release>>,
-    /// Held by who hands compiled code on: as a copy it takes memory once more.
+    /// Held while compiled code is shared, because each copy takes as much memory again.
     sharing: tokio::sync::Mutex<()>,
     checks: Checks,
 }
 
-/// How many definitions of a view, and releases, are kept beside those in use. What is resolved holds its release, and a release
-/// its components' code: where that is too much, they go before their number is reached.
+/// How many resolved definitions of a view, and how many releases, are kept besides those in use. A resolved definition
+/// holds its release, and a release holds the code of its components. If that takes too much memory, they are dropped
+/// before this number is reached.
 const MOST_KEPT: u64 = 1_000;
-/// What views may take, beside those in use: the types of components are most of them.
+/// The memory for views besides those in use. The types of components are most of it.
 const BYTES_OF_VIEWS: u64 = 64 << 20;
-/// The least that one takes, whatever is in it.
+/// The least memory that a view is counted with.
 const BYTES_OF_A_VIEW: u64 = 32 << 10;
 
-/// A tenant's registry at one generation, and what was resolved in it.
+/// A tenant's registry at one generation, with the definitions that were resolved in it.
 #[derive(Debug)]
 struct View {
     snapshot: Snapshot,
-    /// By full name.
+    /// Resolved definitions by full name.
     resolved: Mutex<Recent<String, Resolved>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A name that can't be one; says what it may be.
+    /// The name is not valid. The text says what is.
     #[error("{0}")]
     InvalidName(String),
-    /// The bytes are no component that could run here; says what they are and what to do.
+    /// The bytes are not a component that can run here. The text says what they are and what to do.
     #[error("{0}")]
     InvalidComponent(String),
-    /// The compiler has no time for it.
+    /// The compiler is busy.
     #[error("{0}")]
     Busy(String),
-    #[error("the component is {size} bytes, and at most {limit} are taken")]
+    #[error("the component has {size} bytes; expected at most {limit}")]
     TooLarge { size: usize, limit: usize },
-    /// The new version lacks what deployed definitions call.
-    #[error("deployed definitions call what this version doesn't offer: {}", .0.join("; "))]
+    /// The new version lacks functions that deployed definitions call.
+    #[error("deployed definitions call functions that this version doesn't offer: {}", .0.join("; "))]
     Breaks(Vec<String>),
     #[error("the source has errors")]
     Diagnostics(Vec<Diagnostic>),
@@ -89,7 +90,7 @@ pub enum Error {
     NotFound { kind: &'static str, name: String },
     #[error("`{name}` is the name of several definitions: {}", .candidates.join(", "))]
     Ambiguous { name: String, candidates: Vec<String> },
-    /// The definition can't start now; it can when the component is there.
+    /// The definition can't start now, but can once its components are there.
     #[error("{0}")]
     NotReady(String),
     #[error("{0}")]
@@ -101,7 +102,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same may succeed in a while.
+    /// Returns whether the same request may succeed in a while.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Busy(_) | Self::Sandbox(_) | Self::Store(store::Error::Unavailable { .. }))
     }
@@ -143,7 +144,7 @@ impl Registry {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The tenant's registry as it was when it was last read.
+    /// Returns the tenant's registry as it was last read.
     async fn view(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let known = self.shared.views.lock().expect(UNPOISONED).get(tenant);
         match known {
@@ -152,7 +153,7 @@ impl Registry {
         }
     }
 
-    /// The tenant's registry as it is now, read only if it has changed since it was read last.
+    /// Returns the current registry of the tenant. It is read only if it has changed since it was last read.
     async fn view_of_now(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let known = self.shared.views.lock().expect(UNPOISONED).get(tenant);
         if let Some(view) = known
@@ -163,16 +164,16 @@ impl Registry {
         self.view_anew(tenant).await
     }
 
-    /// The tenant's registry, read now.
+    /// Reads the tenant's registry.
     async fn view_anew(&self, tenant: &TenantId) -> Result<Arc<View>, Error> {
         let snapshot = self.shared.store.registry_snapshot(tenant).await?;
         let view = Arc::new(View { snapshot, resolved: Mutex::new(Recent::new(MOST_KEPT)) });
-        // Nothing was ever done in it: anybody can make up the name of a tenant.
+        // Nothing was ever done in this registry. It isn't cached, because a client can make up names of tenants.
         if view.snapshot.generation == 0 {
             return Ok(view);
         }
         let mut views = self.shared.views.lock().expect(UNPOISONED);
-        // A slower reading must not replace a newer one.
+        // A slow reader must not replace a newer view.
         let newer = views.get(tenant).filter(|known| known.snapshot.generation >= view.snapshot.generation);
         if let Some(newer) = newer {
             return Ok(newer);
@@ -185,10 +186,10 @@ impl Registry {
     }
 }
 
-/// The form in which a component's name is kept: its words in kebab-case, as it is matched.
+/// Returns the form of a component's name in which it is stored and matched: its words in kebab-case.
 ///
 /// # Errors
-/// There is nothing of a name in it, or something else.
+/// Returns an error if the text is not a name.
 pub fn component_name(text: &str) -> Result<String, Error> {
     let kebab = name::kebab(text);
     let fits = kebab.len() <= 64

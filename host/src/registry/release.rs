@@ -1,4 +1,4 @@
-//! What a run pins, ready to be called.
+//! Releases: everything that a run pins, ready to be called.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Error, Registry, UNPOISONED};
 use crate::sandbox::{FunctionHandle, Loaded};
 use crate::store::{self, ReleaseId};
 
-/// Interned by its content: a definition's version and the digest of every component that it can call.
+/// A definition's version, and the digest of every component that it can call. Releases are interned by this content.
 #[derive(Debug)]
 pub struct Release {
     pub id: i64,
@@ -19,21 +19,22 @@ pub struct Release {
     targets: HashMap<CallSite, Result<Target, SetAside>>,
 }
 
-/// A component that the release pins and this host can't load: it was taken by another version of the host, or within other limits.
+/// A component that the release pins but this host can't load, because another version of the host accepted it, or this
+/// host has other limits.
 #[derive(Clone, Debug)]
 pub struct SetAside {
     pub digest: Digest,
-    /// In one sentence, with the component's name.
+    /// One sentence with the component's name.
     pub why: Arc<str>,
 }
 
-/// What a call in the plan names, as the source spells it.
+/// The names of a call in the plan, as the source spells them.
 type CallSite = (String, Option<String>, String);
 
-/// The function that a call means.
+/// The function that a call refers to.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Registered name.
+    /// The component's registered name.
     pub component: Arc<str>,
     pub loaded: Arc<Loaded>,
     pub function: FunctionHandle,
@@ -53,7 +54,7 @@ impl Release {
             }
             let component = name::kebab(&call.capability);
             let loaded = components.get(&component).ok_or_else(|| {
-                Error::NotReady(format!("component `{component}` is not there: upload it first"))
+                Error::NotReady(format!("there is no component `{component}`: upload it first"))
             })?;
             let target = match loaded {
                 Ok(loaded) => {
@@ -69,18 +70,18 @@ impl Release {
         Ok(Self { id, plan: Arc::new(plan), targets })
     }
 
-    /// For guests that are no components.
+    /// Makes a release for guests that are not components.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn without_code(id: i64, plan: Plan) -> Self {
         Self { id, plan: Arc::new(plan), targets: HashMap::new() }
     }
 
-    /// The function that `call`, one of the plan's, means; none if the plan is of another release.
+    /// Returns the function that `call` refers to. `None` means that the call is of another release's plan.
     pub fn target(&self, call: &Call) -> Option<Result<&Target, &SetAside>> {
         self.targets.get(&site(call)).map(Result::as_ref)
     }
 
-    /// A component that can't be called on this host, if there is one.
+    /// Returns a component that can't be called on this host, if there is one.
     pub fn set_aside(&self) -> Option<&SetAside> {
         self.targets.values().find_map(|target| target.as_ref().err())
     }
@@ -91,10 +92,11 @@ fn site(call: &Call) -> CallSite {
 }
 
 impl Registry {
-    /// The release of that id, compiled; at once if it was asked for before. Calls of a component that can't be loaded fail.
+    /// Loads the release with this id and its components, unless it is cached. Calls of a component that can't be
+    /// loaded fail.
     ///
     /// # Errors
-    /// It doesn't exist, or the database is unreachable.
+    /// Returns an error if the release doesn't exist, or if the database is unreachable.
     pub async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
         let known = self.shared.releases.lock().expect(UNPOISONED).get(&id);
         if let Some(release) = known {
@@ -110,7 +112,8 @@ impl Registry {
             .ok_or_else(|| missing("definition", &stored.definition))?;
         let components = self.loaded_by_name(stored.components).await?;
         let release = Arc::new(Release::new(id, version.plan, &components)?);
-        // What was set aside may be there the next time: another host has compiled it, or an operator has restored its bytes.
+        // A component that was set aside may load the next time, because another host has shared its code or an
+        // operator has restored its bytes.
         if release.set_aside().is_none() {
             self.shared.releases.lock().expect(UNPOISONED).insert(id, Arc::clone(&release), 1);
         }
@@ -118,7 +121,7 @@ impl Registry {
         Ok(release)
     }
 
-    /// Gives up releases that no run uses, while they hold more code than is to be kept in memory.
+    /// Drops releases that no run uses while more code is in memory than should be kept.
     fn drop_releases_that_hold_code(&self) {
         let sandbox = &self.shared.sandbox;
         if !sandbox.holds_too_much() {

@@ -1,4 +1,4 @@
-//! From a definition's name to what a new run of it pins.
+//! Resolving a definition's name to the release that a new run of it pins.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,23 +12,24 @@ use serde_json::Value;
 use super::{Error, Registry, Release, UNPOISONED, View};
 use crate::store;
 
-/// A definition as a submission finds it: pinned, compiled, ready to be called.
+/// A definition as a submission finds it: pinned, compiled and ready to be called.
 #[derive(Debug)]
 pub struct Resolved {
     /// The full name.
     pub name: String,
     /// SHA-256 of the definition's source.
     pub digest: Digest,
-    /// Of the registry in which this was resolved.
+    /// The generation of the registry in which this was resolved.
     pub generation: i64,
     pub release: Arc<Release>,
-    /// The parameters with the types that their names stand for in this release.
+    /// The parameters, with the types that their names stand for in this release.
     pub parameters: Vec<(String, Type)>,
 }
 
 impl Resolved {
-    /// What in `input` doesn't fit the parameters; empty if it fits. With one parameter the input is its value, with
-    /// several an object by their names, with none it is empty: null or `{}`.
+    /// Returns the mismatches between `input` and the parameters, or nothing if it fits. If the workflow has one
+    /// parameter, the input is its value; if it has several, an object with a field for each; if it has none, null or
+    /// `{}`.
     pub fn check_input(&self, input: &Value) -> Vec<Mismatch> {
         match self.parameters.as_slice() {
             [] if input.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
@@ -37,7 +38,7 @@ impl Resolved {
             several => {
                 let fields = several.iter().map(|(name, ty)| Field { name: name.clone(), ty: ty.clone() });
                 let mut mismatches = check(&Type::Record(fields.collect()), input, "input");
-                // A parameter's name is the source's, and not one of several spellings.
+                // A parameter has only the spelling in the source, unlike a field of a WIT type.
                 let names: HashSet<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
                 let known: HashSet<&str> = mismatches.iter().map(|known| known.pointer.as_str()).collect();
                 let given = input.as_object().into_iter().flat_map(|values| values.keys());
@@ -58,7 +59,7 @@ impl Resolved {
         }
     }
 
-    /// An input that fits, as the workflow sees it: options that were left out are null, names are camelCase.
+    /// Returns a fitting input as the workflow sees it: omitted options are null, and names are in camelCase.
     pub fn normalize(&self, input: Value) -> Value {
         match (self.parameters.as_slice(), input) {
             ([(_, ty)], input) => normalize(ty, input),
@@ -74,10 +75,10 @@ impl Resolved {
         }
     }
 
-    /// What `keyed by` makes of `input`: none if the definition has no trigger.
+    /// Computes the key of `input` with `keyed by`. Returns `None` if the definition has no trigger.
     ///
     /// # Errors
-    /// Why the input has no key, in one line.
+    /// Returns one line that says why the input has no key.
     pub fn key(&self, input: &Value) -> Result<Option<String>, String> {
         let plan = &self.release.plan;
         let Some(trigger) = &plan.trigger else { return Ok(None) };
@@ -93,29 +94,30 @@ impl Resolved {
 }
 
 impl Registry {
-    /// The definition of that full name, or of that own name where it is unique.
+    /// Resolves the definition with this full name, or with this function's name if it is unique.
     ///
     /// # Errors
-    /// There is none, or several, or it can't start now because a component is missing.
+    /// Returns an error if there is no such definition, if there are several, or if it can't start now because a
+    /// component is missing.
     pub async fn resolve(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let view = self.view(tenant).await?;
         match self.resolve_in(&view, tenant, name).await {
-            // What is missing in a view, or was deleted since, may be otherwise now.
+            // A definition or component that an old view lacks may exist by now.
             Err(error) if !error.may_pass() => self.resolve_anew(tenant, name).await,
             resolved => resolved,
         }
     }
 
-    /// The same, after the registry was seen to have moved.
+    /// Resolves the definition in the current registry, after the registry was seen to have moved.
     pub async fn resolve_anew(&self, tenant: &TenantId, name: &str) -> Result<Arc<Resolved>, Error> {
         let view = self.view_anew(tenant).await?;
         self.resolve_in(&view, tenant, name).await
     }
 
-    /// Whether nothing in the tenant's registry has changed since this was resolved.
+    /// Returns whether the tenant's registry has not changed since this was resolved.
     ///
     /// # Errors
-    /// The database is unreachable.
+    /// Returns an error if the database is unreachable.
     pub async fn is_current(&self, resolved: &Resolved, tenant: &TenantId) -> Result<bool, Error> {
         Ok(self.shared.store.generation(tenant).await? == resolved.generation)
     }
@@ -162,10 +164,12 @@ impl Registry {
 }
 
 impl Registry {
-    /// A definition's version, that of an earlier run say, with the components that are active now.
+    /// Makes a release of a definition's version, for example that of an earlier run, with the components that are
+    /// active now.
     ///
     /// # Errors
-    /// The version is gone, or the active components don't offer what it calls.
+    /// Returns an error if the version no longer exists, or if the active components don't offer the functions that it
+    /// calls.
     pub async fn release_of_active(
         &self,
         tenant: &TenantId,
@@ -190,7 +194,7 @@ impl Registry {
     }
 }
 
-/// For a new run, or a repair: all that it may call can be called.
+/// Checks that all components of a release can be called, as a new run or a repair needs them.
 fn ready(release: Arc<Release>) -> Result<Arc<Release>, Error> {
     match release.set_aside() {
         Some(set_aside) => Err(Error::NotReady(set_aside.why.to_string())),
@@ -200,11 +204,13 @@ fn ready(release: Arc<Release>) -> Result<Arc<Release>, Error> {
 
 fn active<'v>(view: &'v View, component: &str) -> Result<&'v store::ActiveComponent, Error> {
     view.snapshot.components.get(component).ok_or_else(|| {
-        Error::NotReady(format!("component `{component}` has no active version: upload it and send again"))
+        Error::NotReady(format!(
+            "component `{component}` has no active version: activate one and send the request again"
+        ))
     })
 }
 
-/// The full name that `name` stands for among the current definitions.
+/// Returns the full name that `name` stands for among the current definitions.
 fn full_name<'v>(view: &'v View, name: &str) -> Result<&'v str, Error> {
     let definitions = &view.snapshot.definitions;
     if let Some((full, _)) = definitions.get_key_value(name) {

@@ -1,4 +1,5 @@
-//! Hosts on one database, with real components: compiled code goes from one to the other, and only if it can be trusted.
+//! Tests with several hosts on one database and real components: one host loads the code that another compiled, but
+//! only if it can be trusted.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::store::Patience;
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER_KEY: &str = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// A host that has just been started.
+/// Returns a host that was just started.
 fn host(pool: &PgPool, key: Option<&str>) -> Registry {
     let code_key = key.map(|key| key.parse().expect("it is a key"));
     host_with(pool, Options { code_key, ..Options::default() })
@@ -28,7 +29,7 @@ fn component() -> Bytes {
     component_named("greeter-v1")
 }
 
-/// Built by `cargo xtask build`.
+/// Returns a component that `cargo xtask build` has built.
 fn component_named(name: &str) -> Bytes {
     let folder = std::env::var("ASTER_COMPONENTS")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target/components").to_owned());
@@ -36,12 +37,12 @@ fn component_named(name: &str) -> Bytes {
     bytes.expect("components are built by `cargo xtask build`").into()
 }
 
-/// A host uploads a component, and has handed on what it may hand on.
+/// Uploads a component on a host, and lets it share the code that it may share.
 async fn upload(pool: &PgPool, key: Option<&str>) -> Digest {
     let host = host(pool, key);
     let uploaded =
-        host.upload(&TenantId::default(), "greeter", component(), true).await.expect("it is taken");
-    host.load_ahead().await.expect("the database is there");
+        host.upload(&TenantId::default(), "greeter", component(), true).await.expect("the upload is valid");
+    host.load_ahead().await.expect("the database answers");
     uploaded.digest
 }
 
@@ -49,22 +50,22 @@ async fn execute(pool: &PgPool, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.expect(sql);
 }
 
-/// From here on who has no code has nothing.
+/// From here on a host that has no code can't compile it.
 async fn spoil_bytes(pool: &PgPool) {
     execute(pool, "update component_bytes set bytes = ''").await;
 }
 
 async fn restore_bytes(pool: &PgPool) {
     let restored = sqlx::query("update component_bytes set bytes = $1").bind(component().to_vec());
-    restored.execute(pool).await.expect("the database is there");
+    restored.execute(pool).await.expect("the database answers");
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn what_one_host_has_compiled_another_one_loads(pool: PgPool) {
+async fn a_host_loads_the_code_that_another_host_compiled(pool: PgPool) {
     let digest = upload(&pool, Some(KEY)).await;
     spoil_bytes(&pool).await;
     let second = host(&pool, Some(KEY));
-    second.load_ahead().await.expect("the database is there");
+    second.load_ahead().await.expect("the database answers");
     assert!(second.shared.sandbox.loaded(&digest).is_some());
 }
 
@@ -74,7 +75,7 @@ async fn a_host_without_a_key_compiles_for_itself(pool: PgPool) {
     let keyed = host(&pool, Some(KEY));
     let compatibility = keyed.shared.sandbox.compatibility().0;
     assert_eq!(keyed.shared.store.missing_code(&[digest], compatibility).await.unwrap(), [digest]);
-    keyed.load_ahead().await.expect("the database is there");
+    keyed.load_ahead().await.expect("the database answers");
     assert_eq!(keyed.shared.store.missing_code(&[digest], compatibility).await.unwrap(), []);
     let unkeyed = host(&pool, None);
     spoil_bytes(&pool).await;
@@ -101,9 +102,9 @@ async fn code_that_cannot_be_trusted_costs_a_compilation(pool: PgPool) {
         assert!(matches!(loaded, Err(Error::InvalidComponent(_))), "{spoil}: {loaded:?}");
         restore_bytes(&pool).await;
         assert!(host.loaded(digest).await.is_ok(), "{spoil}");
-        // It is handed on after the answer.
+        // The code is shared after the answer.
         let began = Instant::now();
-        while host.compiled_elsewhere(digest).await.expect("the database is there").is_none() {
+        while host.compiled_elsewhere(digest).await.expect("the database answers").is_none() {
             assert!(began.elapsed() < Duration::from_secs(30), "{spoil}: the row wasn't replaced");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -124,20 +125,20 @@ async fn releases_that_no_run_uses_do_not_keep_code_in_memory(pool: PgPool) {
     let first = host
         .upload(&tenant, "greeter", component_named("greeter-v1"), true)
         .await
-        .expect("it is taken")
+        .expect("the upload is valid")
         .digest;
     host.deploy(&tenant, "greet.aster", &source("greet")).await.expect("it is deployed");
-    let in_use = host.resolve(&tenant, "greet").await.expect("it is there");
+    let in_use = host.resolve(&tenant, "greet").await.expect("the definition resolves");
     let second = host
         .upload(&tenant, "greeter", component_named("greeter-v2"), true)
         .await
-        .expect("it is taken")
+        .expect("the upload is valid")
         .digest;
-    host.resolve(&tenant, "greet").await.expect("it is there");
+    host.resolve(&tenant, "greet").await.expect("the definition resolves");
     assert!(host.shared.sandbox.loaded(&first).is_some(), "a run uses it");
     drop(in_use);
     host.deploy(&tenant, "again.aster", &source("again")).await.expect("it is deployed");
-    host.resolve(&tenant, "again").await.expect("it is there");
+    host.resolve(&tenant, "again").await.expect("the definition resolves");
     assert!(host.shared.sandbox.loaded(&first).is_none(), "no run uses it any more");
     assert!(host.shared.sandbox.loaded(&second).is_some(), "it is in use");
 }
@@ -153,12 +154,12 @@ async fn a_component_that_cannot_be_loaded_is_set_aside_until_it_can(pool: PgPoo
     let refused = second.resolve(&tenant, "greet").await;
     let Err(Error::NotReady(why)) = &refused else { panic!("{refused:?}") };
     assert!(why.starts_with("component `greeter` can't be loaded on this host: "), "{why}");
-    // A run that was accepted by another host finds out when it comes to the call.
+    // A run that another host accepted fails when it reaches the call.
     let id =
         sqlx::query_scalar::<_, i64>("select release_id from release").fetch_one(&pool).await.expect("one");
-    let release = second.release(id).await.expect("it is there, without the component");
+    let release = second.release(id).await.expect("the release loads without the component");
     assert!(release.set_aside().is_some());
     restore_bytes(&pool).await;
     assert!(second.resolve(&tenant, "greet").await.is_ok());
-    assert!(second.release(id).await.expect("it is whole").set_aside().is_none());
+    assert!(second.release(id).await.expect("the release loads").set_aside().is_none());
 }

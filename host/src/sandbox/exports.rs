@@ -1,4 +1,4 @@
-//! What a component exports, read from the component itself.
+//! The exports of a component, read from the component itself.
 
 use aster_core::wit::{Case, Exports, Field, Function, NamedType, Type};
 use wasmtime::Engine;
@@ -6,28 +6,29 @@ use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex};
 use wit_component::{DecodedWasm, WitPrinter};
 
-/// Bounds what the types of exports take in memory, in answers and in the database, where each view of a tenant's registry has them
-/// again: they are written out structurally, so a type of n levels can have 2ⁿ parts. A part takes some 60 bytes.
+/// The most parts that the types of exports may have. They are written out structurally in memory, in answers and in
+/// the database, and again in each view of a tenant's registry. A type of n levels can have 2ⁿ parts, and a part takes
+/// some 60 bytes.
 const MAX_EXPORTED_PARTS: usize = 10_000;
-/// The types of imports are in the WIT text only.
+/// The same for imports, whose types are only in the WIT text.
 const MAX_IMPORTED_PARTS: usize = 50_000;
-/// What is said to whoever uploads.
+/// The most exports that an upload's warnings list as not callable.
 const MAX_NOT_LISTED: usize = 20;
 
-/// A component's types are too large to be written out: they have more parts than this.
+/// A component's types are too large to be written out, because they have more parts than this.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TooComplex(pub(super) usize);
 
-/// What is known of a component's exports.
+/// The exports of a component.
 pub(super) struct Read {
     pub(super) exports: Exports,
-    /// For each function the index by which an instance finds it.
+    /// For each function, the index by which an instance finds it.
     pub(super) indices: Vec<ComponentExportIndex>,
-    /// One sentence for each export that is no function, type, or interface of such.
+    /// One sentence for each export that is neither a function nor a type, nor an interface of those.
     pub(super) not_listed: Vec<String>,
 }
 
-/// Reads what the component exports.
+/// Reads the exports of a component.
 pub(super) fn read(engine: &Engine, component: &Component) -> Result<Read, TooComplex> {
     let mut reader = Reader::new(MAX_EXPORTED_PARTS);
     let mut imports = Reader::new(MAX_IMPORTED_PARTS);
@@ -37,11 +38,11 @@ pub(super) fn read(engine: &Engine, component: &Component) -> Result<Read, TooCo
     let ty = component.component_type();
     for (name, item) in ty.imports(engine) {
         match item.ty {
-            // A type that a world declares itself is an import of the component: nobody provides it, it only has a name.
+            // A type that a world declares itself is an import of the component. It needs no provider, only a name.
             ComponentItem::Type(ty) => {
                 exports.types.push(NamedType { interface: None, name: name.into(), ty: reader.ty(&ty)? });
             }
-            // Not kept, but written out in the WIT text.
+            // These types aren't stored, but they are written out in the WIT text.
             ComponentItem::ComponentInstance(instance) => imports.measure(engine, &instance)?,
             _ => {}
         }
@@ -83,12 +84,12 @@ pub(super) fn read(engine: &Engine, component: &Component) -> Result<Read, TooCo
     if not_listed.len() > MAX_NOT_LISTED {
         let left_out = not_listed.len() - MAX_NOT_LISTED;
         not_listed.truncate(MAX_NOT_LISTED);
-        not_listed.push(format!("{left_out} more of its exports are no functions"));
+        not_listed.push(format!("{left_out} more of its exports are not functions"));
     }
     Ok(Read { exports, indices, not_listed })
 }
 
-/// Why nothing of an export can be called; none where nobody would expect it.
+/// Returns why nothing of an export can be called, or `None` if nobody would expect that it can.
 fn no_function(name: &str, item: &ComponentItem) -> Option<String> {
     let what = match item {
         ComponentItem::ComponentInstance(_) => "it is an instance within an instance",
@@ -98,7 +99,7 @@ fn no_function(name: &str, item: &ComponentItem) -> Option<String> {
     Some(format!("nothing of `{name}` can be called: {what}"))
 }
 
-/// What they take of memory, roughly.
+/// Returns the memory that the exports take, approximately.
 pub(crate) fn bytes(exports: &Exports) -> u64 {
     let functions = exports.functions.iter().map(|function| {
         let Function { interface, name, params, result } = function;
@@ -112,7 +113,7 @@ pub(crate) fn bytes(exports: &Exports) -> u64 {
     functions.chain(types).map(|bytes| bytes as u64).sum()
 }
 
-/// Beside the value itself.
+/// Returns the memory that a type takes besides the value itself.
 fn type_bytes(ty: &Type) -> usize {
     let boxed = |inner: &Type| size_of::<Type>() + ALLOCATION + type_bytes(inner);
     match ty {
@@ -141,14 +142,15 @@ fn fields_bytes(fields: &[Field]) -> usize {
     ALLOCATION + fields.iter().map(field).sum::<usize>()
 }
 
-/// What the allocator adds, mostly by rounding up.
+/// The overhead of the allocator, which mostly rounds up.
 const ALLOCATION: usize = 8;
 
-/// The component's world as WIT text. One that is none in WIT's terms is described by its exports.
+/// Returns the component's world as WIT text. If WIT can't describe it, the text lists the exports instead.
 pub(super) fn wit_text(bytes: &[u8], exports: &Exports) -> String {
-    // The decoder panics on some components that Wasmtime takes, such as one that exports a function under an interface's name.
+    // The decoder panics on some components that Wasmtime accepts, such as one that exports a function under an
+    // interface's name.
     let decoded = std::panic::catch_unwind(|| decoded(bytes));
-    let decoded = decoded.unwrap_or_else(|_| Err("its decoder fails on it".to_owned()));
+    let decoded = decoded.unwrap_or_else(|_| Err("the decoder failed".to_owned()));
     decoded.unwrap_or_else(|error| described(exports, &error))
 }
 
@@ -167,8 +169,7 @@ fn decoded(bytes: &[u8]) -> Result<String, String> {
 
 fn described(exports: &Exports, why: &str) -> String {
     let why: String = why.lines().next().unwrap_or_default().chars().take(200).collect();
-    let mut text =
-        format!("// This component is no world that WIT can describe: {why}\n// Its functions are:\n");
+    let mut text = format!("// WIT can't describe this component's world: {why}\n// Its functions are:\n");
     for function in &exports.functions {
         let params: Vec<String> =
             function.params.iter().map(|param| format!("{}: {}", param.name, param.ty)).collect();
@@ -188,7 +189,7 @@ impl Reader {
         Self { most, parts_left: most }
     }
 
-    /// Counts the parts of what an instance has.
+    /// Counts the parts of an instance's types.
     fn measure(&mut self, engine: &Engine, instance: &types::ComponentInstance) -> Result<(), TooComplex> {
         for (name, item) in instance.exports(engine) {
             match item.ty {

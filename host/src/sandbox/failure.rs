@@ -1,4 +1,4 @@
-//! What a call's end means: a verdict on the step, or trouble of the host.
+//! The meaning of a call's end: a verdict on the step, or a failure of the host.
 
 use aster_core::event::{Failure, FailureCode};
 use aster_core::name;
@@ -12,14 +12,14 @@ use super::capability::session::Unavailable;
 use super::limits::MemoryExceeded;
 use super::value::TooMuch;
 
-/// Longest message of a failure: it is shown in lists and logs.
+/// The longest message of a failure, which lists and logs show.
 const MAX_MESSAGE_CHARS: usize = 4_000;
 const MAX_FRAMES: usize = 8;
 
-/// What an error that came out of Wasmtime means.
+/// Interprets an error from Wasmtime.
 ///
 /// # Errors
-/// It is not the guest's: nothing is known about the step.
+/// Returns an error if the guest is not at fault, so that nothing is known about the step.
 pub(super) fn of_error(
     error: wasmtime::Error,
     stderr: &str,
@@ -40,7 +40,7 @@ pub(super) fn of_error(
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return Ok(match trap {
-            Trap::OutOfFuel => Failure::new(FailureCode::OutOfFuel, "all fuel is used up"),
+            Trap::OutOfFuel => Failure::new(FailureCode::OutOfFuel, "the guest used up its fuel"),
             trap => of_trap(*trap, &error, stderr),
         });
     }
@@ -52,20 +52,20 @@ pub(super) fn of_error(
     if is_hosts(&error) {
         return Err(Error::Engine(format!("{error:#}")));
     }
-    // What a guest hands over wrongly: a text that isn't UTF-8, a handle that it doesn't hold.
+    // The guest handed over something invalid, such as a string that isn't UTF-8 or a handle that it doesn't have.
     Ok(Failure { detail: backtrace(&error), ..Failure::new(FailureCode::Trap, one_line(&cause)) })
 }
 
-/// Whether an error is the machine's refusal of something that a call needs: memory, mappings, a slot.
+/// Returns whether the machine refused something that a call needs: memory, mappings, or a slot.
 ///
-/// All else is taken for the guest's doing: were it the other way round, a guest could have its call repeated for ever.
+/// Every other error is blamed on the guest. Otherwise a guest could have its call repeated for ever.
 pub(super) fn is_hosts(error: &wasmtime::Error) -> bool {
     error.is::<PoolConcurrencyLimitError>()
         || error.is::<wasmtime::OutOfMemory>()
         || error.chain().any(|cause| cause.is::<std::io::Error>() || cause.is::<rustix::io::Errno>())
 }
 
-/// An `err` that a function answered.
+/// Makes a failure of an `err` that a function returned.
 pub(super) fn of_err(ty: Option<&Type>, payload: Value) -> Failure {
     let code = match (ty, &payload) {
         (Some(Type::Variant(_) | Type::Enum(_)), payload) if is_transient(payload) => {
@@ -95,16 +95,14 @@ fn of_trap(trap: Trap, error: &wasmtime::Error, stderr: &str) -> Failure {
 fn described(trap: Trap) -> String {
     match trap {
         Trap::StackOverflow => "the call stack is exhausted".into(),
-        // Rust and C keep a stack of their own at the low end of memory, and run over it downwards.
-        Trap::MemoryOutOfBounds => {
-            "memory access out of bounds (a stack that overflows looks the same)".into()
-        }
-        Trap::UnreachableCodeReached => "the guest gave up (`unreachable`)".into(),
+        // Rust and C keep their own stack at the low end of memory, and overflow it downwards.
+        Trap::MemoryOutOfBounds => "memory access out of bounds (a stack overflow looks the same)".into(),
+        Trap::UnreachableCodeReached => "the guest aborted (`unreachable`)".into(),
         other => other.to_string().trim_start_matches("wasm trap: ").to_owned(),
     }
 }
 
-/// What Rust's panic hook printed last: `panicked at src/lib.rs:3:5: no such order`.
+/// Finds the message that Rust's panic hook printed last: `panicked at src/lib.rs:3:5: no such order`.
 fn panic_message(stderr: &str) -> Option<String> {
     const MARK: &str = " panicked at ";
     let start = stderr.rfind(MARK)?;
@@ -114,11 +112,11 @@ fn panic_message(stderr: &str) -> Option<String> {
     Some(format!("{place} {}", message.trim()).trim().to_owned())
 }
 
-/// The innermost frames, without those of a panic itself; nothing where the component has no names.
+/// Returns the innermost frames without those of a panic itself, or `None` if the component has no names.
 fn backtrace(error: &wasmtime::Error) -> Option<Value> {
     const MACHINERY: &[&str] =
         &["core::panicking", "std::panicking", "std::sys", "__rust", "rust_panic", "abort"];
-    // Only its text has the names in the form in which their authors wrote them: `0: 0x1f2 - module!name`.
+    // Only the text has the names in the form in which their authors wrote them: `0: 0x1f2 - module!name`.
     let text = error.downcast_ref::<WasmBacktrace>()?.to_string();
     let frames: Vec<&str> = text
         .lines()
@@ -144,7 +142,8 @@ fn case_name(payload: &Value) -> Option<&str> {
     }
 }
 
-/// The most telling text in it: a case's payload, a field `message`, a case's name, else all of it.
+/// Returns the most telling text of a payload: a case's payload, a field `message`, or a case's name; otherwise all of
+/// it.
 fn message_of(payload: &Value) -> String {
     match payload {
         Value::String(text) => text.clone(),
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_by_what_it_printed() {
+    fn the_message_of_a_panic_is_found_in_the_output() {
         let stderr = "starting\n\nthread '<unnamed>' (1) panicked at src/lib.rs:10:5:\nno such order\nnote: run with \
                       `RUST_BACKTRACE=1`\n";
         assert_eq!(panic_message(stderr).as_deref(), Some("panicked at src/lib.rs:10:5: no such order"));
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_case_named_transient_or_retryable_is_worth_another_attempt() {
+    fn only_a_case_named_transient_or_retryable_is_retried() {
         let variant = Type::Variant(vec![]);
         for payload in [json!({"transient": "busy"}), json!("retryable")] {
             assert_eq!(of_err(Some(&variant), payload).code, FailureCode::TransientError);

@@ -1,12 +1,14 @@
-//! Threads for guests that compute for long, so that these take turns with each other and not with the host.
+//! Threads for guests that compute for long, so that they take turns with each other and not with the host.
 //!
-//! A guest begins on the thread of its caller, where most are done within microseconds and pay 0.2 µs for this. One that has
-//! computed for longer than [`LIGHT`] moves over to a runtime of its own: half as many threads as there are processors, at a
-//! lower priority than the host's. A guest of a component that is known to hold threads ([`Weight`]) begins there.
+//! A guest begins on its caller's thread, where most guests end within microseconds and pay 0.2 µs for this. A guest
+//! that has computed for longer than [`LIGHT`] moves to a runtime of its own, with half as many threads as there are
+//! processors, at a lower priority than the host's. A guest of a component that is known to hold threads ([`Weight`])
+//! begins there.
 //!
-//! A guest that computes gives way at its tick only (5 ms). Among the host's own tasks that makes every commit, timer and
-//! socket wait for as many ticks as there are such guests, several times in each run. What a small run then takes, beside four
-//! guests that spin, on two processors (`cargo xtask bench neighbours`; all but the last row with a prototype):
+//! A guest that computes yields only at its tick (5 ms). Among the host's own tasks, every commit, timer and socket
+//! would wait for as many ticks as there are such guests, several times in each run. The table shows how long a small
+//! run then takes beside four guests that spin, on two processors (`cargo xtask bench neighbours`; all rows but the
+//! last with a prototype):
 //!
 //! | guests that spin | p99 ms | times alone |
 //! |---|---|---|
@@ -19,8 +21,8 @@
 //! | on one, at a lower priority | 9.3 | 1.8 |
 //! | as it is here | 7.9 | 1.4 |
 //!
-//! Among themselves they go round, a tick each: tokio puts a task that yields at the end of its thread's queue. The price is
-//! that they leave half of the processors alone even where the host has nothing else to do.
+//! Heavy guests take turns of one tick, because tokio puts a task that yields at the end of its thread's queue. The
+//! price is that they leave half of the processors unused, even if the host has nothing else to do.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -36,14 +38,14 @@ use tokio::task::JoinSet;
 
 use super::weight::{LIGHT, Watch, Weight, processor_time};
 
-/// The kernel gives a thread at this level a ninth of what it gives one at 0, and all that others leave.
+/// The kernel gives a thread at this level a ninth of the time of one at 0, and all the time that the others leave.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 pub(super) const THREAD_NAME: &str = "heavy-guests";
 
-/// The runtime for what is heavy.
+/// The runtime for heavy guests.
 pub(super) struct Heavy {
-    /// There until it is dropped.
+    /// `Some` until the value is dropped.
     runtime: Option<Runtime>,
 }
 
@@ -54,21 +56,22 @@ impl Heavy {
             .worker_threads(threads)
             .thread_name(THREAD_NAME)
             .on_thread_start(lower_priority)
-            // What a guest waits for (WASI's clocks) is looked at after each tick, not after each 61st.
+            // The reactor is polled after each tick instead of after 61 tasks, so that guests that wait (for WASI's
+            // clocks) are woken in time.
             .event_interval(1)
             .enable_all()
             .build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs a guest to its end: here while it is light, and on the threads for heavy ones from then on, or from its beginning if its
-    /// component weighs too much. What it holds is dropped where it ends.
+    /// Runs a guest to its end. It runs here while it is light, and then on the threads for heavy guests; there from
+    /// its beginning if its component is heavy. What the guest holds is dropped where it ends.
     ///
     /// # Panics
-    /// As the guest's future does, wherever it is.
+    /// Panics if the guest's future does, wherever it runs.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the guest: at once, or if it has moved, when it next gives way.
+    /// Dropping the future drops the guest: at once, or, if it has moved, when it next yields.
     pub(super) async fn run<T>(
         &self,
         weight: &Arc<Weight>,
@@ -87,24 +90,24 @@ impl Heavy {
         }
     }
 
-    /// Runs a future to its end on the threads for heavy guests. Panics and is dropped as in [`Heavy::run`].
+    /// Runs a future to its end on the threads for heavy guests. Panics and cancellation are as for [`Heavy::run`].
     pub(super) async fn run_apart<T>(&self, guest: impl Future<Output = T> + Send + 'static) -> T
     where
         T: Send + 'static,
     {
-        let runtime = self.runtime.as_ref().expect("it is taken by `drop` only");
-        // Aborts what is in it when it is dropped.
+        let runtime = self.runtime.as_ref().expect("only `drop` takes it");
+        // Dropping the set aborts the guest in it.
         let mut moved = JoinSet::new();
         moved.spawn_on(guest, runtime.handle());
         match moved.join_next().await.expect("the guest is in it") {
             Ok(ended) => ended,
-            // It can't have been aborted: the runtime is borrowed here.
+            // The task can't have been aborted, because the runtime is borrowed here.
             Err(failed) => panic::resume_unwind(failed.into_panic()),
         }
     }
 }
 
-/// Without waiting, since the sandbox may be dropped by a task. Only guests that nobody waits for can be left.
+/// Doesn't wait, because a task may drop the sandbox. Only guests that nobody waits for can be left then.
 impl Drop for Heavy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -113,7 +116,7 @@ impl Drop for Heavy {
     }
 }
 
-/// What the guest comes to; none as soon as it is heavy.
+/// Polls the guest while it is light. Returns its result, or `None` as soon as it is heavy.
 async fn while_light<T>(mut guest: Pin<&mut impl Future<Output = T>>, weight: &Weight) -> Option<T> {
     let mut computed = Duration::ZERO;
     poll_fn(|cx| {
@@ -129,7 +132,7 @@ async fn while_light<T>(mut guest: Pin<&mut impl Future<Output = T>>, weight: &W
     .await
 }
 
-/// A guest on the threads for heavy ones that says at its end whether it belonged there.
+/// Runs a guest on the threads for heavy guests. At its end, the guest's time decides whether it belonged there.
 async fn weighed<T>(guest: impl Future<Output = T>, weight: Arc<Weight>) -> T {
     let mut guest = pin!(guest);
     let mut longest = Duration::ZERO;
@@ -146,7 +149,7 @@ async fn weighed<T>(guest: impl Future<Output = T>, weight: Arc<Weight>) -> T {
 
 /// Lowers the calling thread's priority, best effort.
 fn lower_priority() {
-    // Elsewhere it is the priority of the whole process.
+    // On other systems, this would change the priority of the whole process.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
 }

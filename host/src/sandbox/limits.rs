@@ -1,4 +1,4 @@
-//! What a call may take of memory and tables.
+//! Limits on the memory and the tables of a call.
 
 use wasmtime::ResourceLimiter;
 
@@ -12,7 +12,7 @@ pub(super) struct Limits {
     table_elements: usize,
 }
 
-/// A guest wanted more memory than its step has. Ends the call, since few programs go on sensibly without.
+/// A guest asked for more memory than its step may have. This ends the call, since few programs can continue without.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("needs {wanted} of memory, more than the limit of {limit}", wanted = bytes(*wanted), limit = bytes(*limit))]
 pub(super) struct MemoryExceeded {
@@ -33,7 +33,7 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Beyond the memory's own maximum: `memory.grow` answers -1, as its author expects.
+        // The growth exceeds the memory's own maximum. Then `memory.grow` returns -1, as the guest's author expects.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -61,7 +61,7 @@ impl ResourceLimiter for Limits {
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for people.
 pub(super) fn bytes(n: u64) -> String {
     const MIB: u64 = 1 << 20;
     const KIB: u64 = 1 << 10;

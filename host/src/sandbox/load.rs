@@ -16,28 +16,28 @@ use super::limits::{self, MemoryExceeded};
 use super::weight::Weight;
 use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
 
-/// What the smallest component takes, as measured; and what comes to the image of one: what Wasmtime keeps of its functions and types,
-/// and images of its memories.
+/// The memory that the smallest component takes, as measured, and the memory for each byte of a component's image.
+/// Wasmtime keeps data about its functions and types, and images of its memories.
 const BYTES_PER_COMPONENT: u64 = 64 << 10;
 const BYTES_PER_IMAGE_BYTE: u64 = 2;
-/// An upload must start within this; compiling isn't counted.
+/// An upload must start within these limits of fuel and time. Compiling isn't counted.
 const START_LIMITS: (u64, Duration) = (1_000_000_000, Duration::from_secs(10));
 
-/// A component version, compiled and linked: what calls are made on. Made once per digest and shared.
+/// A component version, compiled and linked, on which calls are made. There is one for each digest, which is shared.
 pub struct Loaded {
     digest: Digest,
     exports: Exports,
     warnings: Vec<String>,
     pub(super) pre: InstancePre<State>,
-    /// For each of `exports.functions`, in that order.
+    /// The index for each of `exports.functions`, in the same order.
     indices: Vec<ComponentExportIndex>,
-    /// What an instance takes of the sandbox's slots.
+    /// The number of the sandbox's slots that an instance takes.
     pub(super) slots: u32,
-    /// What its calls have shown.
+    /// What is known from its calls.
     pub(super) weight: Arc<Weight>,
 }
 
-/// A function of the [`Loaded`] that gave it.
+/// A function of the [`Loaded`] that returned this handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionHandle(usize);
 
@@ -56,15 +56,15 @@ impl Loaded {
         &self.exports
     }
 
-    /// What whoever uploads should know, one sentence each: functions that can't be called.
+    /// Returns warnings for whoever uploads the component, one sentence each, about functions that can't be called.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The function to call, by [`Exports::find_function`].
+    /// Finds a function with [`Exports::find_function`].
     ///
     /// # Errors
-    /// No function or more than one matches, or it can't be called.
+    /// Returns an error if no function or more than one matches, or if it can't be called.
     pub fn find(&self, interface: Option<&str>, name: &str) -> Result<FunctionHandle, FindError> {
         let found = self.exports.find_function(interface, name)?;
         if let Some(opaque) = found.opaque() {
@@ -74,20 +74,21 @@ impl Loaded {
         Ok(FunctionHandle(place.expect("it was found in this list")))
     }
 
-    /// The function's signature.
+    /// Returns the function's signature.
     ///
     /// # Panics
-    /// If the handle is of another component.
+    /// Panics if the handle is of another component.
     pub fn function(&self, handle: FunctionHandle) -> &Function {
         &self.exports.functions[handle.0]
     }
 
-    /// As it is kept and handed on; none where there is no memory for it.
+    /// Serializes the code for storing and sharing. Returns `None` if there is no memory for that.
     pub(super) fn serialize(&self) -> Option<Vec<u8>> {
         self.pre.component().serialize().ok()
     }
 
-    /// What it takes of memory: its code, what Wasmtime and this host know of its types, and images of its memories.
+    /// Returns the memory that the component takes: its code, what Wasmtime and this host know about its types, and
+    /// images of its memories.
     pub(super) fn bytes(&self) -> u64 {
         let image = self.pre.component().image_range();
         let image = (image.end.addr() - image.start.addr()) as u64;
@@ -99,16 +100,16 @@ impl Loaded {
     }
 }
 
-/// Why a function can't be had.
+/// Why a function can't be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    #[error("`{name}` can't be called: a {opaque} in its signature has no JSON")]
+    #[error("`{name}` can't be called: a {opaque} in its signature has no JSON form")]
     NotCallable { name: String, opaque: String },
 }
 
-/// What is wrong with an upload: says what it is, and what to do.
+/// What is wrong with an upload. The message says what it is and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UploadError {
@@ -120,14 +121,14 @@ pub enum UploadError {
     )]
     CoreModule,
     #[error(
-        "the component is cut off or damaged: a part of it should go on to byte {wanted}, and it ends at byte {ends}; \
+        "the component is cut off or damaged: a part of it should continue to byte {wanted}, but the file ends at byte {ends}; \
          upload it again"
     )]
     CutOff { ends: usize, wanted: usize },
     #[error("the component has {size}, more than the limit of {limit}", size = limits::bytes(*.size as u64), limit = limits::bytes(*.limit as u64))]
     TooLarge { size: usize, limit: usize },
     #[error(
-        "this is no valid component: {0}; upload it again if it was damaged on its way, or build it anew"
+        "this is not a valid component: {0}; upload it again if it was damaged on its way, or rebuild it"
     )]
     Invalid(String),
     #[error("the component is too complex: {0}")]
@@ -137,14 +138,16 @@ pub enum UploadError {
          calls and for WASI 0.2 (`componentize-qjs` does so with `--sync`)"
     )]
     NeedsAsync(&'static str),
-    #[error("the component needs a part of WebAssembly that this host doesn't have: {0}; build it without")]
+    #[error(
+        "the component needs a part of WebAssembly that this host doesn't have: {0}; build the component without it"
+    )]
     Unsupported(String),
     #[error(
         "compiling the component takes more than {0}: make it smaller or split it, or have the host's operator allow more"
     )]
     TooCostly(String),
     #[error(
-        "the compiler crashed on the component ({0}): this is a fault of the compiler, please report it; another version or \
+        "the compiler crashed on the component ({0}): this is a bug of the compiler, please report it; another version or \
          other settings of your toolchain may avoid it"
     )]
     CompilerCrashed(String),
@@ -154,31 +157,31 @@ pub enum UploadError {
     )]
     UnknownImports { missing: Vec<String> },
     #[error(
-        "the component imports something in another form than this host offers it: {why}; build it for the interfaces that \
-         this host has: {offered}", why = .0, offered = OFFERED.join(", ")
+        "the component imports something in a form that this host doesn't offer: {why}; build it for the interfaces \
+         of this host: {offered}", why = .0, offered = OFFERED.join(", ")
     )]
     UnfitImports(String),
     #[error("the component doesn't fit into the sandbox: {0}")]
     TooBig(String),
     #[error("the component doesn't start: {0}")]
     DoesNotStart(String),
-    /// Not the upload's fault: try again in a while.
+    /// The upload is not at fault, and may succeed in a while.
     #[error("the component wasn't compiled: {0}; try again in a while")]
     Busy(String),
-    /// Not the upload's fault either.
+    /// The upload is not at fault.
     #[error("the host couldn't compile the component: {0}")]
     Host(String),
 }
 
 impl UploadError {
-    /// Whether the compiler has worked hard to find it out, and would find the same again.
+    /// Returns whether the compiler worked hard to find the fault, and would find it again.
     pub(super) fn is_worth_keeping(&self) -> bool {
         matches!(self, Self::TooCostly(_) | Self::CompilerCrashed(_))
     }
 }
 
 impl Sandbox {
-    /// Whatever its code came from.
+    /// Links a component, wherever its code came from.
     pub(super) fn link(&self, digest: Digest, component: Component) -> Result<Loaded, UploadError> {
         let engine = &self.inner.engine;
         let pre = self.inner.linker.instantiate_pre(&component).map_err(|error| {
@@ -200,7 +203,7 @@ impl Sandbox {
         Ok(Loaded { digest, exports, warnings, pre, indices, slots, weight: Arc::default() })
     }
 
-    /// One instance that nothing is called on: a start function that traps, or memory beyond any limit, shows now.
+    /// Makes one instance and calls nothing on it. A start function that traps, or memory beyond a limit, shows now.
     pub(super) async fn try_start(&self, loaded: &Loaded) -> Result<(), UploadError> {
         let (fuel, time) = START_LIMITS;
         let limits = Limits {
@@ -236,16 +239,16 @@ impl Sandbox {
     }
 }
 
-/// A component's world as WIT text: for people, so it isn't made where a component is only to be called.
+/// Returns a component's world as WIT text. It is for people, so it isn't made for a component that is only called.
 ///
 /// # Errors
-/// The host's trouble only: what WIT can't describe is described by its exports.
+/// Returns an error only if the host fails. A component that WIT can't describe is described by its exports.
 pub async fn wit_text(bytes: Bytes, exports: Exports) -> Result<String, UploadError> {
     let text = tokio::task::spawn_blocking(move || exports::wit_text(&bytes, &exports)).await;
     text.map_err(|error| UploadError::Host(error.to_string()))
 }
 
-/// What the compiler has against the component.
+/// Interprets Wasmtime's reason for not compiling a component.
 pub(super) fn not_compiled(error: &wasmtime::Error) -> UploadError {
     let said = first_line(error);
     let marks =
@@ -255,7 +258,7 @@ pub(super) fn not_compiled(error: &wasmtime::Error) -> UploadError {
     if is_unsupported { UploadError::Unsupported(said) } else { UploadError::Invalid(said) }
 }
 
-/// Why code can't be loaded that was compiled just now.
+/// Interprets Wasmtime's reason for not loading code that was just compiled.
 pub(super) fn not_loaded(error: &wasmtime::Error) -> UploadError {
     let text = format!("{error:#}");
     if text.contains("pooling allocator") || text.contains("exceeds the limit") {
@@ -265,7 +268,7 @@ pub(super) fn not_loaded(error: &wasmtime::Error) -> UploadError {
     }
 }
 
-/// Imports that nobody offers. Instances of types alone need no one to offer them.
+/// Returns the imports that the host doesn't offer. Instances that have only types need no provider.
 fn missing_imports(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
     ty.imports(engine)
@@ -293,7 +296,10 @@ fn is_offered(import: &str) -> bool {
 
 fn warning(function: &Function) -> Option<String> {
     let opaque = function.opaque()?;
-    Some(format!("`{}` can't be called: a {opaque} in its signature has no JSON", function.qualified_name()))
+    Some(format!(
+        "`{}` can't be called: a {opaque} in its signature has no JSON form",
+        function.qualified_name()
+    ))
 }
 
 fn first_line(error: &wasmtime::Error) -> String {
@@ -301,7 +307,7 @@ fn first_line(error: &wasmtime::Error) -> String {
     text.lines().next().unwrap_or_default().chars().take(400).collect()
 }
 
-/// From the outermost cause to the innermost.
+/// Joins the causes, from the outermost to the innermost.
 fn chain(error: &wasmtime::Error) -> String {
     let causes = error.chain().map(|cause| cause.to_string().lines().next().unwrap_or_default().to_owned());
     causes.collect::<Vec<_>>().join(": ").chars().take(400).collect()

@@ -1,16 +1,17 @@
 //! Runs functions of WebAssembly components on behalf of steps, each call in a fresh instance.
 //!
-//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, [`Sandbox::load`] has it again by its digest; `bounds`
-//!   looks at the bytes first; `code` has them compiled, by processes of their own, keeps what was compiled, and hands it on to other
-//!   hosts.
-//! - [`Sandbox::call`] calls one function with JSON, under limits of fuel, memory and time, and answers a [`CallReport`].
-//! - `heavy` has threads of their own for guests that compute for long, so that these don't hold up the host.
-//! - [`Session`] holds what an attempt reads and writes through `wasi:keyvalue`; the committed state comes from a
-//!   [`KeyValueReader`]; the effects go to whoever commits.
-//! - [`Context`] is what the guest may know of its run.
+//! - [`Sandbox::compile`] turns uploaded bytes into a [`Loaded`] component, and [`Sandbox::load`] loads it again by its
+//!   digest. `bounds` checks the bytes first. `code` has them compiled in processes of their own, stores the compiled
+//!   code, and shares it with other hosts.
+//! - [`Sandbox::call`] calls one function with JSON, under limits on fuel, memory and time, and returns a
+//!   [`CallReport`].
+//! - `heavy` has threads for guests that compute for long, so that they don't hold up the host.
+//! - [`Session`] collects what an attempt reads and writes through `wasi:keyvalue`. The committed state comes from a
+//!   [`KeyValueReader`], and the effects go to the caller, who commits them.
+//! - [`Context`] is what a guest may know about its run.
 //!
-//! **Invariant:** what a guest does ends its own call and nothing else. What it hands over (values, keys, output) is
-//! checked here, so that it spoils no commit that it shares with others. Trouble of the host is an [`Error`], never a
+//! **Invariant:** a guest can end only its own call. The values, keys and output that it hands over are checked here,
+//! so that it can't spoil a commit that it shares with others. A failure of the host is an [`Error`], and never a
 //! verdict on the step.
 //!
 //! Nothing here knows SQL or HTTP, and nothing is retried.
@@ -61,37 +62,39 @@ use capability::State;
 use code::{Folder, Line, Turns};
 use heavy::Heavy;
 
-/// How the sandbox is set up; all of it holds for its lifetime.
+/// The configuration of a sandbox, for its whole lifetime.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Default: [`Allocation::Pool`], or the next slower one that the machine allows.
+    /// Where instances get their memory. Default: [`Allocation::Pool`], or the next slower allocation that the machine
+    /// allows.
     pub allocation: Allocation,
-    /// Instances alive at the same time, at least 8; further calls wait. Default 1000. Each may take 4 GiB of address space and four
-    /// mappings (`vm.max_map_count`, mostly 65,530, ends at about 6,000).
+    /// The most instances alive at the same time, at least 8; further calls wait. Default: 1000. Each instance may take
+    /// 4 GiB of address space and four mappings (`vm.max_map_count`, by default 65,530, allows about 6,000 instances).
     pub max_instances: u32,
-    /// Largest upload. Default 64 MiB.
+    /// The largest upload. Default: 64 MiB.
     pub max_component_bytes: usize,
-    /// The most memory that an upload may need to start. A call's own limit comes with the call. Default 1 GiB.
+    /// The most memory that an upload may need to start. A call has its own limit. Default: 1 GiB.
     pub max_memory_bytes: u64,
-    /// Largest answer of a function, as JSON. Default 1 MiB.
+    /// The largest answer of a function, as JSON. Default: 1 MiB.
     pub max_value_bytes: usize,
-    /// How much of standard output and of standard error is kept, each. Default 8 KiB.
+    /// How much of standard output, and of standard error, is captured. Default: 8 KiB each.
     pub max_output_bytes: usize,
-    /// How often a guest that computes lets others run, and how soon one that is dropped stops. Default 5 ms.
+    /// How often a guest that computes yields, and how soon one that is dropped stops. Default: 5 ms.
     pub tick: Duration,
-    /// How much compiled code is kept in memory; what is in use stays beyond that. Default 512 MiB, for components of 130 MiB or so.
+    /// The compiled code that is kept in memory; code in use stays beyond that. Default: 512 MiB, for components of
+    /// about 130 MiB.
     pub loaded_bytes: u64,
-    /// Where compiled code is kept between starts: a folder for this user alone. Default: nowhere.
+    /// The folder that keeps compiled code between starts, for this user alone. Default: none.
     pub cache_dir: Option<PathBuf>,
-    /// How much of it. Default 1 GiB.
+    /// The largest size of that folder. Default: 1 GiB.
     pub cache_bytes: u64,
-    /// By which compiled code of other hosts is known. Default: none, and nothing is shared.
+    /// The key with which hosts recognize each other's compiled code. Default: none, and nothing is shared.
     pub code_key: Option<CodeKey>,
-    /// How components are compiled. Default: in this process, which no stranger's component should be.
+    /// How components are compiled. Default: in this process, which is not safe for components of strangers.
     pub compiler: Compiler,
-    /// What compiling a component may take of memory. Default 2 GiB.
+    /// The memory that compiling a component may take. Default: 2 GiB.
     pub compile_memory_bytes: u64,
-    /// What compiling a component may take of the processors, all together. Default 2 min.
+    /// The processor time that compiling a component may take, over all processors. Default: 2 min.
     pub compile_time: Duration,
 }
 
@@ -116,7 +119,7 @@ impl Default for Options {
     }
 }
 
-/// The sandbox. Clones are the same one; its ticker and its threads end with the last.
+/// The sandbox. Clones share it; its ticker and its threads end with the last clone.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
@@ -130,28 +133,29 @@ struct Inner {
     compatibility: Compatibility,
     folder: Option<Folder>,
     loaded: Mutex<Recent<Digest, Loaded>>,
-    /// For those that are being loaded.
+    /// Locks for components that are being loaded.
     turns: Turns,
-    /// For the compiler.
+    /// The queue for the compiler.
     line: Arc<Line>,
-    /// What the compiler has refused after much work.
+    /// Components that the compiler refused after much work, with the reason.
     hopeless: Mutex<Recent<Digest, UploadError>>,
     /// One permit for each slot of the pool.
     slots: Arc<Semaphore>,
-    /// Where guests go on that compute for long.
+    /// The threads for guests that compute for long.
     heavy: Heavy,
 }
 
-/// Components that are compiled at the same time. Cranelift takes all processors for a component, and leaves some idle at its
-/// beginning and end; more at a time would only take memory. With two, a tenant's component never waits for another's alone.
+/// The number of components that are compiled at the same time. Cranelift uses all processors for one component and
+/// leaves some idle only at its beginning and end, so more than this would only take memory. With at least two, a
+/// tenant's component never waits for another tenant's alone.
 const COMPILATIONS: std::ops::RangeInclusive<usize> = 2..=4;
 const MOST_HOPELESS: u64 = 10_000;
 
-/// Trouble of the host's own. Nothing is known about the step: its attempt is to be repeated.
+/// A failure of the host itself. Nothing is known about the step, so its attempt is repeated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No slot came free before the deadline.
+    /// No slot became free before the deadline.
     #[error("the sandbox is busy: {0}")]
     Busy(String),
     #[error(transparent)]
@@ -167,11 +171,11 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the engine, its ticker, and the threads for heavy guests. A slower allocation than wanted, or a cache folder
-    /// that can't be used, is told in the log.
+    /// Starts the engine, its ticker, and the threads for heavy guests. The log says so if the machine allows only a
+    /// slower allocation, or if the cache folder can't be used.
     ///
     /// # Errors
-    /// The machine can't run WebAssembly at all, or gives no threads.
+    /// Returns an error if the machine can't run WebAssembly at all, or gives no threads.
     pub fn new(mut options: Options) -> Result<Self, Error> {
         // The largest component must fit.
         options.max_instances = options.max_instances.max(engine::MAX_MEMORIES_PER_COMPONENT);
@@ -183,19 +187,23 @@ impl Sandbox {
         let folder = options.cache_dir.as_deref().and_then(|dir| {
             let opened = Folder::open(dir, &compatibility, options.cache_bytes);
             match &opened {
-                Ok(_) => tracing::info!(cache.dir = %dir.display(), "compiled code is kept between starts"),
-                Err(error) => {
-                    tracing::warn!(cache.dir = %dir.display(), %error, "compiled code isn't kept between starts");
-                }
+                Ok(_) => tracing::info!(
+                    cache.dir = %dir.display(),
+                    "the host keeps compiled code between starts, in {}", dir.display()
+                ),
+                Err(error) => tracing::warn!(
+                    cache.dir = %dir.display(), %error,
+                    "the host can't keep compiled code between starts, in {}", dir.display()
+                ),
             }
             opened.ok()
         });
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let compilations = processors.clamp(*COMPILATIONS.start(), *COMPILATIONS.end());
         let slots = Arc::new(Semaphore::new(options.max_instances as usize));
-        let heavy =
-            Heavy::start().map_err(|error| Error::Engine(format!("no threads for heavy guests: {error}")))?;
-        tracing::info!(allocation = ?allocation, max_instances = options.max_instances, "sandbox is ready");
+        let heavy = Heavy::start()
+            .map_err(|error| Error::Engine(format!("can't start the threads for heavy guests: {error}")))?;
+        tracing::info!(allocation = ?allocation, max_instances = options.max_instances, "the sandbox is ready");
         let loaded = Mutex::new(Recent::new(options.loaded_bytes));
         let inner = Inner {
             options,
@@ -214,18 +222,18 @@ impl Sandbox {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Gives up all that is compiled or waits for it, and compiles nothing any more.
+    /// Abandons all compilations, running and waiting, and compiles nothing more.
     pub fn stop_compiling(&self) {
         self.inner.line.close();
     }
 
-    /// What the machine allowed.
+    /// Returns the allocation that the machine allowed.
     pub fn allocation(&self) -> Allocation {
         self.inner.allocation
     }
 
-    /// Waits for the slots of the pool that an instance takes, so that the pool itself is never exhausted. The permit goes
-    /// with the instance.
+    /// Waits for the slots of the pool that an instance takes, so that the pool itself is never exhausted. The permit
+    /// is dropped with the instance.
     async fn slots(
         &self,
         loaded: &Loaded,
@@ -237,11 +245,11 @@ impl Sandbox {
         }
         match tokio::time::timeout_at(deadline, Arc::clone(slots).acquire_many_owned(loaded.slots)).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(Error::Busy("no instance came free before the deadline".into())),
+            Err(_) => Err(Error::Busy("no slot became free before the deadline".into())),
         }
     }
 
-    /// The engine, for measurements that compare a call with Wasmtime alone.
+    /// Returns the engine, for measurements that compare a call with Wasmtime alone.
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }

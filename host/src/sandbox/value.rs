@@ -1,9 +1,9 @@
-//! JSON ↔ values of WIT types, by the type alone (SPEC 4.1). The rules for names and scalars are `core::wit::json`'s, so
-//! that what `core::wit::check` accepts is what converts.
+//! Conversion between JSON and values of WIT types, by the type alone. `core::wit::json` has the rules for names and
+//! scalars, so that exactly the values which `core::wit::check` accepts can be converted.
 //!
-//! Wasmtime's dynamic values take [`VAL_BYTES`] for each part of a value, each byte of a `list<u8>` too. So the size of a value and
-//! the number of its parts are bounded before it is converted: [`Size::of`] looks at JSON, and [`hostcall_fuel`] has Wasmtime refuse
-//! a list by its length before it makes values of its elements.
+//! Wasmtime's dynamic values take [`VAL_BYTES`] for each part of a value, also for each byte of a `list<u8>`. So the
+//! size of a value and the number of its parts are checked before it is converted: [`Size::of`] measures JSON, and
+//! [`hostcall_fuel`] makes Wasmtime refuse a list by its length before it makes values of the elements.
 
 use std::fmt;
 
@@ -11,18 +11,19 @@ use aster_core::wit::{Type, check, json};
 use serde_json::{Map, Value};
 use wasmtime::component::Val;
 
-/// The most parts that a value may have: each number, text, list, record and so on counts, all bytes of a `list<u8>` as one. A
-/// part takes the host some 0.1 µs on its way from a guest to the database, and 80 bytes.
+/// The most parts that a value may have. Each number, text, list, record and so on counts as one, and so do all bytes
+/// of a `list<u8>` together. A part takes the host about 0.1 µs on its way from a guest to the database, and 80 bytes.
 pub(super) const MAX_PARTS: usize = 100_000;
 const VAL_BYTES: usize = size_of::<Val>();
-/// What takes longer to convert than a small guest to run.
+/// Converting a value larger than this takes longer than a small guest runs.
 const LARGE_BYTES: usize = 64 << 10;
 const LARGE_PARTS: usize = 4 << 10;
 
-/// How much data Wasmtime may copy out of a guest at once, by its own count, so that any allowed value of type `result` is
-/// among it, and whatever is far beyond is refused.
+/// Returns how much data Wasmtime may copy out of a guest at once, by its own count. Every allowed value of type
+/// `result` is within this, and values far beyond the limits are refused.
 pub(super) fn hostcall_fuel(result: Option<&Type>, max_value_bytes: usize) -> usize {
-    // Twice: a part in a list that has a payload counts as two. Texts, and the names of fields and cases, count by their bytes.
+    // The factor of two is for list elements with a payload, which count as two parts. Texts, and the names of fields
+    // and cases, count by their bytes.
     let parts = 2 * VAL_BYTES * MAX_PARTS + 2 * max_value_bytes;
     match result {
         Some(ty) if has_bytes(ty) => {
@@ -32,7 +33,8 @@ pub(super) fn hostcall_fuel(result: Option<&Type>, max_value_bytes: usize) -> us
     }
 }
 
-/// Whether there is a `list<u8>` in it, whose text has fewer bytes than Wasmtime takes for one byte of it.
+/// Returns whether the type contains a `list<u8>`. Its text has fewer bytes than Wasmtime takes for one byte of the
+/// list.
 fn has_bytes(ty: &Type) -> bool {
     let in_option = |ty: &Option<Box<Type>>| ty.as_deref().is_some_and(has_bytes);
     match ty {
@@ -47,7 +49,7 @@ fn has_bytes(ty: &Type) -> bool {
     }
 }
 
-/// How large a value is: about its bytes as JSON, and its parts.
+/// The size of a value: approximately its bytes as JSON, and its parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
     bytes: usize,
@@ -56,7 +58,7 @@ pub(super) struct Size {
 
 impl Size {
     /// # Errors
-    /// It is larger than a value may be; it was looked at no further.
+    /// Returns an error if the value is larger than a value may be. It isn't measured further then.
     pub(super) fn of(value: &Value, max_bytes: usize) -> Result<Self, TooMuch> {
         let mut size = Self::default();
         size.count(value, max_bytes)?;
@@ -94,12 +96,12 @@ impl Size {
     }
 }
 
-/// A value is beyond a limit.
+/// A value exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooMuch {
     Bytes(usize),
     Parts,
-    /// Wasmtime stopped copying, and doesn't say at which.
+    /// Wasmtime stopped copying. It doesn't say which limit was exceeded.
     Either(usize),
 }
 
@@ -111,18 +113,18 @@ impl fmt::Display for TooMuch {
             Self::Parts => write!(f, "the value has more than {MAX_PARTS} parts"),
             Self::Either(max) => write!(
                 f,
-                "what the guest handed over is larger than {}, or has more than {MAX_PARTS} parts",
+                "the guest handed over a value that is larger than {}, or has more than {MAX_PARTS} parts",
                 bytes(max)
             ),
         }
     }
 }
 
-/// A value didn't fit its type; `core::wit::check` says where and why.
+/// A value doesn't fit its type. `core::wit::check` says where and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unfit;
 
-/// A JSON value as a parameter of type `ty`.
+/// Converts a JSON value to a parameter of type `ty`.
 pub(super) fn to_val(ty: &Type, value: &Value) -> Result<Val, Unfit> {
     Ok(match ty {
         Type::Bool => Val::Bool(value.as_bool().ok_or(Unfit)?),
@@ -166,7 +168,7 @@ pub(super) fn to_val(ty: &Type, value: &Value) -> Result<Val, Unfit> {
                 };
                 record.push((field.name.clone(), value));
             }
-            // One too many is an unknown field, or a field in two spellings.
+            // If there is a field too many, it is unknown, or spelled in two ways.
             if found != object.len() {
                 return Err(Unfit);
             }
@@ -243,21 +245,21 @@ pub(super) fn to_val(ty: &Type, value: &Value) -> Result<Val, Unfit> {
             }
             Val::Map(pairs)
         }
-        // Never in the signature of a callable function.
+        // These types are never in the signature of a callable function.
         Type::Any | Type::Unit | Type::Opaque(_) => return Err(Unfit),
     })
 }
 
-/// What a guest answered, as JSON of type `ty`, whose text has at most `max_bytes` (the size of the value's own parts is
-/// counted, with what stands between them).
+/// Converts a guest's answer to JSON of type `ty`. Its text may have at most `max_bytes`, counting the value's own
+/// parts and the separators.
 pub(super) fn to_json(ty: &Type, val: Val, max_bytes: usize) -> Result<Value, Refused> {
     Writer { left: max_bytes, max_bytes, parts_left: MAX_PARTS }.value(ty, val)
 }
 
-/// Why an answer can't be taken.
+/// Why an answer is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// From the outside in, reversed.
+    /// The path from the outside in, reversed.
     trail: Vec<String>,
     message: String,
 }
@@ -385,7 +387,7 @@ impl Writer {
         })
     }
 
-    /// A key given twice counts with its last value, as the component model has it.
+    /// If a key occurs twice, its last value counts, as the component model says.
     fn map(&mut self, key: &Type, element: &Type, pairs: Vec<(Val, Val)>) -> Result<Value, Refused> {
         self.count(2)?;
         if *key == Type::String {
@@ -431,7 +433,7 @@ impl Writer {
         self.count(3)?;
         match serde_json::Number::from_f64(n) {
             Some(number) => Ok(Value::Number(number)),
-            None => Err(Refused::new(format!("{n} is no JSON number"))),
+            None => Err(Refused::new(format!("{n} is not a JSON number"))),
         }
     }
 
@@ -452,7 +454,8 @@ impl Writer {
     }
 }
 
-/// The component's types were read from the component itself, so this is a fault of the host.
+/// Makes the refusal for a value that contradicts its type. The types were read from the component itself, so this is a
+/// fault of the host.
 fn disagree() -> Refused {
     Refused::new("the value isn't of the type that its function has")
 }
@@ -468,7 +471,7 @@ fn spelled<'a>(names: &'a [String], value: &Value) -> Result<&'a str, Unfit> {
     names.iter().find(|n| json::spells(n, name)).map(String::as_str).ok_or(Unfit)
 }
 
-/// The double with the fewest digits that is this `f32`, so that 0.1 doesn't come out as 0.10000000149011612.
+/// Returns the double with the fewest digits that equals this `f32`, so that 0.1 doesn't become 0.10000000149011612.
 fn shortest(n: f32) -> f64 {
     let short: f64 = n.to_string().parse().unwrap_or(f64::NAN);
     #[expect(clippy::cast_possible_truncation, reason = "the test is whether the cast comes back")]

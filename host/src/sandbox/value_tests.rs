@@ -9,7 +9,7 @@ use super::*;
 const MAX: usize = 1 << 20;
 
 fn name() -> impl Strategy<Value = String> {
-    // No digit after a dash, and words long enough that spellings stay apart.
+    // No digit follows a dash, and words are long enough for spellings to differ.
     "[a-z]{2,5}(-[a-z]{2,4}){0,2}"
 }
 
@@ -61,7 +61,7 @@ fn any_type() -> impl Strategy<Value = Type> {
     })
 }
 
-/// JSON of a type, exactly as the host writes it.
+/// Makes JSON of a type, exactly as the host writes it.
 fn value_of(ty: &Type) -> BoxedStrategy<Value> {
     fn integer<T: Into<i128> + Arbitrary + 'static>() -> BoxedStrategy<Value> {
         any::<T>().prop_map(|n| json::integer_to_json(n.into())).boxed()
@@ -171,7 +171,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// One place of a value replaced by something else, so that it mostly fits, and mostly not quite.
+/// Replaces one place of a value, so that the value mostly fits and sometimes doesn't quite.
 fn spoil(value: &mut Value, mut place: usize, by: &Value) -> usize {
     if place == 0 {
         *value = by.clone();
@@ -192,7 +192,7 @@ fn spoil(value: &mut Value, mut place: usize, by: &Value) -> usize {
     place
 }
 
-/// One change at one place of a type, of the kinds that authors make between versions.
+/// Makes one change at one place of a type, of the kinds that authors make between versions.
 fn edit(ty: &mut Type, mut place: usize, kind: usize) -> usize {
     if place == 0 {
         match ty {
@@ -244,7 +244,7 @@ fn edit(ty: &mut Type, mut place: usize, kind: usize) -> usize {
 
 proptest! {
     #[test]
-    fn a_parameter_that_fits_takes_whatever_the_old_one_took(
+    fn a_compatible_parameter_takes_every_value_of_the_old_one(
         (old, value) in any_type().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty))),
         place in 0..6_usize,
         kind in 0..12_usize,
@@ -264,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_host_writes_it_reads_back((ty, value) in any_type().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty)))) {
+    fn a_value_that_the_host_writes_is_read_back_unchanged((ty, value) in any_type().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty)))) {
         prop_assert_eq!(check(&ty, &value, "x"), vec![]);
         let val = to_val(&ty, &value);
         prop_assert!(val.is_ok(), "{} doesn't take {}", ty, value);
@@ -283,7 +283,7 @@ proptest! {
         prop_assert_eq!(to_val(&ty, &value).is_ok(), mismatches.is_empty(), "{} {} {:?}", ty, value, mismatches);
         for mismatch in mismatches {
             prop_assert!(mismatch.path.starts_with('x'), "{:?}", mismatch);
-            // The pointer leads to the spot, or to a field that is missing there.
+            // The pointer leads to the place, or to a field that is missing there.
             let parent = mismatch.pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
             prop_assert!(value.pointer(parent).is_some(), "{:?} in {}", mismatch, value);
         }
@@ -291,12 +291,12 @@ proptest! {
 }
 
 #[test]
-fn an_answer_that_is_no_json_names_its_place() {
+fn an_answer_that_json_cannot_express_is_refused_with_its_place() {
     let point = Type::Record(vec![Field { name: "far-x".into(), ty: Type::F64 }]);
     let ty = Type::List(Box::new(point));
     let val = Val::List(vec![Val::Record(vec![("far-x".into(), Val::Float64(f64::NAN))])]);
     let refused = to_json(&ty, val, MAX).expect_err("NaN");
-    assert_eq!(refused.to_string(), "result[0].farX: NaN is no JSON number");
+    assert_eq!(refused.to_string(), "result[0].farX: NaN is not a JSON number");
     let refused = to_json(&Type::String, Val::String("a\0".into()), MAX).expect_err("NUL");
     assert_eq!(refused.to_string(), "result: a text must not contain NUL");
 }
@@ -335,7 +335,7 @@ fn a_value_is_measured_before_it_is_converted() {
 }
 
 #[test]
-fn what_is_refused_is_refused_while_it_is_converted() {
+fn a_value_is_refused_while_it_is_converted() {
     let list = Type::List(Box::new(Type::Bool));
     let answer = |n| to_json(&list, Val::List(vec![Val::Bool(true); n]), usize::MAX);
     assert!(answer(MAX_PARTS - 1).is_ok());

@@ -1,35 +1,37 @@
-//! Which components' guests hold a thread for long without giving way.
+//! Finds the components whose guests hold a thread for long without yielding.
 //!
-//! A guest gives way at its ticks only. Large values are converted, bulk instructions (`memory.fill`) carried out and memory that was
-//! touched is given back without one. So a guest can be seen to hold its thread only afterwards, and what is known of one call
-//! decides where the next ones of the same component begin.
+//! A guest yields only at its ticks. Converting large values, bulk instructions (`memory.fill`) and returning memory
+//! that was touched all take time without one. So the host notices only afterwards that a guest held its thread, and
+//! uses that to decide where the next calls of the same component begin.
 //!
-//! A component that has held a thread is heavy, and stays so until a number of its calls in a row were light; the number doubles each
-//! time. So one that was heavy by chance comes back, and one that holds threads now and then does so ever more rarely.
+//! A component that has held a thread is heavy, until a number of its calls in a row were light. The number doubles
+//! each time. So a component that was heavy by chance becomes light again, and one that holds threads now and then does
+//! so ever more rarely.
 //!
-//! The wall clock says at no cost that a thread may have been held, and that of the processor (1.3 µs on some machines) whether it
-//! was: the system may have given the processor to others meanwhile. So the second one is read only for components under suspicion.
+//! The wall clock says at no cost that a thread may have been held. The processor's clock (1.3 µs on some machines)
+//! says whether it was: the system may have given the processor to another thread meanwhile. So the processor's clock
+//! is read only for components under suspicion.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a guest may compute among the host's tasks, all its polls together. Some hundred times what a small one takes, and
-/// less than half a tick.
+/// How long a guest may compute among the host's tasks, over all its polls. This is about a hundred times what a small
+/// guest takes, and less than half a tick.
 pub(super) const LIGHT: Duration = Duration::from_millis(2);
-/// How many calls in a row must be light before a component that held a thread once is light again.
+/// How many calls in a row must be light before a component that held a thread once counts as light.
 const FIRST_SENTENCE: u32 = 64;
 const LONGEST_SENTENCE: u32 = 1 << 20;
 /// For how many light polls a component stays under suspicion.
 const SUSPICION: u32 = 10_000;
 
-/// What is known of a component.
+/// What is known about the weight of a component.
 #[derive(Debug, Default)]
 pub(super) struct Weight {
-    /// How many polls must yet be light; 0 while there is no suspicion.
+    /// How many more polls must be light before the suspicion ends; 0 if there is none.
     suspicion: AtomicU32,
-    /// How many calls must yet be light; 0 while the component is.
+    /// How many more calls must be light before the component is; 0 if it is.
     left: AtomicU32,
-    /// How many there were the last time.
+    /// The last number of calls that had to be light.
     sentence: AtomicU32,
 }
 
@@ -38,8 +40,8 @@ impl Weight {
         self.left.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes note of how long a call of a heavy component held its thread at most. Calls that end at the same time may be counted as
-    /// one, which does no harm.
+    /// Notes how long a call of a heavy component held its thread at most. Calls that end at the same time may be
+    /// counted as one, which does no harm.
     pub(super) fn has_held(&self, longest: Duration) {
         let left = self.left.load(Ordering::Relaxed);
         let left =
@@ -58,7 +60,7 @@ impl Weight {
 /// Measures one poll of a light component's guest.
 pub(super) struct Watch {
     began: Instant,
-    /// Only for a suspect.
+    /// The processor's time at the beginning, for a suspect only.
     processor: Option<Duration>,
 }
 
@@ -68,10 +70,11 @@ impl Watch {
         Self { began: Instant::now(), processor: is_suspect.then(processor_time) }
     }
 
-    /// How long the guest computed, as far as that is known; what follows for the component is noted.
+    /// Returns how long the guest computed, as far as that is known, and updates the component's weight.
     ///
-    /// A poll that was long by the wall clock alone counts for nothing: the system may have given the processor to another thread
-    /// in the middle of it, and a small guest that moved for that would wait behind those that hold their thread.
+    /// A poll that was long by the wall clock alone doesn't count. The system may have given the processor to another
+    /// thread in the middle of it, and a small guest that moved for that would wait behind those that hold their
+    /// thread.
     pub(super) fn stop(self, weight: &Weight) -> Duration {
         let elapsed = self.began.elapsed();
         let is_long = elapsed > LIGHT;
@@ -86,7 +89,7 @@ impl Watch {
                 if computed > LIGHT {
                     weight.condemn();
                 } else {
-                    // The system's doing, as it may have been before.
+                    // The system caused the delay, and may have caused the one before.
                     weight.suspicion.store(0, Ordering::Relaxed);
                 }
                 computed
@@ -100,14 +103,14 @@ impl Watch {
     }
 }
 
-/// How long the calling thread has run.
+/// Returns how long the calling thread has run.
 #[cfg(target_os = "linux")]
 pub(super) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// The wall clock does where there is no other.
+/// The wall clock serves where there is no other.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn processor_time() -> Duration {
     static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
@@ -127,7 +130,7 @@ mod tests {
         watch.stop(weight);
     }
 
-    /// Calls of a heavy component, all light but the last.
+    /// Makes calls of a heavy component, all light but the last.
     fn serve(weight: &Weight, calls: u32, last: Duration) {
         for _ in 1..calls {
             weight.has_held(Duration::from_micros(10));
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_thread_twice_is_heavy_until_many_calls_were_light() {
+    fn a_component_that_holds_a_thread_twice_is_heavy_until_many_calls_were_light() {
         let weight = Weight::default();
         hold(&weight);
         assert!(!weight.is_heavy(), "once may be the system's doing");
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_thread_while_heavy_begins_to_count_anew() {
+    fn a_heavy_component_that_holds_a_thread_starts_counting_again() {
         let weight = Weight::default();
         hold(&weight);
         hold(&weight);
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_the_processor_is_not_heavy() {
+    fn a_component_that_waits_for_the_processor_is_not_heavy() {
         let weight = Weight::default();
         for _ in 0..10 {
             let watch = Watch::start(&weight);

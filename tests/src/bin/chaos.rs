@@ -1,4 +1,4 @@
-//! `cargo xtask chaos` runs this, with a host and components that it has built.
+//! The program behind `cargo xtask chaos`, which builds a host and components for it.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,21 +9,21 @@ use aster_tests::chaos::{self, Bell, Options};
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(about = "Ill-treats hosts and Postgres while runs go on, and looks at what is left")]
+#[command(about = "Injects faults into hosts and Postgres while runs are under way, and checks the result")]
 struct Arguments {
-    /// How long faults come
+    /// How long to inject faults
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// Decides what is sent and which faults come when
+    /// Seed for the submissions and the faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many hosts share the database
+    /// Number of hosts that share the database
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     hosts: u8,
     /// Submissions a second
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Keep the logs of hosts and Postgres, also if nothing is wrong
+    /// Keep the logs of hosts and Postgres even if nothing is wrong
     #[arg(long)]
     keep: bool,
 }
@@ -40,7 +40,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = Options {
-        length: Duration::try_from_secs_f64(arguments.minutes * 60.0).context("no such time")?,
+        length: Duration::try_from_secs_f64(arguments.minutes * 60.0)
+            .context("`--minutes` is not a valid time")?,
         seed: arguments.seed,
         hosts: arguments.hosts.into(),
         rate: arguments.rate,
@@ -48,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let interrupt = Bell::default();
     let rings = interrupt.clone();
     ctrlc::set_handler(move || rings.ring()).context("can't handle Ctrl-C")?;
-    // Below a folder that the user of Postgres can enter.
+    // The folder is below one that the user of Postgres can enter.
     let folder = tempfile::Builder::new().prefix("aster-chaos-").tempdir_in("/tmp")?;
     let report = chaos::run(&options, folder.path(), &interrupt, &|line| note(&line));
     let is_fine = report.as_ref().is_ok_and(|report| report.violations().is_empty());
@@ -56,13 +57,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         note(&format!("the logs are in `{}`", folder.keep().display()));
     }
     for line in report?.lines() {
-        // Whoever closed the pipe has read enough.
+        // A reader that closed the pipe has read enough.
         let _ = writeln!(std::io::stdout(), "{line}");
     }
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A line about how it goes.
+/// Prints a line about the progress.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

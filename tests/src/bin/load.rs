@@ -1,8 +1,7 @@
-//! The clients of `cargo xtask bench saga`: so many at a time, each of which sends a request, waits for its answer and
-//! sends the next.
+//! The clients of `cargo xtask bench saga`. Each sends a request, waits for the answer and sends the next.
 //!
-//! One thread and as little work for a request as there can be, since the host that is measured runs on the same machine.
-//! Prints one JSON object.
+//! The program has one thread and does as little work for a request as possible, because the host that is measured runs
+//! on the same machine. It prints one JSON object.
 
 #![expect(clippy::print_stdout, reason = "its result is what it is for")]
 
@@ -17,13 +16,14 @@ use tokio::net::TcpStream;
 
 #[derive(Clone, Parser)]
 struct Arguments {
-    /// Where the host listens
+    /// Address of the host
     #[arg(long)]
     address: String,
-    /// To which the bodies are sent by POST
+    /// Path to which the bodies are sent by POST
     #[arg(long)]
     path: String,
-    /// `{n}` in it is the request's number, `{product}` the number modulo --products, `{payment}` what --declined makes of it
+    /// Body of the requests: `{n}` becomes the request's number, `{product}` the number modulo --products, `{payment}`
+    /// what --declined makes of it
     #[arg(long)]
     body: String,
     #[arg(long, default_value_t = 1)]
@@ -31,7 +31,7 @@ struct Arguments {
     /// How many of a hundred orders are declined
     #[arg(long, default_value_t = 0)]
     declined: u64,
-    /// The number of the first request
+    /// Number of the first request
     #[arg(long, default_value_t = 0)]
     first: u64,
     #[arg(long)]
@@ -42,7 +42,7 @@ struct Arguments {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What one client has seen.
+/// The results of one client.
 #[derive(Default)]
 struct Seen {
     taken: Vec<Duration>,
@@ -90,7 +90,7 @@ fn main() -> Result<(), Failure> {
     })
 }
 
-/// One client.
+/// Runs one client.
 async fn send(arguments: Arguments, client: u64, until: Instant) -> Result<Seen, Failure> {
     let mut stream = TcpStream::connect(&arguments.address).await?;
     stream.set_nodelay(true)?;
@@ -136,7 +136,7 @@ async fn send(arguments: Arguments, client: u64, until: Instant) -> Result<Seen,
     Ok(seen)
 }
 
-/// Where the answer ends, if it is there as a whole.
+/// Returns where the answer ends, if all of it has arrived.
 fn complete(answer: &[u8]) -> Result<Option<usize>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);

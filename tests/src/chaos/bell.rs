@@ -1,4 +1,4 @@
-//! Something that is said once, and that sleepers are woken by.
+//! A signal that is given once, and wakes sleepers.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl Bell {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for it, so long at most; whether it has rung.
+    /// Waits for the bell for at most `longest`, and returns whether it has rung.
     pub fn wait(&self, longest: Duration) -> bool {
         let guard = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (rung, _) = self
@@ -28,7 +28,7 @@ impl Bell {
         *rung
     }
 
-    /// Rings when what is returned goes, also by a panic.
+    /// Rings the bell when the returned value is dropped, also by a panic.
     pub(crate) fn ring_at_end(&self) -> impl Drop {
         struct Guard(Bell);
         impl Drop for Guard {

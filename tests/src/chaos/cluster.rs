@@ -1,4 +1,4 @@
-//! Several hosts on one database, each behind a network of its own. One that has ended is replaced after a while.
+//! Several hosts on one database, each behind its own network. A host that has ended is replaced after a while.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,18 +19,18 @@ use crate::host::{Host, Options, free_address};
 use crate::{Answer, Client};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
-/// Few, so that runs also wait for a slot, and are claimed.
+/// The limit is low, so that runs also wait for a slot and are claimed.
 const ACTIVE_RUNS: &str = "32";
-/// A client takes an answer for lost then; a host that is frozen gives none.
+/// After this time a client counts an answer as lost. A frozen host gives none.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Before a host that ended by itself is replaced: it found no database, say.
+/// The pause before a host that ended by itself is replaced. It may have found no database.
 const PAUSE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(50);
-/// A host drains its runs and hands them over; without a database that takes some seconds more.
+/// A stopping host drains its runs and hands them over, which takes some seconds more without a database.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// For hosts to be ready when nothing hinders them.
+/// The time for hosts to become ready when nothing hinders them.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
-/// For how long clients ask another host rather than one that has just failed them.
+/// How long clients prefer other hosts to one that has just failed them.
 const AVOIDED: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -41,32 +41,33 @@ pub(crate) struct Cluster {
 
 #[derive(Debug)]
 struct Member {
-    /// The same for all processes in this place; also the host's name in the database.
+    /// The address of all processes in this place, which is also the host's name in the database.
     listen: SocketAddr,
     proxy: Proxy,
     client: Client,
     logs: PathBuf,
     place: Mutex<Place>,
-    /// Until then clients would rather ask another one, in milliseconds from the beginning.
+    /// Until this time, in milliseconds from the beginning, clients prefer other hosts.
     avoided_until: AtomicU64,
-    /// Requests that it hasn't answered.
+    /// The number of requests that the host hasn't answered yet.
     asked: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Place {
     process: Option<Host>,
-    /// When the next process starts, if there is none.
+    /// When the next process starts, if there is none now.
     start_at: Instant,
     started: u32,
-    /// Ended without being asked to: before it was ready, as is right without a database, or after, which never is.
+    /// The number of processes that ended by themselves before they were ready, as they do without a database.
     failed_starts: u32,
+    /// Processes that ended by themselves later, which must not happen.
     ended_by_themselves: Vec<String>,
-    /// Asked to stop, and killed since they didn't.
+    /// Processes that were asked to stop, didn't, and were killed.
     slow_stops: u32,
 }
 
-/// What became of all processes.
+/// The counts of all processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lives {
     pub(crate) started: u32,
@@ -76,7 +77,7 @@ pub(crate) struct Lives {
 }
 
 impl Cluster {
-    /// Starts so many hosts and waits until all are ready.
+    /// Starts this many hosts, and waits until all are ready.
     pub(crate) fn start(runtime: &Handle, socket: &Path, hosts: usize, logs: &Path) -> Result<Self> {
         let member = |n: usize| -> Result<Member> {
             let listen = free_address();
@@ -115,13 +116,13 @@ impl Cluster {
         self.members[host].listen.to_string()
     }
 
-    /// Under which Postgres lists its connections.
+    /// The name under which Postgres lists the host's connections.
     pub(crate) fn application_name(&self, host: usize) -> String {
         application_name(self.members[host].listen)
     }
 
-    /// The host to ask, as a load balancer would choose: one that hasn't just failed somebody and has the fewest requests to
-    /// answer, from `wish` on.
+    /// Chooses a host as a load balancer would: one that hasn't just failed a client, with the fewest open requests.
+    /// Among equal ones, it takes the first from `wish` on.
     pub(crate) fn choose(&self, wish: usize) -> usize {
         let now = self.now();
         let all = (0..self.len()).map(|n| (wish + n) % self.len());
@@ -132,7 +133,7 @@ impl Cluster {
         all.min_by_key(rank).expect("there is a host")
     }
 
-    /// Asks a host, and counts that until it has answered.
+    /// Sends a request to a host, and counts it as open until it is answered.
     pub(crate) fn ask(
         &self,
         host: usize,
@@ -147,7 +148,7 @@ impl Cluster {
         answer.ok()
     }
 
-    /// It has failed a client.
+    /// Notes that the host has failed a client.
     pub(crate) fn avoid(&self, host: usize) {
         let until = self.now() + u64::try_from(AVOIDED.as_millis()).unwrap_or(u64::MAX);
         self.members[host].avoided_until.store(until, Ordering::Relaxed);
@@ -157,7 +158,7 @@ impl Cluster {
         self.members[host].proxy.set(mode);
     }
 
-    /// `kill -9`; the next process starts after `pause`. False if there is none at the moment.
+    /// Kills the host with `kill -9`. The next process starts after `pause`. Returns false if there is no process now.
     pub(crate) fn kill(&self, host: usize, pause: Duration) -> bool {
         let mut place = self.members[host].place();
         let Some(mut process) = place.process.take() else { return false };
@@ -166,13 +167,14 @@ impl Cluster {
         true
     }
 
-    /// Asks it to stop; the next process starts `pause` after it has. False if there is none at the moment.
+    /// Asks the host to stop. The next process starts `pause` after it has ended. Returns false if there is no process
+    /// now.
     pub(crate) fn stop(&self, host: usize, pause: Duration) -> bool {
         let member = &self.members[host];
         let mut process = {
             let mut place = member.place();
             let Some(process) = place.process.take() else { return false };
-            // It may take its time, in which others look at the place.
+            // The host may take long to stop, and other threads look at the place meanwhile.
             place.start_at = Instant::now() + STOP_PATIENCE * 2;
             process
         };
@@ -185,7 +187,7 @@ impl Cluster {
         true
     }
 
-    /// SIGSTOP; its process, for [`Self::thaw`]. None if there is none at the moment.
+    /// Sends SIGSTOP, and returns the process for [`Self::thaw`], or `None` if there is no process now.
     pub(crate) fn freeze(&self, host: usize) -> Option<u32> {
         let place = self.members[host].place();
         let pid = place.process.as_ref()?.pid();
@@ -193,7 +195,7 @@ impl Cluster {
         Some(pid)
     }
 
-    /// SIGCONT, if it is still the one that was frozen.
+    /// Sends SIGCONT, if the process is still the one that was frozen.
     pub(crate) fn thaw(&self, host: usize, frozen: u32) {
         let place = self.members[host].place();
         if place.process.as_ref().is_some_and(|process| process.pid() == frozen) {
@@ -208,7 +210,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until every host is ready. Who hinders them must have ended that.
+    /// Waits until every host is ready. All faults must have ended.
     pub(crate) fn wait_ready(&self) -> Result<()> {
         let began = Instant::now();
         for member in &self.members {

@@ -1,22 +1,22 @@
-//! Which faults come when: a function of the seed, so that a schedule can be repeated.
+//! The schedule of faults. It depends only on the seed, so that it can be repeated.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::random::Random;
 
-/// Something that goes wrong.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// `kill -9` of a host; a new one starts in its place after the fault's time.
+    /// `kill -9` of a host. A new one starts in its place after the fault's time.
     Kill,
     /// SIGSTOP of a host, and SIGCONT after the fault's time, which may be shorter or longer than a lease.
     Freeze,
-    /// SIGTERM of a host: it leaves in order, and a new one starts in its place.
+    /// SIGTERM of a host. It stops in order, and a new one starts in its place.
     Stop,
-    /// The network between a host and Postgres closes every connection and takes none.
+    /// The network between a host and Postgres closes every connection and takes no new ones.
     Cut,
-    /// The network takes every byte and delivers none; nobody is told.
+    /// The network takes every byte and delivers none. Neither end notices.
     Silence,
     /// The network holds every byte back, and delivers it after the fault's time.
     Hold,
@@ -24,7 +24,7 @@ pub enum Kind {
     Terminate,
     /// `pg_ctl stop -m immediate`, and a start after the fault's time.
     PostgresStop,
-    /// The volume of Postgres has no room left.
+    /// The volume of Postgres has no space left.
     DiskFull,
 }
 
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// How long it lasts, in milliseconds.
+    /// Returns how long a fault of this kind may last, in milliseconds.
     fn range(self) -> (u64, u64) {
         match self {
             Self::Kill | Self::Stop => (100, 6_000),
@@ -77,7 +77,7 @@ impl Kind {
     }
 }
 
-/// What can have one fault at a time. Different ones have theirs at the same time, as it comes.
+/// A target, which has one fault at a time. Different targets may have faults at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Process(usize),
@@ -87,10 +87,10 @@ enum Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// From the beginning.
+    /// The time from the beginning.
     pub(crate) at: Duration,
     pub(crate) kind: Kind,
-    /// Which one, where the kind is of a host or its network.
+    /// The host, for kinds that concern a host or its network.
     pub(crate) host: usize,
     pub(crate) lasts: Duration,
 }
@@ -107,7 +107,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How many of every eleven faults are of each kind.
+/// The kinds of every eleven faults.
 const DECK: [Kind; 11] = [
     Kind::Kill,
     Kind::Kill,
@@ -121,15 +121,15 @@ const DECK: [Kind; 11] = [
     Kind::PostgresStop,
     Kind::DiskFull,
 ];
-/// Faults come for so long, and then none for a while, in which the runs have to go on.
+/// Faults are injected for `TROUBLE`, and then none for `CALM`, in which the runs must make progress.
 const TROUBLE: Duration = Duration::from_secs(80);
 const CALM: Duration = Duration::from_secs(20);
-/// Between two faults, on average; less where the whole is so short that not every kind would have its turn.
+/// The average pause between two faults. It is shorter in a short run, so that every kind has its turn.
 const PAUSE: Duration = Duration::from_secs(5);
-/// What is left of a short run for its last fault.
+/// The rest of a short run that is left for its last fault.
 const TAIL: Duration = Duration::from_secs(2);
 
-/// All faults of a run of this length, by time.
+/// Returns all faults of a run of this length, by time.
 pub(crate) fn schedule(seed: u64, length: Duration, hosts: usize, kinds: &[Kind]) -> Vec<Fault> {
     let mut random = Random::nth(seed, 1);
     let deck: Vec<Kind> = DECK.into_iter().filter(|kind| kinds.contains(kind)).collect();
@@ -137,13 +137,13 @@ pub(crate) fn schedule(seed: u64, length: Duration, hosts: usize, kinds: &[Kind]
     let pause = PAUSE.min(length.saturating_sub(TAIL) / turns.max(1));
     let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(1);
     let mut faults: Vec<Fault> = Vec::new();
-    // Each somewhere in a time of its own.
+    // Each fault begins somewhere within a slot of its own.
     let mut slots = 0..;
     loop {
         let mut turn = deck.clone();
         random.shuffle(&mut turn);
         for kind in turn {
-            let slot = slots.next().expect("it has no end");
+            let slot = slots.next().expect("the range has no end");
             let at = Duration::from_millis(slot * pause) + random.millis(0, pause);
             let calms = u32::try_from(at.as_secs() / TROUBLE.as_secs()).unwrap_or(u32::MAX);
             let at = at + CALM * calms;
@@ -151,7 +151,7 @@ pub(crate) fn schedule(seed: u64, length: Duration, hosts: usize, kinds: &[Kind]
                 return faults;
             }
             let (shortest, longest) = kind.range();
-            // At least one of each kind fits into a short run if none takes all of it.
+            // At least one fault of each kind fits into a short run, if no fault takes all of it.
             let longest =
                 longest.min(u64::try_from(length.as_millis() / 4).unwrap_or(u64::MAX)).max(shortest + 1);
             let lasts = random.millis(shortest, longest).min(length - at);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_two_faults_at_once_and_all_end_in_time() {
+    fn a_target_has_one_fault_at_a_time_and_all_end_in_time() {
         let length = Duration::from_secs(1_800);
         let faults = schedule(1, length, 3, &Kind::ALL);
         assert!(faults.len() > 250, "only {} faults in half an hour", faults.len());
@@ -200,13 +200,13 @@ mod tests {
         for seed in 0..50 {
             let faults = schedule(seed, Duration::from_secs(20), 3, &Kind::ALL);
             let missing = Kind::ALL.iter().filter(|kind| faults.iter().all(|fault| fault.kind != **kind));
-            // Of two that are for Postgres, the later one may find it in the midst of the other.
+            // Of two faults for Postgres, the later one may come while the other is in force.
             assert!(missing.count() <= 1, "seed {seed}: {faults:?}");
         }
     }
 
     #[test]
-    fn what_is_left_out_never_comes() {
+    fn a_kind_that_is_left_out_never_comes() {
         let kinds = [Kind::Kill, Kind::Cut];
         let faults = schedule(3, Duration::from_secs(100), 2, &kinds);
         assert!(faults.iter().all(|fault| kinds.contains(&fault.kind)));

@@ -1,4 +1,4 @@
-//! Carries the faults out, and undoes each when its time has come.
+//! Carries out the faults, and undoes each when its time is over.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,18 +15,18 @@ use super::proxy::Mode;
 use super::sql::Sql;
 use super::takeover::{self, Takeover};
 
-/// Of a server that may be ending.
+/// The time for an answer of a server that may be ending.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Between two ends of all connections of a host.
+/// The pause between two times that all connections of a host are ended.
 const TERMINATE_PAUSE: Duration = Duration::from_millis(100);
-/// For a process to be ready that replaces another one.
+/// The time for a replacement process to be ready.
 const START: Duration = Duration::from_secs(2);
-/// How often the server is looked at.
+/// How often the server is checked.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(crate) struct Injector<'a> {
     cluster: &'a Cluster,
-    /// Under the lock while it has a fault.
+    /// Locked while the server has a fault.
     server: &'a Mutex<Server>,
     sql: &'a Sql,
     say: &'a (dyn Fn(String) + Sync),
@@ -34,21 +34,21 @@ pub(crate) struct Injector<'a> {
     done: Mutex<Done>,
 }
 
-/// What has been done.
+/// The faults that were carried out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) faults: BTreeMap<Kind, u32>,
-    /// From the beginning of each to when it was undone.
+    /// The span of each fault, from its beginning until it was undone.
     pub(crate) in_force: Vec<(Instant, Instant)>,
     pub(crate) takeovers: Vec<Takeover>,
-    /// Of Postgres by itself, as when it can't write its log on a full disk.
+    /// How often Postgres ended by itself, for example because it couldn't write its log on a full disk.
     pub(crate) postgres_ended: u32,
-    /// What kept a fault from being undone.
+    /// The reasons why faults couldn't be undone.
     pub(crate) failures: Vec<String>,
 }
 
 impl<'a> Injector<'a> {
-    /// `say` is told of every fault.
+    /// `say` is called for every fault.
     pub(crate) fn new(
         cluster: &'a Cluster,
         server: &'a Mutex<Server>,
@@ -58,8 +58,8 @@ impl<'a> Injector<'a> {
         Self { cluster, server, sql, say, began: Instant::now(), done: Mutex::default() }
     }
 
-    /// Each fault in its time, until `end` rings, which also ends those that last. When this returns, all are undone; what
-    /// becomes of a killed host's runs is watched on, in `watching`, until `watch_end` rings.
+    /// Carries out each fault at its time, until `end` rings, which also ends the faults in force. When this returns,
+    /// all faults are undone. In `watching`, the runs of a killed host are watched on until `watch_end` rings.
     pub(crate) fn run<'scope>(
         &'scope self,
         watching: &'scope Scope<'scope, '_>,
@@ -84,7 +84,7 @@ impl<'a> Injector<'a> {
     /// Starts the server again if it has ended by itself, until the bell rings.
     pub(crate) fn keep_server(&self, end: &Bell) {
         while !end.wait(POLL) {
-            // Who has it is doing something to it.
+            // If the lock is held, a fault is being carried out on the server.
             let Ok(mut server) = self.server.try_lock() else { continue };
             if server.has_ended() {
                 self.done().postgres_ended += 1;
@@ -178,7 +178,7 @@ impl<'a> Injector<'a> {
                 let mut server = self.server();
                 server.fill_volume()?;
                 end.wait(lasts / 2);
-                // The log's next part can't be made either, at which Postgres panics, and this has no answer.
+                // The next part of the log can't be created either. Postgres panics then, and this gets no answer.
                 let _ = self.sql.ask(ANSWER, async |connection| {
                     sqlx::query("select pg_switch_wal()").execute(connection).await?;
                     Ok(())
@@ -218,7 +218,7 @@ impl<'a> Injector<'a> {
     }
 }
 
-/// Waits until `is_so`, so long at most.
+/// Waits until `is_so` holds, for at most `longest`. Returns whether it does.
 pub(crate) fn wait_until(longest: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! Clients that start runs at whichever host is there, and don't let go of one before it is accepted.
+//! Clients that start runs at any host that is there, and send a submission again until it is accepted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,28 +14,28 @@ use super::random::Random;
 use super::submission::Submission;
 use crate::Answer;
 
-/// Each has one submission under way.
+/// The number of clients. Each has one submission under way.
 pub(crate) const CLIENTS: u64 = 48;
-/// Before the same is sent again.
+/// The pause before the same submission is sent again.
 const PAUSE: (u64, u64) = (20, 200);
-/// More of them say nothing new.
+/// More unexpected answers than this say nothing new.
 const MOST_UNEXPECTED: usize = 20;
 
-/// What the clients know.
+/// The results that the clients know.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// By the submission's number.
     pub(crate) accepted: BTreeMap<u64, Accepted>,
-    /// Sent and not accepted before the end.
+    /// Submissions that were sent but not accepted before the end.
     pub(crate) given_up: Vec<String>,
     /// Answers that no host may give here.
     pub(crate) unexpected: Vec<String>,
-    /// Submissions that were sent to two hosts at once.
+    /// The number of submissions that were sent to two hosts at once.
     pub(crate) doubles: u64,
-    /// Requests that had no answer, and those that were answered 503: all were sent again.
+    /// The number of requests without an answer, and of those answered 503. All were sent again.
     pub(crate) lost_answers: u64,
     pub(crate) unavailable: u64,
-    /// Answers to cancellations, by status; "lost" without one.
+    /// Answers to cancellations by status, or "lost" if there was none.
     pub(crate) cancellations: BTreeMap<String, u64>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Book {
 pub(crate) struct Accepted {
     pub(crate) workflow_id: Uuid,
     pub(crate) cancel_asked: bool,
-    /// A host said that it is cancelled.
+    /// Whether a host said that the run is cancelled.
     pub(crate) cancel_accepted: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Accepted {
 pub(crate) struct Load<'a> {
     cluster: &'a Cluster,
     seed: u64,
-    /// Between two submissions of one client.
+    /// The time between two submissions of one client.
     interval: Duration,
     next: AtomicU64,
     /// By the host that gave the answer.
@@ -60,26 +60,27 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// So many submissions a second, by all clients together, if the hosts keep up.
+    /// `rate` is the number of submissions a second by all clients together, if the hosts keep up.
     pub(crate) fn new(cluster: &'a Cluster, seed: u64, rate: u32) -> Self {
         let interval = Duration::from_secs(CLIENTS) / rate.max(1);
         let accepted = (0..cluster.len()).map(|_| AtomicU64::new(0)).collect();
         Self { cluster, seed, interval, next: AtomicU64::new(0), accepted, book: Mutex::default() }
     }
 
-    /// One client: new submissions until `end`, and the last one until it is accepted or `give_up` rings.
+    /// Runs one client: it sends new submissions until `end` rings, and repeats the last one until it is accepted or
+    /// `give_up` rings.
     pub(crate) fn run_client(&self, client: u64, end: &Bell, give_up: &Bell) {
         let mut random = Random::nth(self.seed ^ 0x0063_6c69, client);
         let mut due = Instant::now() + self.interval.mul_f64(client as f64 / CLIENTS as f64);
         while !end.wait(due.saturating_duration_since(Instant::now())) {
-            // What was missed in an outage isn't made up for.
+            // Submissions that were missed during an outage are not made up for.
             due = (due + self.interval).max(Instant::now());
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             self.submit(n, &mut random, give_up);
         }
     }
 
-    /// How many submissions each host has accepted so far.
+    /// Returns how many submissions each host has accepted so far.
     pub(crate) fn accepted(&self) -> Vec<u64> {
         self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
@@ -123,7 +124,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends it to `host`, and the same again, to another one perhaps, until it is accepted.
+    /// Sends the submission to `host`, and then again, possibly to another host, until it is accepted.
     fn until_accepted(
         &self,
         submission: &Submission,
@@ -173,7 +174,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Once: whether it came through shows in the end of the run.
+    /// Cancels once. The end of the run shows whether the order arrived.
     fn cancel(&self, n: u64, workflow_id: Uuid, wish: usize) {
         let path = format!("/api/workflows/{workflow_id}/cancel");
         let answer = self.cluster.ask(self.cluster.choose(wish), &path, &[], &[]);

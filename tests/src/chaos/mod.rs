@@ -1,8 +1,8 @@
-//! Chaos: hosts are killed and frozen, networks are cut, Postgres is stopped and its volume fills up, while clients start runs of
-//! all three workflows; then everything is put right, and an oracle looks at what is in the database.
+//! Chaos: hosts are killed and frozen, networks are cut, Postgres is stopped and its volume fills up, while clients
+//! start runs of all three workflows. Then everything is repaired, and an oracle checks the database.
 //!
-//! [`run`] is the whole. What is sent and which faults come when follows from a seed; how that meets isn't repeatable, since
-//! processes and a server take part. `docs/CHAOS.md` is for those who run it.
+//! [`run`] does all of this. The submissions and the schedule of faults follow from a seed. How they meet isn't
+//! repeatable, since processes and a server take part. `docs/CHAOS.md` is for those who run it.
 
 mod bell;
 mod cluster;
@@ -40,30 +40,31 @@ use proxy::Mode;
 use sql::Sql;
 use submission::{PRODUCTS, STOCK, product};
 
-/// For what was accepted to end, when nothing hinders it any more.
+/// The time for all accepted runs to end when nothing hinders them any more.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(180);
-/// For the first runs to end.
+/// The time for the first runs to end.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Between two lines about how it goes.
+/// The time between two lines about the progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long faults come; putting everything right and looking at it is in addition.
+    /// How long faults are injected. Repairing and checking everything takes additional time.
     pub length: Duration,
     pub seed: u64,
     pub hosts: usize,
-    /// Submissions a second, by all clients together, if the hosts keep up.
+    /// Submissions a second by all clients together, if the hosts keep up.
     pub rate: u32,
 }
 
-/// Does it all. What is lost or wrong is in the report.
+/// Runs everything. The report has the violations.
 ///
-/// `folder` gets the logs of hosts and Postgres, and its data; the server's user must be able to enter the folders above it.
-/// `say` is told now and then how it goes. At the end, also that of a panic, nothing that was started here is left.
+/// `folder` gets the logs of hosts and Postgres, and its data. The server's user must be able to enter the folders
+/// above it. `say` is called now and then with the progress. When this returns or panics, nothing that was started here
+/// is left.
 ///
 /// # Errors
-/// Something else than Aster fails, or `interrupt` rings: then nothing is known.
+/// Returns an error if something other than Aster fails, or if `interrupt` rings. Then the result is unknown.
 pub fn run(
     options: &Options,
     folder: &Path,
@@ -72,7 +73,7 @@ pub fn run(
 ) -> Result<Report> {
     ensure!(options.hosts > 0, "there must be a host");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    // Dropped from the last to the first: hosts, then Postgres, then the volume.
+    // These are dropped from the last to the first: hosts, then Postgres, then the volume.
     let server = Mutex::new(Server::start(folder).context("can't start Postgres")?);
     let (sql, socket, has_volume) = {
         let server = server.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +95,7 @@ pub fn run(
     let bells = Bells::default();
     let began = Instant::now();
     let times = thread::scope(|scope| -> Result<Times> {
-        // Nobody waits longer than for the end of this, however it comes.
+        // However this function ends, no thread waits longer than until then.
         let _at_end = [&bells.end, &bells.give_up, &bells.over].map(Bell::ring_at_end);
         scope.spawn(|| cluster.keep(&bells.over));
         scope.spawn(|| injector.keep_server(&bells.over));
@@ -117,7 +118,7 @@ pub fn run(
         bells.end.ring();
         let loaded = began.elapsed();
 
-        // Every fault is undone when this has ended.
+        // When this thread has ended, every fault is undone.
         injecting.join().expect("faults return their failures");
         server.lock().unwrap_or_else(PoisonError::into_inner).ensure_running()?;
         (0..cluster.len()).for_each(|host| cluster.set_network(host, Mode::Pass));
@@ -149,22 +150,22 @@ pub fn run(
     Ok(Report { options: options.clone(), has_volume, times, book, done, lives, progress, findings })
 }
 
-/// What the threads are told.
+/// Signals for the threads.
 #[derive(Debug, Default)]
 struct Bells {
-    /// No more new faults and submissions, and those faults that last end.
+    /// Ends new faults and submissions, and the faults that are in force.
     end: Bell,
-    /// What isn't accepted by now won't be.
+    /// Submissions that aren't accepted by now are given up.
     give_up: Bell,
-    /// Nobody needs to be looked after any more.
+    /// Ends the replacement of processes.
     over: Bell,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Times {
-    /// While submissions came.
+    /// How long submissions were sent.
     loaded: Duration,
-    /// From the end of all faults to the end of all runs.
+    /// The time from the end of all faults to the end of all runs.
     settled: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! A Postgres server with durable settings that is stopped, restarted and starved as it comes.
+//! A Postgres server with durable settings, which the faults stop, restart and starve of disk space.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,13 +15,13 @@ use sqlx::postgres::PgConnectOptions;
 use super::volume::Volume;
 
 pub(crate) const NAME: &str = "aster";
-/// A part of the socket's name only.
+/// The port is only a part of the socket's name.
 const PORT: u16 = 5432;
-/// For recovery after an immediate stop.
+/// The time for recovery after an immediate stop.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Like the private Postgres of a data folder, but for what several hosts and a full disk ask for.
+/// The settings are those of a data folder's private Postgres, except for what several hosts and a full disk need.
 const SETTINGS: [&str; 13] = [
     "listen_addresses=",
     "max_connections=200",
@@ -30,7 +30,7 @@ const SETTINGS: [&str; 13] = [
     "full_page_writes=on",
     "shared_buffers=256MB",
     "max_wal_size=1GB",
-    // Each part of the log is a new file: so a full disk hits the log, too, and not the tables only.
+    // Each part of the log is a new file, so that a full disk affects the log, too, and not only the tables.
     "wal_recycle=off",
     "max_parallel_workers_per_gather=0",
     "jit=off",
@@ -39,7 +39,7 @@ const SETTINGS: [&str; 13] = [
     "logging_collector=off",
 ];
 
-/// Stopped, and its volume unmounted, when this is dropped.
+/// Dropping this stops the server and unmounts its volume.
 #[derive(Debug)]
 pub(crate) struct Server {
     programs: Programs,
@@ -47,15 +47,15 @@ pub(crate) struct Server {
     socket_dir: PathBuf,
     log: PathBuf,
     process: Option<Child>,
-    // After the process, which the drop of this ends first.
+    // This comes after the process, which the drop of this struct ends first.
     volume: Option<Volume>,
 }
 
 impl Server {
-    /// Makes a cluster below `folder` and starts a server on it, on a volume of its own where that can be.
+    /// Creates a cluster below `folder`, on a volume of its own if possible, and starts a server.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let programs = Programs::find()?;
-        // The server's user goes through it, and sees nothing in it.
+        // The server's user passes through this folder, and can't list it.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
         let (place, socket_dir) = (folder.join("volume"), folder.join("socket"));
         let volume = Volume::mount(&place)?;
@@ -77,7 +77,7 @@ impl Server {
         Ok(server)
     }
 
-    /// How to reach it past all proxies.
+    /// Returns the options for connections that bypass all proxies.
     pub(crate) fn options(&self) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.socket_dir)
@@ -94,12 +94,12 @@ impl Server {
         self.volume.is_some()
     }
 
-    /// Whether it has ended since it was started, and nobody here asked it to.
+    /// Returns whether the server has ended since it was started without being asked to.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Starts it unless it runs, and waits until it takes connections.
+    /// Starts the server unless it runs, and waits until it takes connections.
     pub(crate) fn ensure_running(&mut self) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -120,7 +120,8 @@ impl Server {
         }
     }
 
-    /// "Immediate Shutdown": no checkpoint is written, and the next start recovers from the log.
+    /// Stops the server with an "Immediate Shutdown": it writes no checkpoint, and the next start recovers from the
+    /// log.
     pub(crate) fn stop_immediately(&mut self) -> Result<()> {
         let mut pg_ctl = self.programs.command("pg_ctl");
         pg_ctl.arg("stop").arg("--pgdata").arg(&self.data).args([
@@ -130,7 +131,7 @@ impl Server {
             "--silent",
         ]);
         let stopped = run(pg_ctl.current_dir(&self.data));
-        // It may have ended by itself meanwhile, which is no failure here.
+        // The server may have ended by itself meanwhile, which is no failure here.
         if let Err(error) = stopped
             && !self.has_ended()
         {
@@ -142,7 +143,7 @@ impl Server {
         Ok(())
     }
 
-    /// Takes the room of its volume away.
+    /// Leaves no space on the server's volume.
     pub(crate) fn fill_volume(&self) -> Result<()> {
         self.volume.as_ref().map_or(Ok(()), Volume::fill)
     }
@@ -163,7 +164,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A Ctrl-C is for us, who stop it.
+            // The server doesn't receive Ctrl-C; this process stops it.
             .process_group(0)
             .spawn()
             .context("can't run `postgres`")

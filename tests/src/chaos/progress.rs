@@ -1,4 +1,4 @@
-//! Whether the cluster goes on: while no fault is in force, runs end all the time.
+//! Checks that the cluster makes progress: while no fault is in force, runs keep ending.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,35 +9,35 @@ use super::bell::Bell;
 use super::cluster::LEASE;
 use super::sql::Sql;
 
-/// Between two looks.
+/// The time between two observations.
 const POLL: Duration = Duration::from_millis(100);
-/// For one look. A database that has a fault may take longer.
+/// The time limit for one observation. A database that has a fault may take longer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// No pause between two ends of runs may be longer while no fault is in force.
+/// The longest allowed pause between two ends of runs while no fault is in force.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A span of time from one instant to another.
 type Span = (Instant, Instant);
 
-/// What was seen while clients sent runs.
+/// The observations while clients sent runs.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// When it was seen that more runs had ended than before.
+    /// The instants at which more runs had ended than before.
     ends: Mutex<Vec<Instant>>,
-    /// When nothing was known, since the database didn't answer.
+    /// The spans in which nothing is known, because the database didn't answer.
     blind: Mutex<Vec<Span>>,
 }
 
-/// How the cluster went on while no fault was in force.
+/// The progress of the cluster while no fault was in force.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// For how long, in all, no fault was in force.
+    /// The total time in which no fault was in force.
     pub(crate) calm: Duration,
     pub(crate) longest_pause: Duration,
 }
 
 impl Watch {
-    /// Looks until the bell rings.
+    /// Observes until the bell rings.
     pub(crate) fn keep(&self, sql: &Sql, end: &Bell) {
         let mut ended = 0;
         while !end.wait(POLL) {
@@ -53,7 +53,7 @@ impl Watch {
         }
     }
 
-    /// `faults` are the times of all faults, each from its beginning to when it was undone.
+    /// `faults` are the spans of all faults, each from its beginning until it was undone.
     pub(crate) fn progress(&self, begin: Instant, end: Instant, faults: &[Span]) -> Progress {
         let blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = faults.iter().map(|(from, to)| (*from, *to + LEASE + LEASE / 5));
@@ -74,7 +74,7 @@ impl Watch {
     }
 }
 
-/// The times between `spans`, which are sorted.
+/// Returns the gaps between `spans`, which are sorted.
 fn gaps(begin: Instant, end: Instant, spans: &[Span]) -> Vec<Span> {
     let mut found = Vec::new();
     let mut free_from = begin;
@@ -111,7 +111,7 @@ mod tests {
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let watch = Watch::default();
         let in_force = (LEASE + LEASE / 5).as_secs_f64();
-        // A fault from 10 to 20, blindness from 40 to 50.
+        // There is a fault from 10 to 20, and nothing is known from 40 to 50.
         *watch.blind.lock().unwrap() = vec![(at(40), at(50))];
         *watch.ends.lock().unwrap() = vec![at(3), at(4), at(30), at(39), at(52), at(59)];
         let progress = watch.progress(begin, at(60), &[(at(10), at(20))]);

@@ -1,4 +1,4 @@
-//! The network between one host and Postgres: a TCP port that leads to the server's socket, as long as it is well.
+//! The network between one host and Postgres: a TCP port that leads to the server's socket while the network works.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Closes what there is and what comes.
+    /// Closes all connections, including new ones.
     Cut,
-    /// Takes all bytes and delivers none; a connection that has lost some is closed when this ends.
+    /// Takes all bytes and delivers none. A connection that has lost some is closed when this ends.
     Silence,
     /// Holds all bytes back until this ends.
     Hold,
 }
 
-/// Its connections end with the runtime.
+/// A proxy. Its connections end with the runtime.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -37,7 +37,7 @@ impl Proxy {
         let modes = mode.subscribe();
         let socket = Arc::new(socket);
         runtime.spawn(async move {
-            // Refused connections of a busy machine come and go; the listener stays.
+            // On a busy machine, accepting a connection may fail. The listener stays.
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
                 tokio::spawn(carry(client, Arc::clone(&socket), modes.clone()));
@@ -55,7 +55,7 @@ impl Proxy {
     }
 }
 
-/// Carries one connection to its end. Errors of either side are its end.
+/// Carries one connection to its end. An error on either side ends it.
 async fn carry(mut client: TcpStream, socket: Arc<PathBuf>, mut modes: watch::Receiver<Mode>) {
     let mut now = *modes.borrow_and_update();
     while now == Mode::Hold {
@@ -100,8 +100,8 @@ async fn carry(mut client: TcpStream, socket: Arc<PathBuf>, mut modes: watch::Re
     }
 }
 
-/// Until the mode changes. Whether anything was lost: then the connection makes no sense any more. An end that closes is a
-/// loss too, of which the other end isn't told before.
+/// Swallows all bytes until the mode changes. Returns whether anything was lost, in which case the connection is
+/// useless. The end of one side counts as a loss, too, of which the other side learns only then.
 async fn swallow(client: &mut TcpStream, server: &mut UnixStream, modes: &mut watch::Receiver<Mode>) -> bool {
     let (mut up, mut down) = (vec![0; 1 << 12], vec![0; 1 << 12]);
     let (mut client_open, mut server_open) = (true, true);

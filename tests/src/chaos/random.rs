@@ -1,4 +1,4 @@
-//! Numbers that are the same for the same seed.
+//! Pseudorandom numbers that are the same for the same seed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The `n`-th of many that have nothing to do with each other.
+    /// Returns the `n`-th of many independent generators.
     pub(crate) fn nth(seed: u64, n: u64) -> Self {
         let mut start = Self(seed ^ n.wrapping_mul(0xd6e8_feb8_6659_fd93));
         Self(start.next())
@@ -21,7 +21,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below `end`; the bias of the remainder is far below what anyone could see here.
+    /// Returns a number from 0 to below `end`. The bias of the remainder is far too small to matter here.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end.max(1) as u64).expect("it is below a usize")
     }

@@ -1,4 +1,4 @@
-//! What it came to: a table for people, and as its last line the same for programs.
+//! The results: a table for people, and the same as JSON in the last line for programs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{Options, Times};
 #[derive(Debug)]
 pub struct Report {
     pub(super) options: Options,
-    /// Whether the disk could be full.
+    /// Whether the disk could be filled.
     pub(super) has_volume: bool,
     pub(super) times: Times,
     pub(super) book: Book,
@@ -28,17 +28,17 @@ pub struct Report {
 }
 
 impl Report {
-    /// What is lost or wrong; there may be more than is told here.
+    /// Returns the violations. There may be more than are listed here.
     pub fn violations(&self) -> &[String] {
         &self.findings.violations.told
     }
 
-    /// How often a fault of this kind came.
+    /// Returns how many faults of this kind were injected.
     pub fn faults(&self, kind: Kind) -> u32 {
         self.done.faults.get(&kind).copied().unwrap_or(0)
     }
 
-    /// Whether Postgres had a volume of its own, that can be full.
+    /// Returns whether Postgres had a volume of its own, which can be filled.
     pub fn has_volume(&self) -> bool {
         self.has_volume
     }
@@ -47,7 +47,7 @@ impl Report {
         self.book.accepted.len()
     }
 
-    /// The table, and the same as one line of JSON.
+    /// Returns the table, and the same as one line of JSON.
     pub fn lines(&self) -> Vec<String> {
         let all = self.json();
         let mut lines = Vec::new();
@@ -76,7 +76,7 @@ impl Report {
         let Self { options, times, book, done, lives, progress, findings, .. } = self;
         let faults: BTreeMap<&str, u32> =
             Kind::ALL.iter().map(|kind| (kind.name(), self.faults(*kind))).collect();
-        // From a host without runs there is nothing to take over.
+        // A host without runs leaves nothing to take over.
         let all = done.takeovers.iter().filter(|takeover| takeover.runs > 0);
         let calm = all.clone().filter(|takeover| takeover.is_calm);
         json!({
@@ -123,7 +123,7 @@ impl Report {
     }
 }
 
-/// A line for each number and text, however deep it is.
+/// Makes a line for each number and text, at any depth.
 fn rows(section: &str, path: &str, value: &Value, lines: &mut Vec<String>) {
     match value.as_object() {
         Some(fields) => {
@@ -135,7 +135,7 @@ fn rows(section: &str, path: &str, value: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// Of the times from the kill of a host, in milliseconds.
+/// Returns percentiles of the times from the kill of a host, in milliseconds.
 fn percentiles<'a>(takeovers: impl Iterator<Item = &'a Takeover> + Clone) -> Value {
     let of = |time: fn(&Takeover) -> Option<Duration>| {
         let known = takeovers.clone().filter_map(time);

@@ -1,4 +1,4 @@
-//! The database, asked directly and past all proxies.
+//! Queries of the database that bypass all proxies.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Sql {
         Self { runtime, options }
     }
 
-    /// Asks over a connection of its own.
+    /// Runs a query on a new connection.
     pub(crate) fn ask<T>(
         &self,
         limit: Duration,

@@ -1,4 +1,4 @@
-//! What is sent, and what must become of it: a function of the seed and a number.
+//! Submissions and the ends that their runs must have. Both depend only on the seed and a number.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use serde_json::{Value, json};
 use super::random::Random;
 use crate::orders::with;
 
-/// Orders are spread over so many: enough that runs go side by side, and few enough that they meet at the same row.
+/// The number of products. There are enough for runs to proceed in parallel, and few enough for runs to meet at the
+/// same row.
 pub(crate) const PRODUCTS: usize = 200;
-/// Of each product, at the beginning. A replenishment orders more of what has fallen below it.
+/// The stock of each product at the beginning. A replenishment orders more of a product that has fallen below it.
 pub(crate) const STOCK: i64 = 1_000_000;
 /// More than there ever is.
 const TOO_MANY: i64 = 1_000_000_000;
 const CENTS: i64 = 999;
 
-/// How a run ends if nobody cancels it and no step loses its host too often.
+/// How a run ends, unless a client cancels it or a step loses its host too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Fulfilled,
     Declined,
     Unreachable,
     OutOfStock,
-    /// As every run of the second workflow.
+    /// The end of every run of the second workflow.
     Unpaid,
     Restocked,
 }
@@ -36,7 +37,7 @@ impl Fate {
         }
     }
 
-    /// The step that fails and what it says; none if all goes well.
+    /// Returns the step that fails and its message, or `None` if the run completes.
     pub(crate) fn failure(self) -> Option<&'static str> {
         match self {
             Self::Fulfilled | Self::Restocked => None,
@@ -51,9 +52,9 @@ impl Fate {
 #[derive(Debug)]
 pub(crate) struct Workflow {
     pub(crate) definition: &'static str,
-    /// Where a run is started.
+    /// The path at which a run is started.
     pub(crate) path: &'static str,
-    /// In the order of their declaration, and whether they have a compensation.
+    /// The steps in the order of their declaration, and whether each has a compensation.
     pub(crate) steps: &'static [(&'static str, bool)],
 }
 
@@ -89,9 +90,9 @@ pub(crate) struct Submission {
     pub(crate) key: String,
     pub(crate) fate: Fate,
     pub(crate) input: Value,
-    /// Sent to two hosts at the same time.
+    /// Whether it is sent to two hosts at the same time.
     pub(crate) is_double: bool,
-    /// Cancelled after its acceptance and this pause.
+    /// The pause between acceptance and cancellation, if the run is cancelled.
     pub(crate) cancel_after: Option<Duration>,
 }
 
@@ -107,7 +108,7 @@ impl Submission {
             _ => Fate::Restocked,
         };
         let key = format!("{}-{n}", prefix(fate));
-        // Every other one is for one product, the hot key.
+        // Every other submission is for one product, the hot key.
         let hot = random.below(2) == 0;
         let product = product(if hot { 0 } else { random.below(PRODUCTS) });
         let quantity = 1 + i64::try_from(random.below(3)).expect("it is small");
@@ -128,19 +129,19 @@ impl Submission {
         Self { key, fate, input, is_double, cancel_after }
     }
 
-    /// What a key stands for, if it is one of ours.
+    /// Returns the submission of a key, if the key is one of ours.
     pub(crate) fn of_key(seed: u64, key: &str) -> Option<(u64, Self)> {
         let n = key.rsplit_once('-')?.1.parse().ok()?;
         let submission = Self::nth(seed, n);
         (submission.key == key).then_some((n, submission))
     }
 
-    /// The trigger has its key from the order; the others are told it.
+    /// Returns whether the key must be in a header. The trigger takes its key from the order.
     pub(crate) fn needs_key_header(&self) -> bool {
         !std::ptr::eq(self.fate.workflow(), &ORDER_FULFILLMENT)
     }
 
-    /// Of an order.
+    /// Returns the price of an order.
     pub(crate) fn cents(&self) -> i64 {
         self.input["items"][0]["quantity"].as_i64().unwrap_or(0) * CENTS
     }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_leads_back_to_what_was_sent() {
+    fn a_key_leads_back_to_its_submission() {
         for n in 0..500 {
             let sent = Submission::nth(5, n);
             let (number, found) = Submission::of_key(5, &sent.key).expect("it is one of ours");

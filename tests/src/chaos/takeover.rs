@@ -1,4 +1,4 @@
-//! How long the runs of a host that was killed stand still.
+//! How long the runs of a killed host stand still.
 
 use std::fmt;
 use std::thread;
@@ -10,19 +10,19 @@ use uuid::Uuid;
 use super::bell::Bell;
 use super::sql::Sql;
 
-/// What takes longer has its reason in other faults, and shows in the end of the runs.
+/// A takeover that takes longer has its reason in other faults, and shows in the end of the runs.
 const LONGEST: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What became of the runs of one host.
+/// What happened to the runs of one host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Takeover {
-    /// That it owned when it was killed.
+    /// The number of runs that the host owned when it was killed.
     pub(crate) runs: usize,
-    /// From the kill until it owned none of them any more.
+    /// The time from the kill until the host owned none of them any more.
     pub(crate) released: Option<Duration>,
-    /// From the kill until each of them had a further event, or was over.
+    /// The time from the kill until each of them had another event, or was over.
     pub(crate) moved: Option<Duration>,
     /// Whether Postgres answered all the time.
     pub(crate) is_calm: bool,
@@ -43,15 +43,16 @@ impl fmt::Display for Takeover {
 }
 
 struct Owned {
-    /// Several, where it has registered anew and its older ids aren't retired yet.
+    /// There are several ids if the host has registered again and its older ids aren't retired yet.
     hosts: Vec<Uuid>,
     runs: Vec<Uuid>,
     sequences: Vec<i64>,
 }
 
-/// Watches what becomes of the runs of the process of that name, which was killed at `killed_at`. None if that can't be known.
+/// Watches the runs of the process with this name, which was killed at `killed_at`. Returns `None` if they can't be
+/// known.
 pub(crate) fn watch(sql: &Sql, name: &str, killed_at: Instant, end: &Bell) -> Option<Takeover> {
-    // Later there may be another process of that name.
+    // Later there may be another process with this name.
     let owned = sql.ask(ANSWER, async |connection| find(connection, name).await).ok()?;
     let mut takeover = Takeover { runs: owned.runs.len(), released: None, moved: None, is_calm: true };
     while killed_at.elapsed() < LONGEST && !end.has_rung() {
@@ -100,7 +101,7 @@ async fn find(connection: &mut sqlx::PgConnection, name: &str) -> Result<Owned> 
     Ok(Owned { hosts, runs, sequences })
 }
 
-/// How many of its runs the host still owns, and how many are where they were.
+/// Returns how many of its runs the host still owns, and how many have no new event.
 async fn look(connection: &mut sqlx::PgConnection, owned: &Owned) -> Result<(i64, i64)> {
     let counts = sqlx::query_as(
         "select count(*) filter (where r.owner = any ($1)), count(*) filter (where log.last = seen.sequence)

@@ -1,4 +1,4 @@
-//! A volume of its own for Postgres, that can be full.
+//! A volume of its own for Postgres, which can be filled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,23 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A tmpfs, unmounted when this is dropped. It takes memory for what it holds only, and at most half of the machine's.
+/// A tmpfs, which is unmounted when this is dropped. It takes memory only for its contents, and at most half of the
+/// machine's.
 #[derive(Debug)]
 pub(crate) struct Volume {
     path: PathBuf,
-    /// While it isn't full.
+    /// The size while the volume isn't full.
     size: u64,
 }
 
 impl Volume {
-    /// None where this user may not mount.
+    /// Returns `None` if this user may not mount.
     pub(crate) fn mount(path: &Path) -> Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
         fs::create_dir_all(path).with_context(|| format!("can't make `{}`", path.display()))?;
-        // A container's root may lack the right to it.
+        // The root user of a container may lack the permission.
         if mount(path, "mode=0711").is_err() {
             return Ok(None);
         }
@@ -29,10 +30,10 @@ impl Volume {
         Ok(Some(Self { path: path.to_owned(), size }))
     }
 
-    /// Leaves no room: the volume becomes as small as what it holds. A file that fills it would do the same, but for the
-    /// memory that it takes.
+    /// Leaves no space, by shrinking the volume to the size of its contents. A file that fills it would do the same,
+    /// but take memory.
     pub(crate) fn fill(&self) -> Result<()> {
-        // The system refuses to make it smaller than what it holds, and that grows while we ask.
+        // The system refuses a size below that of the contents, which grow meanwhile.
         for _ in 0..100 {
             let (size, free) = space(&self.path)?;
             if mount(&self.path, &format!("remount,size={}", size - free)).is_ok() {
@@ -53,7 +54,7 @@ impl Drop for Volume {
             let output = Command::new("umount").args(option).arg(&self.path).output();
             output.is_ok_and(|output| output.status.success())
         };
-        // Where somebody still looks into it, it goes when they are done.
+        // If somebody still uses the volume, it is unmounted when they are done.
         if !unmount(&[]) {
             unmount(&["--lazy"]);
         }
@@ -70,7 +71,7 @@ fn mount(path: &Path, options: &str) -> Result<()> {
     Ok(())
 }
 
-/// Its size, and what of it is free, in bytes.
+/// Returns the size of the volume and its free space, in bytes.
 fn space(path: &Path) -> Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path).with_context(|| format!("can't look at `{}`", path.display()))?;
     Ok((stat.f_blocks * stat.f_frsize, stat.f_bfree * stat.f_frsize))

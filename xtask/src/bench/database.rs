@@ -1,4 +1,4 @@
-//! The host's database, asked beside the host.
+//! The host's database, queried beside the host.
 
 use std::process::Command;
 
@@ -30,12 +30,12 @@ impl Database {
         psql
     }
 
-    /// Each statement is a transaction of its own. No text in them may hold a semicolon.
+    /// Executes each statement in a transaction of its own. No text in the statements may contain a semicolon.
     pub(super) fn execute(&self, sql: &str) -> Result<()> {
         self.ask(sql).map(drop)
     }
 
-    /// What the statements answer: a line for each row, columns apart by `|`.
+    /// Returns the answer of the statements: a line for each row, with columns separated by `|`.
     pub(super) fn ask(&self, sql: &str) -> Result<String> {
         let mut psql = self.psql();
         for statement in sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -45,14 +45,14 @@ impl Database {
     }
 }
 
-/// Counts the runs as hosts would have, of which nobody knows that were made by SQL.
+/// Counts the runs as hosts would have done. Runs made by SQL are not counted otherwise.
 pub(super) const COUNT_RUNS: &str = "delete from run_count;
     insert into run_count (host_id, by_acceptance, tenant, definition, status, n)
     select '00000000-0000-0000-0000-000000000000', false, tenant, definition, status, count(*)
     from workflow_run
     group by tenant, definition, status";
 
-/// What a program prints.
+/// Returns the output of a program.
 pub(super) fn output(mut command: Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let output = command.output().with_context(|| format!("can't run `{name}`"))?;

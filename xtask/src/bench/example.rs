@@ -1,4 +1,4 @@
-//! Benchmarks that are examples of the crate which they know from inside: they print their rows as a JSON array, and nothing
+//! Benchmarks that are examples of the crates whose inside they use. They print their rows as a JSON array, and nothing
 //! else.
 
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
 
-/// Builds the example as it would be deployed and runs it.
+/// Builds the example with release settings, and runs it.
 pub(super) fn rows(
     workspace: &Workspace,
     stages: &mut Stages,
@@ -33,7 +33,7 @@ pub(super) fn build(
     Ok(workspace.release("examples").join(name))
 }
 
-/// With one more variable in its environment.
+/// Runs the example with one more environment variable.
 pub(super) fn run(program: &Path, stages: &mut Stages, variable: (&str, &OsStr)) -> Result<Vec<Value>> {
     stages.doing("measures", || {
         let name = program.display();
@@ -41,6 +41,6 @@ pub(super) fn run(program: &Path, stages: &mut Stages, variable: (&str, &OsStr))
         let output = output.with_context(|| format!("can't run `{name}`"))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`{name}` failed ({}): {errors}", output.status);
-        serde_json::from_slice(&output.stdout).with_context(|| format!("`{name}` printed no JSON array"))
+        serde_json::from_slice(&output.stdout).with_context(|| format!("`{name}` didn't print a JSON array"))
     })
 }

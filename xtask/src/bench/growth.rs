@@ -1,7 +1,7 @@
-//! What a run costs where there were few before it, and where there were a million: it is to cost the same.
+//! The cost of a run after few earlier runs, and after a million. It should be the same.
 //!
-//! For each size a database of its own, filled by SQL with copies of real runs (`past`), and then a short load of pure runs. The load
-//! adds runs itself, so that the smallest sizes are larger at its end.
+//! Each size gets a database of its own, filled by SQL with copies of real runs (`past`), and then a short load of pure
+//! runs. The load itself adds runs, so the smallest sizes are larger at its end.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +36,7 @@ const COLUMNS: [Column; 7] = [
 
 #[derive(clap::Args)]
 pub(crate) struct Sizes {
-    /// growth: how many runs there are already
+    /// growth: how many runs exist before
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
     sizes: Vec<u32>,
     /// growth: draw docs/growth.svg
@@ -143,7 +143,7 @@ impl Point {
     }
 }
 
-/// Processor time of a run over the number of runs before it, which grows tenfold from mark to mark.
+/// Plots the processor time of a run over the number of earlier runs. The marks are powers of ten.
 fn plot(points: &[Point]) -> String {
     let (left, right, top, bottom) = (70.0, 600.0, 40.0, 260.0);
     let costs = |point: &Point| [point.of_one.host_cpu_us, point.of_one.postgres_cpu_us];
@@ -162,7 +162,7 @@ fn plot(points: &[Point]) -> String {
 <text x="70" y="22">processor time of a run, in microseconds</text>
 "#,
     );
-    let mut line = |text: String| writeln!(svg, "{text}").expect("a string takes all");
+    let mut line = |text: String| writeln!(svg, "{text}").expect("writing to a `String` can't fail");
     for quarter in 0..=4 {
         let cost = highest * f64::from(quarter) / 4.0;
         let at = y(cost);

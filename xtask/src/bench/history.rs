@@ -1,8 +1,8 @@
-//! What lists, runs and events take to read when there are a million runs and ten million events.
+//! The time to read lists, runs and events with a million runs and ten million events.
 //!
-//! A few real runs are copied in the database, each copy with ids of its own, spread over the last five weeks. Then one client
-//! asks, by HTTP, with random parameters. The floor is one connection that asks the same by SQL, in a prepared statement which
-//! says nothing but this.
+//! A few real runs are copied in the database, each copy with its own ids, spread over the last five weeks. Then one
+//! client sends requests over HTTP with random parameters. The floor is one connection that runs the same queries in
+//! SQL, as prepared statements that contain nothing else.
 
 mod queries;
 
@@ -24,15 +24,15 @@ use crate::output;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
 
-/// In a round each query is asked so often, unless it takes too long.
+/// How often a round sends each query, unless that takes too long.
 const REQUESTS: usize = 300;
 const ROUND: Duration = Duration::from_secs(2);
-/// And so often however long it takes.
+/// How often a round sends each query, however long it takes.
 const AT_LEAST: usize = 5;
 const ROUNDS: usize = 3;
-/// Asked before anything is measured.
+/// How often each query is sent before anything is measured.
 const WARM_UP: usize = 10;
-/// A query is said to be slow if its 99th percentile is above.
+/// A query is reported as slow if its 99th percentile is above this.
 const SLOW_MS: f64 = 10.0;
 
 const COLUMNS: [Column; 8] = [
@@ -46,7 +46,7 @@ const COLUMNS: [Column; 8] = [
     ("bytes_per_run", "bytes/run"),
 ];
 
-/// So many, with eleven times as many events.
+/// The number of runs. There are eleven times as many events.
 pub(super) const RUNS: u32 = 1_000_000;
 
 pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
@@ -93,7 +93,7 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
     Ok(())
 }
 
-/// What is answered from kept counts must be what there is.
+/// Checks that the maintained counts equal the real ones.
 fn check_counts(stand: &Stand) -> Result<()> {
     let answered: Value = serde_json::from_slice(&stand.host.api().get("/api/workflows/metrics")?)?;
     let there = stand.database.ask("select status, count(*) from workflow_run group by status")?;
@@ -103,7 +103,7 @@ fn check_counts(stand: &Stand) -> Result<()> {
         let (status, n) = line.split_once('|').context("a line has two columns")?;
         ensure!(
             answered[status] == n.parse::<u64>()?,
-            "{n} runs are {status}, and {} are answered",
+            "{n} runs are {status}, but the host answers {}",
             answered[status]
         );
         all += n.parse::<u64>()?;
@@ -115,7 +115,7 @@ fn check_counts(stand: &Stand) -> Result<()> {
     Ok(())
 }
 
-/// Of each round.
+/// The percentiles of each round.
 #[derive(Default)]
 struct Measured {
     requests: usize,
@@ -126,7 +126,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// A round, in milliseconds.
+    /// Adds a round, in milliseconds.
     fn add(&mut self, http: &[f64], sql: &[f64]) {
         self.requests += http.len();
         self.p50.push(percentile(http, 0.5));
@@ -174,16 +174,16 @@ fn asked_by_http(stand: &Stand, query: &Query, samples: &[Sample]) -> Result<Vec
     Ok(taken)
 }
 
-/// That of a list's second page.
+/// Returns the cursor of a list's second page.
 fn first_cursor(stand: &Stand, list: &str) -> Result<String> {
     let page: Value = serde_json::from_slice(&stand.host.api().get(&format!("{list}limit=1"))?)?;
     let cursor = page["nextCursor"].as_str();
     cursor.map(str::to_owned).with_context(|| format!("{list} has fewer than two runs"))
 }
 
-/// The cursor of the page that begins behind a run. Clients take cursors from the page before and don't make them, but walking
-/// through a million runs to a random one takes too long here: so the run in a real cursor is replaced. Before it stand eight
-/// bytes that say which list it is.
+/// Makes the cursor of the page that begins after a run. Clients take cursors from the previous page and don't make
+/// them, but walking through a million runs to a random one would take too long here. So this replaces the run in a
+/// real cursor. The eight bytes before it identify the list.
 fn behind(cursor: &str, run: &str) -> Result<String> {
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor)?;
     bytes.truncate(8);
@@ -191,9 +191,9 @@ fn behind(cursor: &str, run: &str) -> Result<String> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// By psql, which tells how long it waited for each answer.
+/// Runs the queries with psql, which prints how long it waited for each answer.
 fn asked_by_sql(database: &Database, query: &Query, samples: &[Sample]) -> Result<Vec<f64>> {
-    // What takes long is asked less often.
+    // A slow query runs less often.
     let mut taken = executed(database, query, &samples[..AT_LEAST])?;
     if taken.iter().sum::<f64>() < ROUND.as_secs_f64() * 1e3 * AT_LEAST as f64 / REQUESTS as f64 {
         taken = executed(database, query, samples)?;
@@ -210,7 +210,7 @@ fn executed(database: &Database, query: &Query, samples: &[Sample]) -> Result<Ve
     psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut psql = psql.spawn().context("can't run psql")?;
     let mut input = psql.stdin.take().context("it is piped")?;
-    // psql prints a short line for each statement, fewer than a pipe holds.
+    // psql prints a short line for each statement, less in all than a pipe can hold.
     input.write_all(script.as_bytes())?;
     drop(input);
     let output = psql.wait_with_output()?;
@@ -221,7 +221,7 @@ fn executed(database: &Database, query: &Query, samples: &[Sample]) -> Result<Ve
         .collect();
     ensure!(
         taken.len() == samples.len(),
-        "psql answered otherwise than expected: {text}{}",
+        "psql gave an unexpected answer: {text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(taken)

@@ -1,4 +1,4 @@
-//! How fast sources are read, checked and lowered: an example of the language's crate.
+//! How fast sources are read, checked and lowered. This runs an example of the language's crate.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! The clients, `aster-load`: a program of their own, so that they cost little.
+//! The clients, `aster-load`. They are a program of their own, so that they cost little.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ pub(super) struct Requests<'a> {
     pub(super) seconds: f64,
 }
 
-/// What clients saw of runs that were all completed.
+/// What the clients saw of their runs, all of which completed.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
     pub(super) runs: f64,
@@ -50,13 +50,13 @@ impl<'a> Clients<'a> {
             .args(["--first", &self.next.to_string(), "--concurrency", &concurrency.to_string()])
             .args(["--seconds", &seconds.to_string()]);
         let seen: Value =
-            serde_json::from_str(&database::output(clients)?).context("`aster-load` printed no JSON")?;
+            serde_json::from_str(&database::output(clients)?).context("`aster-load` didn't print JSON")?;
         let figure =
             |name: &str| seen[name].as_f64().with_context(|| format!("`aster-load` printed no `{name}`"));
         let runs = figure("runs")?;
         ensure!(
             seen["statuses"].as_object().is_some_and(|all| all.keys().all(|status| status == "COMPLETED")),
-            "some runs ended otherwise: {}",
+            "some runs ended in another status: {}",
             seen["statuses"]
         );
         self.next += 100 * u64::from(*concurrency) + (100.0 * runs).ceil() as u64;

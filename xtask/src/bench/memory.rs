@@ -1,7 +1,7 @@
-//! What the host holds in memory: at rest, with runs in flight, and with runs that only wait.
+//! The host's memory: at rest, with runs in flight, and with runs that only wait.
 //!
-//! A run in flight is one whose guest lives: it sleeps in its step, with a memory and a stack of its own. One that waits for
-//! another attempt is in the database and nowhere else. The floor is the host with nothing in it.
+//! A run in flight has a live guest, which sleeps in its step with a memory and a stack of its own. A run that waits
+//! for another attempt is only in the database. The floor is the host without any runs or components.
 
 use std::fs;
 use std::thread;
@@ -18,13 +18,13 @@ use crate::progress::Stages;
 use crate::workspace::Workspace;
 
 const IDLE: &str = include_str!("workflows/idle.aster");
-/// As many as a host drives at once by default.
+/// The number of runs that a host drives at once by default.
 const ACTIVE: u32 = 1_000;
 const PARKED: u32 = 5_000;
-/// At once, to start runs.
+/// The number of clients that start runs.
 const CLIENTS: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than what a host does from time to time.
+/// Longer than the interval of anything that a host does periodically.
 const PAUSE: Duration = Duration::from_secs(3);
 
 const COLUMNS: [Column; 6] = [
@@ -36,11 +36,11 @@ const COLUMNS: [Column; 6] = [
     ("ratio", "times at rest"),
 ];
 
-/// What a process holds.
+/// The memory of a process.
 #[derive(Clone, Copy)]
 struct Held {
     resident_kib: u64,
-    /// Without the program's code and other files.
+    /// The resident memory without the program's code and other files.
     anonymous_kib: u64,
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Starts so many runs and returns their ids.
+/// Starts this many runs, and returns their ids.
 fn start_all(api: &Api, definition: &str, runs: u32) -> Result<Vec<String>> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -121,7 +121,7 @@ fn start_all(api: &Api, definition: &str, runs: u32) -> Result<Vec<String>> {
             .collect();
         let mut ids = Vec::new();
         for client in clients {
-            ids.extend(client.join().expect("it doesn't panic")?);
+            ids.extend(client.join().expect("the thread doesn't panic")?);
         }
         Ok(ids)
     })
@@ -130,7 +130,7 @@ fn start_all(api: &Api, definition: &str, runs: u32) -> Result<Vec<String>> {
 fn wait_until(so: impl Fn() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !so()? {
-        ensure!(began.elapsed() < PATIENCE, "it isn't so after {PATIENCE:?}");
+        ensure!(began.elapsed() < PATIENCE, "the condition doesn't hold after {PATIENCE:?}");
         thread::sleep(Duration::from_millis(100));
     }
     Ok(())
@@ -139,7 +139,7 @@ fn wait_until(so: impl Fn() -> Result<bool>) -> Result<()> {
 fn held_after_a_while(host: &Host) -> Result<Held> {
     thread::sleep(PAUSE);
     let status = fs::read_to_string(format!("/proc/{}/status", host.pid()))
-        .context("only Linux tells how much memory a process holds")?;
+        .context("only Linux reports the memory of a process")?;
     let field = |name: &str| -> Result<u64> {
         let line =
             status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;

@@ -1,6 +1,7 @@
-//! Small runs beside another tenant's guests that hold threads, each in another way: how much longer they take.
+//! The slowdown of small runs beside another tenant's guests that hold threads, in several ways.
 //!
-//! The floor is the same beside busy threads of another process: what the operating system's scheduler makes of as much to do.
+//! The floor is the same load beside busy threads of another process, which shows the effect of the operating system's
+//! scheduler.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,7 +29,7 @@ const ORDER: &str = r#"{"orderId":"ORD-{n}","customerId":"CUST-{n}","items":[{"p
 const ROUNDS: usize = 3;
 const SECONDS: f64 = 4.0;
 const WARM_UP: f64 = 2.0;
-/// For runs to begin and to end.
+/// The time for runs to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const COLUMNS: [Column; 10] = [
@@ -65,7 +66,7 @@ enum Beside {
     Bulk(&'static Bulk, u32),
 }
 
-/// A step of one or more calls that don't give way.
+/// A step with one or more calls that don't yield.
 #[derive(PartialEq, Eq)]
 struct Bulk {
     name: &'static str,
@@ -77,7 +78,7 @@ struct Bulk {
 /// Nearly the largest value, as often as an attempt may take it.
 const BYTES: Bulk =
     Bulk { name: "60 list<u8> of 780 kB", workflow: "bytes", call: "Hostile.hugeList(780000)", calls: 60 };
-/// Too large a value; it is refused.
+/// A value that is too large, and refused.
 const BOOLS: Bulk = Bulk {
     name: "list<bool> of 1.4 million",
     workflow: "bools",
@@ -106,7 +107,7 @@ impl Bulk {
              workflow:\n\n    step only:\n"
         );
         for n in 1..=*calls {
-            writeln!(source, "      Let answer{n} be {call}.").expect("a string takes all");
+            writeln!(source, "      Let answer{n} be {call}.").expect("writing to a `String` can't fail");
         }
         source.push_str("      Return 1.\n      timeout: 1 minute.\n\n    timeout: 2 minutes.\n  .\n");
         source
@@ -135,13 +136,13 @@ impl Beside {
     }
 }
 
-/// What clients saw, and of the same runs how long their steps took.
+/// What the clients saw, and how long the steps of the same runs took.
 struct Round {
     beside: Beside,
     seen: Seen,
     step_p50_ms: f64,
     step_p99_ms: f64,
-    /// Of the other tenant, that ended.
+    /// The number of the other tenant's runs that ended.
     neighbours: u32,
     leases_lost: u32,
 }
@@ -186,7 +187,7 @@ pub(crate) fn run(workspace: &Workspace, burners: &Burners, program: Option<&Pat
                     Beside::Bulk(bulk, at_once) => beside_runs(&other, bulk, at_once, || send(SECONDS))?,
                 };
                 let (step_p50_ms, step_p99_ms) = steps_since(&stand.database, &began)?;
-                // A host that has lost its lease registers as another one.
+                // A host that has lost its lease registers as a new one.
                 let leases_lost = hosts(&stand.database)? - hosts_before;
                 rounds.push(Round { beside, seen, step_p50_ms, step_p99_ms, neighbours, leases_lost });
                 Ok(())
@@ -222,7 +223,7 @@ fn row(rounds: &[Round], beside: Beside, clients: u32) -> Value {
     ]))
 }
 
-/// While so many runs of the other tenant compute; they are cancelled afterwards.
+/// Does `work` while this many runs of the other tenant compute, and cancels those afterwards.
 fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let stamp = Instant::now();
     let ids = (0..burners)
@@ -231,7 +232,7 @@ fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T
     let count = |status: &str, n: u64| {
         let began = Instant::now();
         while other.count(status)? != n {
-            ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?} there aren't {n} runs {status}");
+            ensure!(began.elapsed() < PATIENCE, "there are not {n} runs {status} after {PATIENCE:?}");
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -243,7 +244,7 @@ fn beside_spinning<T>(other: &Api, burners: u32, work: impl FnOnce() -> Result<T
     done
 }
 
-/// While the other tenant has so many runs of a workflow under way, and how many of them ended.
+/// Does `work` while the other tenant keeps this many runs of a workflow under way, and returns how many of them ended.
 fn beside_runs<T>(
     other: &Api,
     bulk: &Bulk,
@@ -275,7 +276,7 @@ fn beside_runs<T>(
     })
 }
 
-/// While so many threads of this process are busy.
+/// Does `work` while this many threads of this process are busy.
 fn beside_threads<T>(threads: u32, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -293,7 +294,7 @@ fn beside_threads<T>(threads: u32, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// How long the steps took that the default tenant's runs have made since then, as their events say.
+/// Returns how long the steps of the default tenant's runs have taken since `began`, as their events record.
 fn steps_since(database: &Database, began: &str) -> Result<(f64, f64)> {
     let answer = database.ask(&format!(
         "select percentile_cont(array[0.5, 0.99]) within group (order by (e.payload->>'durationMicros')::float8 / 1000)::text[]

@@ -1,4 +1,4 @@
-//! A past that never was: real runs, copied by SQL.
+//! Makes a past by copying real runs with SQL.
 
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,39 +10,39 @@ use serde_json::{Value, json};
 use super::database::{COUNT_RUNS, Database};
 use crate::api::Api;
 
-/// Runs are spread over so many.
+/// The number of weeks over which the runs are spread.
 const WEEKS: i64 = 5;
 const WEEK_MS: i64 = 7 * 86_400_000;
 /// The first Monday of 1970.
 const MONDAY_MS: i64 = 4 * 86_400_000;
 
-/// What stands in the templates' orders and keys where each copy has its number.
+/// The part of the templates' orders and keys that each copy replaces by its number.
 const GAP: &str = "-TEMPLATE";
 
 const FULFILL: &str = "io.aster.ecommerce.order_fulfillment.fulfillOrder";
 const REPLENISH: &str = "io.aster.ecommerce.inventory_replenishment.replenishInventory";
 const FAIL: &str = "io.aster.ecommerce.payment_compensation.processFailedPayment";
 
-/// Copies of one run.
+/// A kind of run, and its share of the copies.
 pub(super) struct Kind {
     template: String,
-    /// What the copies are; also where the template ended otherwise.
+    /// The status of the copies, even if the template ended otherwise.
     status: &'static str,
     cause: Option<&'static str>,
-    /// Of its events only the first.
+    /// How many of the template's events the copies have, from the first.
     events: usize,
-    /// Out of 10,000 runs.
+    /// The number of these runs in 10,000.
     share: u32,
 }
 
-/// A run by which others can be found.
+/// A run, as parameters of queries that find it and others.
 pub(super) struct Sample {
     pub(super) workflow_id: String,
-    /// Of an order, which isn't necessarily this run's.
+    /// The key of an order, which needn't be this run's.
     pub(super) key: String,
 }
 
-/// What there is, and what a run takes of the disk.
+/// The size of the database, and the disk space of a run.
 pub(super) struct Volume {
     pub(super) runs: u64,
     pub(super) events: u64,
@@ -54,7 +54,7 @@ pub(super) struct Size {
     pub(super) bytes_per_run: u64,
 }
 
-/// Makes a run of every kind.
+/// Starts a run of every kind.
 pub(super) fn real_runs(api: &Api) -> Result<Vec<Kind>> {
     api.put_value("inventory", "stock", "PROD-A", "1000000")?;
     let order = |kind: &str, quantity: i32, payment: &str| {
@@ -80,7 +80,7 @@ pub(super) fn real_runs(api: &Api) -> Result<Vec<Kind>> {
     };
     let completed = run(FULFILL, &order("GOOD", 2, "card"), "COMPLETED")?;
     let declined = run(FULFILL, &order("DECLINED", 2, "pm_insufficient_funds"), "COMPENSATED")?;
-    // Refused by the first step, which has nothing to undo.
+    // The first step refuses it, so there is nothing to undo.
     let refused = run(FULFILL, &order("REFUSED", 0, "card"), "FAILED")?;
     let replenished = run(REPLENISH, &replenishment, "COMPLETED")?;
     let payment = run(FAIL, &order("PAYMENT", 1, "card"), "COMPENSATED")?;
@@ -100,27 +100,28 @@ pub(super) fn real_runs(api: &Api) -> Result<Vec<Kind>> {
         kind(&declined, "COMPENSATED", Some("TIMEOUT"), 20),
         kind(&declined, "COMPENSATION_FAILED", Some("STEP"), 10),
         kind(&payment, "COMPENSATED", Some("STEP"), 1),
-        // Until its fourth step, for which it waits.
+        // The run is at its fourth step, for which it waits.
         Kind { events: 9, ..kind(&completed, "RUNNING", None, 10) },
     ];
     debug_assert_eq!(kinds.iter().map(|kind| kind.share).sum::<u32>(), 10_000);
     Ok(kinds)
 }
 
-/// Copies `kinds` so that there are so many runs, in two halves at a time.
+/// Copies `kinds` until there are this many runs, in two halves at a time.
 pub(super) fn copy(database: &Database, kinds: &[Kind], runs: u32) -> Result<()> {
     database.execute(&prepare(kinds, runs))?;
     let half = runs / 2;
     thread::scope(|scope| {
         let first = scope.spawn(|| database.execute(&copies(1, half)));
         let second = database.execute(&copies(half + 1, runs));
-        first.join().expect("it doesn't panic")?;
+        first.join().expect("the thread doesn't panic")?;
         second
     })?;
     database.execute(COUNT_RUNS)
 }
 
-/// The templates as texts with gaps, what fills the gaps, and the partitions that a host would have made in time.
+/// Prepares the templates as texts with gaps, the texts for the gaps, and the partitions that a host would have created
+/// in time.
 fn prepare(kinds: &[Kind], runs: u32) -> String {
     let mut sql = String::new();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -149,7 +150,7 @@ fn prepare(kinds: &[Kind], runs: u32) -> String {
             "insert into bench_kind values ({n}, '{template}', '{status}', {cause}, {events}, {up_to});"
         );
     }
-    // Kinds come in no order. An id begins with its instant, the rest of it is as good as random.
+    // Kinds are in random order. An id begins with its instant; the rest of it is as good as random.
     sql += &format!(
         "create table bench_event as
         select k.kind, e.sequence,
@@ -176,7 +177,7 @@ fn prepare(kinds: &[Kind], runs: u32) -> String {
     sql
 }
 
-/// Of the runs with these numbers.
+/// Makes the copies with these numbers.
 fn copies(first: u32, last: u32) -> String {
     format!(
         "insert into workflow_run (workflow_id, tenant, definition, release_id, key, input, status, cause, result, error,
@@ -204,14 +205,14 @@ fn copies(first: u32, last: u32) -> String {
     )
 }
 
-/// As the database would be after five weeks in which autovacuum had its time.
+/// Brings the database into the state after five weeks with autovacuum.
 pub(super) fn tidy_up(database: &Database) -> Result<()> {
     database.execute("vacuum analyze workflow_run, workflow_key, workflow_events; checkpoint")
 }
 
-/// Random runs.
+/// Picks random runs.
 pub(super) fn samples(database: &Database, count: usize) -> Result<Vec<Sample>> {
-    // In no order.
+    // The order is random.
     let ids = database.ask(&format!("select id from bench_run order by md5(n || 'run') limit {count}"))?;
     let keys = database.ask(&format!(
         "select key from workflow_run where definition = '{FULFILL}' and key is not null order by md5(key) limit {count}"
@@ -222,7 +223,7 @@ pub(super) fn samples(database: &Database, count: usize) -> Result<Vec<Sample>> 
         .zip(keys.lines())
         .map(|(id, key)| Sample { workflow_id: id.to_owned(), key: key.to_owned() })
         .collect();
-    ensure!(samples.len() == count, "there are {} samples", samples.len());
+    ensure!(samples.len() == count, "found only {} samples", samples.len());
     Ok(samples)
 }
 

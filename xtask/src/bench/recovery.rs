@@ -1,8 +1,9 @@
-//! A host that finds many runs in flight when it starts: how long until all of them go on, and until they are over. And what
-//! runs cost that only wait.
+//! A host that finds many runs in flight when it starts: the time until all of them continue, and until they are over.
+//! And the cost of runs that only wait.
 //!
-//! One real run is made by REST, cut off in the midst of its last step, and copied in the database, each copy with an order of
-//! its own. Their owner is a host that is killed; the lease is short, so that recovery is measured and not its waiting.
+//! One real run is made over REST, cut off in the middle of its last step, and copied in the database, each copy with
+//! an order of its own. Their owner is a host that is killed. Its lease is short, so that this measures recovery and
+//! not the wait for the lease.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::{build, output};
 /// More than the slowest machine needs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// In flight, and then as many that wait.
+/// The number of runs in flight, and then of runs that wait.
 pub(super) const RUNS: u32 = 100_000;
 
 pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
@@ -72,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, runs: u32) -> Result<()> {
         database.execute(&copies_that_wait(&template, runs))?;
         database.execute(COUNT_RUNS)
     })?;
-    // Two rounds of everything that a host does from time to time.
+    // Two rounds of everything that a host does periodically.
     thread::sleep(Duration::from_secs(5));
     let after_kib = host.resident_kib()?;
     let began = Instant::now();
@@ -117,7 +118,7 @@ fn order(id: &str) -> Value {
     })
 }
 
-/// A completed order, whose log is what the copies have up to its last step.
+/// Runs an order to its end. The copies have the events of its log up to its last step.
 fn template(api: &crate::api::Api) -> Result<String> {
     api.put_value("inventory", "stock", "PROD-A", "1000000")?;
     let state = api.run_to_end("fulfillOrder", &order("ORD-TEMPLATE"))?;
@@ -126,17 +127,17 @@ fn template(api: &crate::api::Api) -> Result<String> {
     let events = api.events(&id)?;
     ensure!(
         events.len() == 12 && events[9]["eventType"] == "STEP_STARTED",
-        "the order's log is another one than this knows: it has {} events",
+        "the order's log has an unexpected number of events: {}",
         events.len()
     );
     Ok(id)
 }
 
-/// Ids that are ordered by time, as the host makes them.
+/// Makes ids that are ordered by time, as the host does.
 const NEW_ID: &str = "(lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(n / 65536), 3, '0') \
     || '8' || lpad(to_hex(n % 65536), 15, '0'))::uuid";
 
-/// In the midst of the last step, driven by the host that is there.
+/// Copies that are in the middle of the last step, and driven by the current host.
 fn copies_in_flight(template: &str, runs: u32) -> String {
     format!(
         "create table bench_copy as select n, {NEW_ID} as id from generate_series(1, {runs}) n;
@@ -155,7 +156,7 @@ fn copies_in_flight(template: &str, runs: u32) -> String {
     )
 }
 
-/// Until an instant that is far away.
+/// Copies that wait for an instant far away.
 fn copies_that_wait(template: &str, runs: u32) -> String {
     format!(
         "create table bench_copy as select n, {NEW_ID} as id from generate_series(1, {runs}) n;
@@ -174,7 +175,7 @@ fn copies_that_wait(template: &str, runs: u32) -> String {
     )
 }
 
-/// How long after `began` no run is so any more.
+/// Returns how long after `began` no run matches `so` any more.
 fn until_none(database: &Database, so: &str, began: Instant) -> Result<Duration> {
     let sql = format!("select exists (select from workflow_run where {so})");
     while began.elapsed() < PATIENCE {

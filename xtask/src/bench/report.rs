@@ -1,13 +1,13 @@
-//! What a benchmark has measured: a table for people, and as its last line the same for programs.
+//! The results of a benchmark: a table for people, and the same as JSON in the last line for programs.
 
 use serde_json::{Map, Value, json};
 
 use crate::output;
 
-/// A figure as programs read it, and its heading in the table.
+/// A column's name for programs, and its heading in the table.
 pub(super) type Column = (&'static str, &'static str);
 
-/// Prints the rows: objects whose fields are the columns' names. A field that a row lacks is a blank in the table.
+/// Prints the rows. They are objects whose fields are the columns' names; a missing field is blank in the table.
 pub(super) fn print(bench: &str, columns: &[Column], rows: &[Value]) {
     lines(bench, columns, rows).iter().for_each(|line| output::line(line));
 }
@@ -42,7 +42,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// A row of a throughput beside its floor: what the same machine does in the same minute without Aster.
+/// Makes a row of a throughput beside its floor, which is what the same machine does in the same minute without Aster.
 pub(super) fn with_floor(mut row: Map<String, Value>, per_second: f64, floor_per_second: f64) -> Value {
     row.insert("per_second".into(), json!(per_second.round()));
     row.insert("floor_per_second".into(), json!(floor_per_second.round()));
@@ -50,18 +50,18 @@ pub(super) fn with_floor(mut row: Map<String, Value>, per_second: f64, floor_per
     Value::Object(row)
 }
 
-/// To two digits behind the point.
+/// Rounds to two decimal places.
 pub(super) fn rounded(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// The one in the middle: of an even number of them the upper.
+/// Returns the median; of an even number of values, the upper one of the two in the middle.
 pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The number than which so many of all are smaller, from 0 to 1.
+/// Returns the value below which this share of all values lies, from 0 to 1.
 pub(super) fn percentile(numbers: &[f64], of: f64) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,9 +1,9 @@
-//! Five-step workflows through HTTP, from their submission to their end: how long one takes, how many a host carries, and
-//! what each costs.
+//! Five-step workflows over HTTP, from their submission to their end: the latency of one, the throughput of a host, and
+//! the cost of each.
 //!
-//! Host and Postgres are as in production (release build, durable settings), on this machine together with the clients
-//! (`aster-load`). The floor is what the same Postgres does in the same minute with hand-written SQL and no engine: pgbench,
-//! seven commits a workflow, as somebody would write it who keeps a row of state and an event for each step.
+//! Host and Postgres run as in production (release build, durable settings), on one machine together with the clients
+//! (`aster-load`). The floor is what the same Postgres does in the same minute with hand-written SQL and no engine:
+//! pgbench with seven commits a workflow, as in a program that keeps a row of state and an event for each step.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,14 +25,14 @@ use crate::interrupt::Interrupt;
 use crate::progress::Stages;
 use crate::workspace::Workspace;
 
-/// Orders are spread over so many, so that few meet at the same row.
+/// The number of products among which orders are spread, so that few orders meet at the same row.
 const PRODUCTS: u32 = 1_000;
-/// Sent before anything is measured: connections, caches and Postgres's plans are warm then.
+/// The time of load before anything is measured, to warm up connections, caches and Postgres's plans.
 const WARM_UP: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
-    /// saga: which workflows; all if none is named
+    /// saga: which workflows to run [default: all]
     #[arg(long)]
     workload: Vec<Workload>,
     /// saga: how many clients, each with one workflow at a time
@@ -44,7 +44,7 @@ pub(crate) struct Load {
     /// saga: how often each is made; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// saga: another host's program, to be measured in turns with this one's, on a database of its own
+    /// saga: the program of another host, which is measured in turns with this one on a database of its own
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
 }
@@ -109,21 +109,21 @@ const COLUMNS: [Column; 13] = [
     ("ratio", "ratio"),
 ];
 
-/// What came of one round.
+/// The result of one round.
 #[derive(Clone, Copy)]
 struct Round {
     per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
     p999_ms: f64,
-    /// Of one run.
+    /// Processor time for one run.
     host_cpu_us: f64,
     postgres_cpu_us: f64,
     client_cpu_us: f64,
     commits_per_run: f64,
 }
 
-/// Where everything runs.
+/// The environment of the measurements.
 struct Bench<'a> {
     workspace: &'a Workspace,
     postgres: &'a Embedded,
@@ -133,7 +133,7 @@ struct Bench<'a> {
     next: u64,
 }
 
-/// The hosts' names in the table.
+/// The names of the hosts in the table.
 const THIS: &str = "this";
 const OTHER: &str = "other";
 
@@ -145,7 +145,7 @@ pub(crate) fn run(workspace: &Workspace, load: &Load, program: Option<&Path>) ->
     }
     let clients = ["build", "--release", "--package", "aster-tests", "--bin", "aster-load"];
     stages.run("clients", workspace.cargo(clients))?;
-    // On the disk that holds the build, since a temporary folder may be memory.
+    // The folder is on the disk that holds the build, because a temporary folder may be in memory.
     let folder = tempfile::Builder::new()
         .prefix("bench-")
         .tempdir_in(workspace.target())
@@ -242,7 +242,7 @@ fn row(workload: Workload, host: &str, concurrency: u32, rounds: &[Round], floor
 }
 
 impl Bench<'_> {
-    /// Lets so many clients send one workflow after the other.
+    /// Makes this many clients send one workflow after the other.
     fn round(&mut self, host: &Host, workload: Workload, concurrency: u32, seconds: f64) -> Result<Round> {
         ensure!(!self.interrupt.has_come(), "interrupted");
         let commits_before = host.api().commits()?;
@@ -259,7 +259,7 @@ impl Bench<'_> {
             .output()
             .context("can't run `aster-load`")?;
         ensure!(output.status.success(), "`aster-load` failed ({})", output.status);
-        let seen: Value = serde_json::from_slice(&output.stdout).context("`aster-load` printed no JSON")?;
+        let seen: Value = serde_json::from_slice(&output.stdout).context("`aster-load` didn't print JSON")?;
         let figure =
             |name: &str| seen[name].as_f64().with_context(|| format!("`aster-load` printed no `{name}`"));
         let runs = figure("runs")?;
@@ -268,7 +268,7 @@ impl Bench<'_> {
                 status == "COMPLETED" || (status == "COMPENSATED" && workload.declined_percent() > 0);
             ensure!(is_wanted, "{n} runs ended {status}");
         }
-        // Numbers that no other round uses: an order that is known already would be no work.
+        // Each round uses its own numbers, because an order that is already known would be no work.
         self.next += 100 * u64::from(concurrency) + (100.0 * runs).ceil() as u64;
         let of_one = |usage: Duration| usage.as_secs_f64() * 1e6 / runs;
         Ok(Round {
@@ -287,7 +287,7 @@ impl Bench<'_> {
         Usage::of_children_of(self.postgres.pid().context("Postgres is gone")?)
     }
 
-    /// Workflows a second by hand-written SQL; none if there is no pgbench on this machine.
+    /// Measures workflows a second with hand-written SQL. Returns `None` if this machine has no pgbench.
     fn floor(&self, concurrency: u32, load: &Load) -> Result<Option<f64>> {
         self.execute(FLOOR_SCHEMA)?;
         let script = tempfile::Builder::new().suffix(".sql").tempfile()?;
@@ -296,7 +296,7 @@ impl Bench<'_> {
         let mut rounds = Vec::new();
         for round in 0..load.rounds {
             ensure!(!self.interrupt.has_come(), "interrupted");
-            // Numbers that no earlier round used.
+            // Each round uses its own numbers.
             let first = format!("n={}", u64::from(round) * 10_000_000);
             let output = self
                 .programs
@@ -339,7 +339,7 @@ const FLOOR_SCHEMA: &str = "
     create table floor_run (id bigint primary key, status text not null, input json not null, result json, updated_at timestamptz not null) with (fillfactor = 80);
     create table floor_event (id bigint not null, sequence bigint not null, event_type text not null, payload json not null, occurred_at timestamptz not null, primary key (id, sequence))";
 
-/// One workflow: accepted, five steps, ended. Each is an autocommit statement with its events, 12 in all.
+/// One workflow: acceptance, five steps, and end. Each is an autocommit statement with its events, 12 in all.
 fn floor_script() -> String {
     let payload = r#"'{"v":1,"step":"reserve_inventory","attempt":1,"value":{"orderId":"ORD-1","state":"reserved"},"fuelUsed":21000,"durationMicros":120,"component":"inventory","function":"reserve"}'"#;
     let mut script = format!(

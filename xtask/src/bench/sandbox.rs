@@ -1,4 +1,4 @@
-//! What a call of a component costs: an example of the host's crate, which knows the sandbox from inside.
+//! The cost of a call of a component. This runs an example of the host's crate, which uses the sandbox directly.
 
 use anyhow::Result;
 

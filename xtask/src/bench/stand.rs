@@ -1,4 +1,4 @@
-//! What most benchmarks measure on: a host as it is deployed, on a durable Postgres of its own, with the six components and
+//! The setup for most benchmarks: a host with release settings on its own durable Postgres, with the six components and
 //! the three workflows.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 use crate::{build, demo};
 
 pub(super) struct Stand {
-    // Before Postgres, which it needs: fields are dropped in this order.
+    // This comes before Postgres, which it needs, because fields are dropped in this order.
     pub(super) host: Host,
     pub(super) database: Database,
     pub(super) postgres: Embedded,
@@ -28,7 +28,7 @@ impl Stand {
         Self::set_up_with(workspace, None, stages)
     }
 
-    /// With another host than the one that is built here, to compare them.
+    /// Uses another host than the one built here, for comparisons.
     pub(super) fn set_up_with(
         workspace: &Workspace,
         program: Option<&Path>,
@@ -39,7 +39,7 @@ impl Stand {
         Ok(stand)
     }
 
-    /// With nothing deployed.
+    /// Sets up a host with nothing deployed.
     pub(super) fn set_up_empty(workspace: &Workspace, stages: &mut Stages) -> Result<Self> {
         Self::empty(workspace, None, stages)
     }
@@ -49,7 +49,7 @@ impl Stand {
         if program.is_none() {
             build::release_host(workspace, stages)?;
         }
-        // On the disk that holds the build, since a temporary folder may be memory.
+        // The folder is on the disk that holds the build, because a temporary folder may be in memory.
         let folder = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir_in(workspace.target())
@@ -68,7 +68,7 @@ impl Stand {
     }
 
     /// # Errors
-    /// Somebody wants the benchmark to end.
+    /// Returns an error if the benchmark was interrupted.
     pub(super) fn check_wanted(&self) -> Result<()> {
         ensure!(!self.interrupt.has_come(), "interrupted");
         Ok(())

@@ -1,4 +1,5 @@
-//! What the store carries without HTTP and guests: an example of the host's crate, on a durable Postgres of its own.
+//! The throughput of the store without HTTP and guests. This runs an example of the host's crate on its own durable
+//! Postgres.
 
 use anyhow::{Context, Result};
 use aster_postgres::{Embedded, Options};
@@ -23,7 +24,7 @@ const COLUMNS: [Column; 9] = [
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut stages = Stages::new();
     let program = example::build(workspace, &mut stages, "aster-host", "bench_store")?;
-    // On the disk that holds the build, since a temporary folder may be memory.
+    // The folder is on the disk that holds the build, because a temporary folder may be in memory.
     let folder = tempfile::Builder::new()
         .prefix("bench-")
         .tempdir_in(workspace.target())

@@ -1,4 +1,4 @@
-//! What the components keep in the key-value interface, and how a demo has changed it.
+//! The components' key-value data, and how a demo changes it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 
-/// Each demo begins with it: enough of one product, and too little of two.
+/// The stock at the beginning of each demo: enough of one product, and too little of two.
 const STOCK: [(&str, u32); 3] = [("PROD-A", 100), ("PROD-B", 5), ("PROD-C", 3)];
 
 const BUCKETS: [(&str, &str); 6] = [
@@ -42,7 +42,7 @@ impl Ledger {
         Ok(Self { buckets })
     }
 
-    /// What `after` has that this hasn't, in the order of [`BUCKETS`]; the stock as a whole.
+    /// Returns the entries of `after` that this ledger doesn't have, in the order of [`BUCKETS`], and the whole stock.
     pub(crate) fn changes(&self, after: &Self) -> String {
         let mut text = String::from("\nThe ledger\n");
         let none = BTreeMap::new();
@@ -61,14 +61,14 @@ impl Ledger {
                 };
                 let (component, bucket) = place;
                 writeln!(text, "  {:<26} {key:<22} {change}", format!("{component}/{bucket}"))
-                    .expect("a text takes any text");
+                    .expect("writing to a `String` can't fail");
             }
         }
         text.trim_end().to_owned()
     }
 }
 
-/// An entry in a few words: its state, amount, lines.
+/// Summarizes an entry: its state, amount and lines.
 fn summary(value: &str) -> String {
     let Ok(Value::Object(entry)) = serde_json::from_str::<Value>(value) else { return value.to_owned() };
     let mut words = Vec::new();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_is_told_with_its_lines() {
+    fn a_reservation_is_shown_with_its_lines() {
         let entry =
             r#"{"items": [{"productId": "PROD-A", "quantity": 2}], "state": "released", "workflowId": "w"}"#;
         assert_eq!(summary(entry), "released, 2 PROD-A");

@@ -1,4 +1,4 @@
-//! What the demo sends, and how each should end.
+//! The demo's submissions, and how each should end.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 pub(crate) struct Scenario {
     pub(crate) title: &'static str,
-    /// The order's or the request's id, which is the run's key as well.
+    /// Id of the order or the request, which is also the run's key.
     pub(crate) id: String,
     pub(crate) start: Start,
     pub(crate) input: Value,
-    /// The status at the end.
+    /// Expected status at the end.
     pub(crate) expected: &'static str,
 }
 
 pub(crate) enum Start {
-    /// As a client of the shop would: `POST` to the path that the definition names.
+    /// As a client of the shop would, by `POST` to the path that the definition names.
     Trigger {
         path: &'static str,
     },
@@ -25,7 +25,7 @@ pub(crate) enum Start {
 }
 
 const ORDERS: Start = Start::Trigger { path: "/api/orders" };
-/// More than there is of anything.
+/// More than the stock of any product.
 const TOO_MANY: i32 = 1_000_000;
 
 pub(crate) fn all(stamp: &str) -> Vec<Scenario> {
@@ -98,7 +98,7 @@ fn order(id: &str, quantity: i32, different: Value) -> Value {
     order
 }
 
-/// Another one for each demo, since the orders of the earlier ones are still in the database.
+/// Returns a new stamp for each demo, because the orders of earlier demos are still in the database.
 pub(crate) fn unique_stamp() -> String {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{:X}", since_epoch.as_millis())

@@ -1,10 +1,11 @@
-//! A run's events as lines that a person reads.
+//! A run's events as lines for people.
 
 use chrono::DateTime;
 use serde_json::Value;
 
-/// A line for each step's and compensation's end and for the run's own events, with the time since its first event.
-/// Starts are left out where nothing else is to be said of them: the end of an attempt says how long it took.
+/// Renders a line for the end of each step and compensation and for the run's own events, with the time since its first
+/// event. A start is omitted if there is nothing else to say about it, because the end of the attempt says how long it
+/// took.
 pub(crate) fn render(events: &[Value]) -> String {
     let begin = events.first().and_then(millis);
     let lines = events.iter().filter_map(|event| {
@@ -41,7 +42,7 @@ impl Told {
     }
 }
 
-/// What one event says, in words.
+/// One event in words.
 struct Told {
     what: String,
     attempt: String,
@@ -56,9 +57,9 @@ fn tell(event: &Value) -> Option<Told> {
     let payload = &event["payload"];
     let message = || text(&payload["error"]["message"]);
     let outcome = match kind {
-        // A step that is begun again is worth a line: its host was lost.
+        // A step that is started again gets a line, because its host was lost.
         "STEP_STARTED" | "COMPENSATION_STARTED" if payload["rerun"].as_u64().unwrap_or(0) > 0 => {
-            format!("begun again, host lost {} times", payload["rerun"])
+            format!("started again, host lost {} times", payload["rerun"])
         }
         "STEP_STARTED" | "COMPENSATION_STARTED" => return None,
         "WORKFLOW_STARTED" => "started".into(),
@@ -82,7 +83,7 @@ fn tell(event: &Value) -> Option<Told> {
         "WORKFLOW_COMPENSATION_FAILED" => format!("not undone: {}", names(&payload["failed"])),
         other => other.to_lowercase().replace('_', " "),
     };
-    // Only what an attempt did is told with the step in front; the run's own events name one only as their cause.
+    // Only an attempt's events have the step in front. The run's own events name a step only as their cause.
     let what = match payload["step"].as_str() {
         Some(step) if kind.starts_with("STEP_") => step.to_owned(),
         Some(step) if kind.starts_with("COMPENSATION_") => format!("undo {step}"),
@@ -111,7 +112,7 @@ fn failure(payload: &Value) -> String {
     }
 }
 
-/// `inventory.reserve @1a2b3c4d`.
+/// Returns the code of an attempt, for example `inventory.reserve @1a2b3c4d`.
 fn code(payload: &Value) -> String {
     let (Some(component), Some(function)) = (payload["component"].as_str(), payload["function"].as_str())
     else {
@@ -142,7 +143,7 @@ fn duration(micros: u64) -> String {
     }
 }
 
-/// `1 234 567`.
+/// Formats a number as `1 234 567`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -172,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_step_begun_again_after_a_crash_shows() {
+    fn a_step_that_is_started_again_after_a_crash_is_shown() {
         let event =
             json!({"eventType": "STEP_STARTED", "payload": {"step": "charge", "attempt": 1, "rerun": 2}});
-        assert!(render(&[event]).ends_with("begun again, host lost 2 times"));
+        assert!(render(&[event]).ends_with("started again, host lost 2 times"));
     }
 
     #[test]
-    fn an_event_of_a_newer_host_shows_by_its_name() {
+    fn an_event_of_a_newer_host_is_shown_by_its_name() {
         let event = json!({"eventType": "OPERATOR_RETRY", "payload": {}});
         assert!(render(&[event]).ends_with("operator retry"));
     }

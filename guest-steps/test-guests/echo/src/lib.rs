@@ -1,4 +1,4 @@
-//! The component `echo`: answers its argument, for every type of WIT.
+//! The component `echo`: returns its argument, for every type of WIT.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The component `escape`: tries to see and reach what a step may not, for the tests of the sandbox.
+//! The component `escape`: tries to see and reach things that a step may not, for the tests of the sandbox.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! The component `greeter`, version 2: it answers a field more, and so fits where version 1 is called.
+//! The component `greeter`, version 2. It returns one more field, and so fits where version 1 is called.
 
 use exports::testing::greeter::greeter::{Greeting, Guest};
 

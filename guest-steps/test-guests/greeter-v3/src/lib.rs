@@ -1,4 +1,4 @@
-//! The component `greeter`, version 3: it demands a parameter more, and so doesn't fit where version 1 is called.
+//! The component `greeter`, version 3. It requires one more parameter, and so doesn't fit where version 1 is called.
 
 use exports::testing::greeter::greeter::{Greeting, Guest};
 

@@ -65,7 +65,7 @@ impl Guest for Hostile {
             let mut line = vec![b'x'; left.min(80)];
             *line.last_mut().expect("a line has at least one byte") = b'\n';
             left -= line.len();
-            // A host may close a stream that has had enough, which must not stop the guest.
+            // A host may close a stream from which it wants no more, and that must not stop the guest.
             let _ = stdout.write_all(&line);
             let _ = stderr.write_all(&line);
         }
@@ -169,7 +169,7 @@ fn spin() -> ! {
 }
 
 fn recurse(depth: u32) -> u32 {
-    // Looked at after the call, so that it can't become a loop.
+    // `frame` is used after the call, so that the compiler can't make a loop of it.
     let frame = black_box([depth; 16]);
     if depth == 0 { 0 } else { 1 + recurse(depth - 1) + u32::from(black_box(frame)[0] != depth) }
 }

@@ -1,4 +1,4 @@
-//! The component `stranger`: imports what no host offers, so that its upload must be refused.
+//! The component `stranger`: imports an interface that no host offers, so that its upload must be refused.
 
 use exports::acme::secret::stranger::Guest;
 

@@ -1,4 +1,4 @@
-//! The work that a single function makes for the compiler.
+//! Bounds on the work that a single function makes for the compiler.
 
 use wasmparser::{FunctionBody, Operator};
 
@@ -6,7 +6,7 @@ use super::{Bound, grouped};
 use crate::sandbox::{UploadError, limits};
 
 const MAX_FUNCTION_BYTES: usize = 4 << 20;
-/// As the specification's own limit. More are refused later; here they only take no memory.
+/// The specification's own limit. More locals are refused later; here they only must not take memory.
 const MAX_LOCALS: usize = 50_000;
 
 const FUNCTION_CALLS: Bound = Bound { what: "calls", most: 50_000, advice: "split the function" };
@@ -16,21 +16,22 @@ const FUNCTION_CARRIED: Bound = Bound {
     advice: "split the function, or build it with less inlining and unrolling",
 };
 
-/// What makes a function's compilation long, beside its length.
+/// The properties of a function, besides its length, that make its compilation long.
 ///
-/// Cranelift gives the head of a loop a parameter for each local that the loop mentions, also in loops within it: hundreds of
-/// nested loops times thousands of locals are millions of values for a few kilobytes of code. Such pairs are counted exactly.
+/// Cranelift gives the head of a loop a parameter for each local that is mentioned in the loop or in the loops within
+/// it. Hundreds of nested loops with thousands of locals make millions of values out of a few kilobytes of code. So
+/// pairs of a loop and a local are counted exactly.
 #[derive(Default)]
 pub(super) struct Body {
-    /// Pairs of a loop and a local that is mentioned in it, in the function that was read last.
+    /// The pairs of a loop and a local that is mentioned in it, in the last function that was read.
     pub(super) carried: u64,
-    /// How many functions came before.
+    /// The number of functions before this one.
     number: u64,
-    /// For each block that is open, whether it is a loop.
+    /// For each open block, whether it is a loop.
     blocks: Vec<bool>,
-    /// The loops that are open, numbered as they begin, from 1.
+    /// The open loops. Loops are numbered in the order in which they begin, from 1.
     loops: Vec<u32>,
-    /// For each local, the innermost loop in which it was mentioned last.
+    /// For each local, the innermost loop of its last mention.
     mentioned: Vec<u32>,
 }
 
@@ -90,7 +91,8 @@ impl Body {
         Ok(())
     }
 
-    /// A loop that is open counts if it began after the local was mentioned last: within any other the local was mentioned already.
+    /// Counts the open loops that began after the last mention of the local. In all other open loops it was mentioned
+    /// already.
     fn mention(&mut self, local: usize) {
         let Some(&innermost) = self.loops.last() else { return };
         if local > MAX_LOCALS {

@@ -1,9 +1,10 @@
-//! What is looked at before anything is done with an upload that could be expensive.
+//! Checks of an upload, before anything expensive is done with it.
 //!
-//! One pass over the bytes finds whether they are a whole component, whether it needs what this host doesn't offer, and how much
-//! work it would be to compile. It doesn't validate: Wasmtime does, in the compiler's own process, whose limits hold for whatever
-//! passes here. So the bounds need not be tight: each is for a clear answer at once, and is far from all that real toolchains make.
-//! Measured with components of some 20 lines:
+//! One pass over the bytes finds out whether they are a complete component, whether it needs something that this host
+//! doesn't offer, and how much work it would be to compile. It doesn't validate them. Wasmtime does that in the
+//! compiler's own process, whose limits hold for whatever passes here. So these bounds needn't be tight: they give a
+//! clear answer at once, and are far above anything that real toolchains make. Measured with components of some 20
+//! lines:
 //!
 //! | | Python, 18 MB | JavaScript, 12 MB | Go, 2.4 MB | bound |
 //! |---|---|---|---|---|
@@ -32,11 +33,11 @@ use self::body::Body;
 use super::UploadError;
 use super::engine::MAX_CORE_INSTANCES_PER_COMPONENT;
 
-/// Components within components, and types within types. Wasmtime validates each level anew for every one above it, and the
-/// reader of types recurses.
+/// The limit for components within components, and for types within types. Wasmtime validates each level again for
+/// every level above it, and the reader of types recurses.
 const MAX_NESTING: usize = 32;
 
-/// What is counted over the whole component.
+/// A limit on something that is counted over the whole component.
 #[derive(Clone, Copy)]
 struct Bound {
     what: &'static str,
@@ -63,10 +64,11 @@ const CORE_INSTANCES: Bound = Bound {
 const INSTANCES: Bound =
     Bound { what: "instances of components", most: 1_000, advice: "compose it of fewer components" };
 
-/// Whether it is worth compiling.
+/// Checks whether the component is worth compiling.
 ///
 /// # Errors
-/// The bytes are no whole component, or it is beyond the bounds, or made for another kind of host.
+/// Returns an error if the bytes are not a complete component, if it exceeds a bound, or if it is made for another kind
+/// of host.
 pub fn check(bytes: &[u8]) -> Result<(), UploadError> {
     check_header(bytes)?;
     check_whole(bytes)?;
@@ -77,7 +79,7 @@ pub fn check(bytes: &[u8]) -> Result<(), UploadError> {
     Ok(())
 }
 
-/// The first eight bytes say what it is: `\0asm`, a version, and the layer.
+/// Checks the first eight bytes, which say what a file is: `\0asm`, a version, and the layer.
 fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
     const MAGIC: &[u8] = b"\0asm";
     let start = &bytes[..bytes.len().min(4)];
@@ -101,20 +103,20 @@ fn check_header(bytes: &[u8]) -> Result<(), UploadError> {
     }
 }
 
-/// Goes from section to section: what is cut off ends within one.
+/// Goes from section to section. A file that is cut off ends within a section.
 fn check_whole(bytes: &[u8]) -> Result<(), UploadError> {
     let mut reader = BinaryReader::new(&bytes[8..], 8);
     while !reader.eof() {
         let at = reader.original_position();
         let cut_off = |wanted| UploadError::CutOff { ends: bytes.len(), wanted };
         let id = reader.read_u8()?;
-        // From custom sections to the export section; a core module may have one more.
+        // The ids from custom sections to the export section. A core module may have one more.
         if id > 12 {
-            return Err(UploadError::Invalid(format!("no section begins like that at byte {at}")));
+            return Err(UploadError::Invalid(format!("no known section begins at byte {at}")));
         }
         let Ok(length) = reader.read_var_u32() else {
             return match bytes.len() - at {
-                // Where the length ends isn't known.
+                // Where the length would end isn't known.
                 left if left <= 5 => Err(cut_off(bytes.len() + 1)),
                 _ => Err(UploadError::Invalid(format!("the section at byte {at} has no length"))),
             };
@@ -131,18 +133,18 @@ fn check_whole(bytes: &[u8]) -> Result<(), UploadError> {
 impl From<wasmparser::Error> for UploadError {
     fn from(error: wasmparser::Error) -> Self {
         let at = error.offset();
-        // The file is whole: it was looked at.
+        // The file itself is complete: that was checked before.
         UploadError::Invalid(match error.message().starts_with("unexpected end") {
-            true => format!("something is missing at byte {at}"),
+            true => format!("the contents end too early at byte {at}"),
             false => format!("{} (at byte {at})", error.message()),
         })
     }
 }
 
-/// What has been found so far.
+/// The counts so far.
 #[derive(Default)]
 struct Survey {
-    /// The module or component that is read, within those that hold it.
+    /// The module or component that is being read, within those that contain it.
     open: Vec<Frame>,
     parts: u64,
     types: u64,
@@ -150,22 +152,22 @@ struct Survey {
     exports: u64,
     functions: u64,
     carried: u64,
-    /// The most that instantiating any component so far makes.
+    /// The most instances that instantiating any component so far makes.
     largest: Made,
     body: Body,
 }
 
-/// A module or component.
+/// A module or component that is being read.
 #[derive(Default)]
 struct Frame {
     is_component: bool,
-    /// What instantiating each component of its index space makes.
+    /// For each component of its index space, the instances that instantiating it makes.
     components: Vec<Made>,
-    /// What instantiating it makes.
+    /// The instances that instantiating this module or component makes.
     made: Made,
 }
 
-/// How many instances come of one instantiation.
+/// The number of instances that an instantiation makes.
 #[derive(Clone, Copy, Default)]
 struct Made {
     core: u64,
@@ -284,7 +286,8 @@ impl Survey {
         }
     }
 
-    /// What instantiating the component of that index makes. One that comes from elsewhere is none that was read later.
+    /// Returns how many instances the component with this index makes. For a component from elsewhere, that is at most
+    /// the largest that was read so far, because later ones can't be referred to.
     fn component(&self, index: u32) -> Made {
         let known = self.open.last().and_then(|frame| frame.components.get(index as usize));
         known.copied().unwrap_or(self.largest)
@@ -317,8 +320,8 @@ impl Survey {
         }
     }
 
-    /// A type with all that is declared in it. Types of components and instances are taken apart here, since wasmparser's own
-    /// reader recurses into them without a bound.
+    /// Reads a type with everything declared in it. Types of components and instances are taken apart here, because
+    /// wasmparser's own reader recurses into them without a bound.
     fn component_type(&mut self, reader: &mut BinaryReader<'_>, depth: usize) -> Result<(), UploadError> {
         const COMPONENT: u8 = 0x41;
         const INSTANCE: u8 = 0x42;
@@ -396,7 +399,7 @@ fn peek(reader: &BinaryReader<'_>) -> Result<u8, UploadError> {
     Ok(reader.clone().read_u8()?)
 }
 
-/// `1,000,000`
+/// Formats a number as `1,000,000`.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();

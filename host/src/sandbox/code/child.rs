@@ -1,4 +1,4 @@
-//! The compiler's side: what the program does when it was started to compile one component.
+//! The compiler's process: what the program does when it was started to compile one component.
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
@@ -11,12 +11,12 @@ use super::compile::Budget;
 use crate::sandbox::load::not_compiled;
 use crate::sandbox::{Allocation, UploadError, engine};
 
-/// The subcommand of `aster` that compiles: for no one to type.
+/// The subcommand of `aster` that compiles. It is not for people to type.
 pub const SUBCOMMAND: &str = "compile-component";
-/// The lowest that there is.
+/// The lowest priority that there is.
 const NICENESS: i32 = 19;
 
-/// What is to be compiled, and within what.
+/// What to compile, and the limits for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub(super) allocation: Allocation,
@@ -24,14 +24,14 @@ pub struct Order {
     pub(super) budget: Budget,
 }
 
-/// How a compilation ended, as the status that the process exits with.
+/// How a compilation ended. The process exits with this as its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// The code is on standard output.
     Compiled,
     /// Standard output says what is wrong with the component.
     Refused,
-    /// Standard output says what it would need.
+    /// Standard output says which feature the component would need.
     Unsupported,
     OutOfMemory,
     /// Standard output says what is wrong with the machine.
@@ -57,7 +57,7 @@ impl Ending {
 }
 
 impl Order {
-    /// For the child's command line.
+    /// Returns the arguments for the child's command line.
     pub(super) fn arguments(&self) -> [String; 5] {
         let Self { allocation, size, budget: Budget { memory_bytes, processor_time } } = self;
         [
@@ -69,7 +69,7 @@ impl Order {
         ]
     }
 
-    /// Reads the arguments of the subcommand back.
+    /// Parses the arguments of the subcommand.
     pub fn parse(arguments: &[String]) -> Option<Self> {
         let [allocation, size, memory_bytes, seconds] = arguments else { return None };
         let known = [Allocation::Pool, Allocation::PoolDefaults, Allocation::OnDemand];
@@ -80,7 +80,7 @@ impl Order {
     }
 }
 
-/// Compiles the component on standard input to standard output.
+/// Compiles the component on standard input, and writes the code to standard output.
 pub fn compile_ordered(order: &Order) -> ExitCode {
     let (ending, answer) = match limit_myself(order.budget).and_then(|()| read(order.size)) {
         Ok(bytes) => compile(order.allocation, &bytes),
@@ -89,31 +89,31 @@ pub fn compile_ordered(order: &Order) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(&answer).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::from(ending.code()),
-        // Nobody waits for it.
+        // Standard output is closed, so the host no longer waits.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// Before anything is read: from here on the kernel sees to it.
+/// Sets this process's limits, before anything is read. From then on the kernel enforces them.
 fn limit_myself(budget: Budget) -> io::Result<()> {
     let limit = |resource, current: u64, maximum: u64| {
         setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
     };
-    // Memory that can be written to, used or not. Nothing is only reserved here.
+    // The limit is on writable memory, used or not. The compiler reserves no memory that it doesn't use.
     limit(Resource::Data, budget.memory_bytes, budget.memory_bytes)?;
-    // The first ends the process by SIGXCPU.
+    // The soft limit ends the process by SIGXCPU.
     let seconds = budget.processor_time.as_secs();
     limit(Resource::Cpu, seconds, seconds + 5)?;
     limit(Resource::Core, 0, 0)?;
-    // Inherited by the threads that come.
+    // Threads that are started later inherit the priority.
     nice(NICENESS).ok();
-    // If the machine runs out of memory, this process goes first.
+    // If the machine runs out of memory, the kernel kills this process first.
     #[cfg(target_os = "linux")]
     std::fs::write("/proc/self/oom_score_adj", "1000").ok();
     Ok(())
 }
 
-/// The component; and sees from then on whether anybody waits for it.
+/// Reads the component, and then starts to watch whether the host still waits for it.
 fn read(size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(size);
     io::stdin().lock().take(size as u64).read_to_end(&mut bytes)?;
@@ -121,7 +121,7 @@ fn read(size: usize) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     thread::Builder::new().name("host-is-there".into()).spawn(|| {
-        // Its other end is closed when the host gives the compilation up, and also when the host dies.
+        // The other end is closed when the host abandons the compilation, and also when the host dies.
         let _ = io::stdin().lock().read(&mut [0]);
         std::process::exit(1);
     })?;

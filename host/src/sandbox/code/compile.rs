@@ -1,8 +1,8 @@
-//! Has components compiled, by a process of its own for each.
+//! Compiles components, each in a process of its own.
 //!
-//! A compiler that is given hostile bytes may take any amount of time and memory, or crash. In a process of its own it takes what
-//! it is allowed, crashes alone, and can be stopped at any instant. Why what that process answers is trusted is in
-//! `docs/decisions/0004-compile-in-a-child.md`.
+//! A compiler that is given hostile bytes may take any amount of time and memory, or crash. In a process of its own it
+//! stays within its limits, crashes alone, and can be stopped at any moment.
+//! `docs/decisions/0004-compile-in-a-child.md` says why the answer of that process is trusted.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -19,45 +19,46 @@ use super::{Trusted, blocking};
 use crate::sandbox::load::not_compiled;
 use crate::sandbox::{Allocation, UploadError, engine, limits};
 
-/// The largest code that is taken.
+/// The largest code that is accepted.
 const MAX_CODE_BYTES: u64 = 512 << 20;
-/// What real components come to, at most.
+/// Real components need at most this much.
 const CODE_PER_BYTE: usize = 4;
 const MAX_COMPLAINT_BYTES: u64 = 64 << 10;
-/// How much longer than its processor time a compilation may take: it has the lowest priority.
+/// How many times its processor time a compilation may take by the wall clock. It has the lowest priority.
 const PATIENCE: u32 = 5;
 
 /// How components are compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// By a process of this program, which must do [`compile_ordered`](super::child::compile_ordered) when it is asked to.
+    /// In a process of this program, which must call [`compile_ordered`](super::child::compile_ordered) when it is
+    /// asked to.
     Child(PathBuf),
-    /// In this process, without limits: for measurements, and for components of one's own.
+    /// In this process without limits, for measurements and for trusted components.
     InThisProcess,
 }
 
-/// What one compilation may take.
+/// The limits of one compilation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     pub(super) memory_bytes: u64,
-    /// Of all its threads together.
+    /// The sum over all threads.
     pub(super) processor_time: Duration,
 }
 
 impl Compiler {
-    /// By processes of the program that runs now, where that is `aster`.
+    /// Compiles in processes of the running program, which must be `aster`.
     pub fn of_this_program() -> Self {
-        // Not by its path: a newer version may have been put there since.
+        // This doesn't name the program by its path, where a newer version may have been installed meanwhile.
         #[cfg(target_os = "linux")]
         return Self::Child("/proc/self/exe".into());
         #[cfg(not(target_os = "linux"))]
         std::env::current_exe().map_or(Self::InThisProcess, Self::Child)
     }
 
-    /// The component's code for an engine with that allocation.
+    /// Compiles the component for an engine with this allocation.
     ///
     /// # Errors
-    /// What is wrong with the component, or [`UploadError::Host`].
+    /// Returns what is wrong with the component, or [`UploadError::Host`].
     ///
     /// # Cancel safety
     /// Dropping the future kills the child.
@@ -74,7 +75,7 @@ impl Compiler {
                     let engine: Engine = engine::for_compiling(allocation)
                         .map_err(|error| UploadError::Host(format!("{error:#}")))?;
                     let code = engine.precompile_component(&bytes).map_err(|error| not_compiled(&error))?;
-                    // Made by this process itself.
+                    // This process made the code itself.
                     Ok(Trusted(code))
                 })
                 .await?
@@ -93,9 +94,9 @@ async fn in_child(
     let order = Order { allocation, size: bytes.len(), budget };
     let mut child = Command::new(program)
         .args(order.arguments())
-        // It needs nothing of it, and mustn't know the key for compiled code.
+        // The child needs nothing from the environment, and mustn't learn the key for compiled code.
         .env_clear()
-        // Memory that is reserved but not used would count.
+        // Memory that is reserved but unused would count against the limit.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -112,7 +113,7 @@ async fn in_child(
     let talk = async {
         let (mut stdout, mut stderr) = (stdout.take(MAX_CODE_BYTES + 1), stderr.take(MAX_COMPLAINT_BYTES));
         let (_fed, read, _) = tokio::join!(
-            // A child that ends before it has read everything says why by other means.
+            // A child that ends before it has read everything reports why in other ways.
             stdin.write_all(&bytes),
             stdout.read_to_end(&mut code),
             stderr.read_to_end(&mut complaint),
@@ -124,7 +125,7 @@ async fn in_child(
         child.wait().await
     };
     let ended = tokio::time::timeout(budget.processor_time * PATIENCE, talk).await;
-    // Until here: its end tells the child that nobody waits any more.
+    // The pipe stays open until here, because its end tells the child that the host no longer waits.
     drop(stdin);
     match ended {
         Ok(ended) => verdict(ended.map_err(failed)?, budget, code, &String::from_utf8_lossy(&complaint)),
@@ -134,7 +135,7 @@ async fn in_child(
     }
 }
 
-/// What the child's end means.
+/// Interprets how the child ended.
 fn verdict(
     status: ExitStatus,
     budget: Budget,
@@ -148,7 +149,7 @@ fn verdict(
     }
     if let Some(ending) = status.code().and_then(Ending::of) {
         return match ending {
-            // It was started by us from our own program, and nobody else holds the other end of the pipe.
+            // This process started the child from its own program, and nobody else holds the other end of the pipe.
             Ending::Compiled => Ok(Trusted(code)),
             Ending::Refused => Err(UploadError::Invalid(String::from_utf8_lossy(&code).into_owned())),
             Ending::Unsupported => Err(UploadError::Unsupported(String::from_utf8_lossy(&code).into_owned())),
@@ -158,12 +159,12 @@ fn verdict(
     }
     match status.signal().and_then(rustix::process::Signal::from_named_raw) {
         Some(rustix::process::Signal::XCPU) => time(),
-        // How Rust ends a program whose memory is refused.
+        // Rust ends a program like this when an allocation fails.
         Some(rustix::process::Signal::ABORT) if complaint.contains("memory allocation of") => memory(),
-        // By the kernel, when the machine runs out of memory, or by an operator.
-        Some(rustix::process::Signal::KILL) => {
-            Err(UploadError::Host("the compiler was killed: has the machine too little memory?".into()))
-        }
+        // The kernel kills it when the machine runs out of memory; an operator may, too.
+        Some(rustix::process::Signal::KILL) => Err(UploadError::Host(
+            "the compiler was killed, probably because the machine ran out of memory".into(),
+        )),
         _ => {
             let last = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
             tracing::error!(%status, complaint, "the compiler crashed on a component");

@@ -14,12 +14,13 @@ const SUFFIX: &str = ".cwasm";
 
 /// A folder that only the host's own user can enter. Hosts of the same user may share it.
 ///
-/// Files are named by the component's digest and lie in a folder named by the [`Compatibility`] of their code. A file's time of
-/// modification is that of its last use. When all files come to more than the bound, those used the longest ago go, whichever
-/// engine they were for: so what an older version has left behind goes too.
+/// Files are named by the component's digest, in a folder named by the [`Compatibility`] of their code. A file's
+/// modification time is the time of its last use. When all files together exceed the bound, the least recently used
+/// ones are deleted, whichever engine they were for. So the files of older versions go, too.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Folder {
-    // INVARIANT: both belong to this process's user, mode 0700; what is in them was written by `keep` under the same user.
+    // INVARIANT: both belong to this process's user with mode 0700, and `keep` has written the files in them under the
+    // same user.
     parent: PathBuf,
     folder: PathBuf,
     max_bytes: u64,
@@ -27,7 +28,7 @@ pub(in crate::sandbox) struct Folder {
 
 impl Folder {
     /// # Errors
-    /// The folder can't be made, or others can write to it.
+    /// Returns an error if the folder can't be created, or if others can write to it.
     pub(in crate::sandbox) fn open(
         parent: &Path,
         compatibility: &Compatibility,
@@ -39,33 +40,33 @@ impl Folder {
         Ok(Self { parent: parent.to_owned(), folder, max_bytes })
     }
 
-    /// The component's code, if it is here.
+    /// Reads the component's code, if it is here.
     pub(super) fn read(&self, digest: &Digest) -> Option<Trusted> {
         let read = || -> io::Result<Trusted> {
             let mut file = File::open(self.path(digest))?;
-            // What is open can't be exchanged any more.
+            // An open file can't be exchanged any more.
             let found = file.metadata()?;
             if !(found.is_file() && is_ours(&found) && found.mode() & 0o022 == 0) {
-                return Err(io::Error::other("it isn't this user's alone"));
+                return Err(io::Error::other("other users can write to it"));
             }
             let mut code = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
             file.read_to_end(&mut code)?;
             file.set_modified(SystemTime::now()).ok();
-            // Only this user can write to the folder and to the file, and this user writes by `keep` alone, whole files.
-            // Whoever can write as this user could as well replace the host itself.
+            // Only this user can write to the folder and to the file, and this user's hosts write whole files, through
+            // `keep`. Anyone who can write as this user could as well replace the host itself.
             Ok(Trusted(code))
         };
         match read() {
             Ok(code) => Some(code),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(component.digest = %digest, %error, "kept code can't be read");
+                tracing::warn!(component.digest = %digest, %error, "the host can't read compiled code from its folder");
                 None
             }
         }
     }
 
-    /// Keeps a component's code. Trouble is logged only: the next start compiles it again.
+    /// Stores a component's code. Failures are only logged, since the next start then compiles the component again.
     pub(in crate::sandbox) fn keep(&self, digest: &Digest, code: &[u8]) {
         let written = || -> io::Result<()> {
             let mut file = tempfile::Builder::new().suffix(SUFFIX).tempfile_in(&self.folder)?;
@@ -76,17 +77,17 @@ impl Folder {
             self.drop_oldest()
         };
         if let Err(error) = written() {
-            tracing::warn!(component.digest = %digest, %error, "compiled code isn't kept");
+            tracing::warn!(component.digest = %digest, %error, "the host can't write compiled code to its folder");
         }
     }
 
-    /// Removes what turned out to be of no use.
+    /// Deletes code that turned out to be useless.
     pub(super) fn remove(&self, digest: &Digest) {
         fs::remove_file(self.path(digest)).ok();
     }
 
-    /// Brings the folder below its bound. Files that are away meanwhile are another host's doing; what is nobody's code stays,
-    /// should there be more in the folder that somebody has chosen.
+    /// Brings the folder below its bound. Another host may delete files at the same time. Files that are not code stay,
+    /// in case somebody chose a folder that has others.
     fn drop_oldest(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for folder in fs::read_dir(&self.parent)?.flatten().filter(is_for_code) {
@@ -112,7 +113,7 @@ impl Folder {
     }
 }
 
-/// Makes the folder unless it is there, and sees that nobody else may write to it.
+/// Creates the folder if it doesn't exist, and checks that nobody else may write to it.
 fn private_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -130,7 +131,7 @@ fn is_ours(found: &fs::Metadata) -> bool {
     found.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// A folder named by a [`Compatibility`], or by what stood for it in older versions.
+/// Returns whether this is a folder for code: named by a [`Compatibility`], or by its predecessor in older versions.
 fn is_for_code(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
     matches!(name.len(), 16 | 64)
@@ -138,7 +139,7 @@ fn is_for_code(entry: &fs::DirEntry) -> bool {
         && entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
-/// Also one that a host had no time to finish.
+/// Returns whether this is a file with code, or one that a host didn't finish writing.
 fn is_code(entry: &fs::DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
 }
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// Says that a file was last used so long ago.
+    /// Sets the time of a file's last use.
     fn age(folder: &Folder, digest: &Digest, hours: u64) {
         let file = File::open(folder.path(digest)).expect("it is kept");
         let then = SystemTime::now() - Duration::from_secs(hours * 3_600);
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_the_longest_ago_goes_whoever_has_left_it() {
+    fn the_least_recently_used_file_is_deleted_whichever_engine_it_was_for() {
         let dir = tempfile::tempdir().expect("a folder");
         let open = |version| Folder::open(&dir.path().join("code"), &Compatibility([version; 32]), 3_000);
         let (old, new) = (open(1).expect("a folder"), open(2).expect("a folder"));

@@ -1,4 +1,4 @@
-//! The key by which hosts know each other's compiled code.
+//! The key by which hosts recognize each other's compiled code.
 
 use std::str::FromStr;
 
@@ -8,21 +8,21 @@ use sha2::Sha256;
 
 use super::{Compatibility, Trusted};
 
-/// What the tags of this purpose, and of this form of it, begin with.
+/// The prefix of all tags for this purpose, in this version of the format.
 const DOMAIN: &[u8] = b"aster compiled code 1\0";
 const MIN_KEY_BYTES: usize = 32;
 
-/// A secret that hosts share: code with a tag made by it was compiled by one of them.
+/// A secret that hosts share. Code with a tag made with this key was compiled by one of them.
 ///
-/// The tag is HMAC-SHA-256 (RFC 2104) over the domain, the component's digest, the compatibility, and the code; all but the last
-/// have fixed lengths. So code can't be passed off as another component's, or as code for another engine.
+/// The tag is HMAC-SHA-256 (RFC 2104) over the domain, the component's digest, the compatibility, and the code. All but
+/// the last have fixed lengths. So code can't be passed off as another component's, or as code for another engine.
 #[derive(Clone)]
 pub struct CodeKey {
-    /// Keyed, and nothing else; the key itself is gone.
+    /// The keyed state. The key itself is not kept.
     mac: Hmac<Sha256>,
 }
 
-/// Says nothing of what was given instead.
+/// The text is not a key. The message doesn't repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected at least 64 hexadecimal digits (32 bytes), as `openssl rand -hex 32` makes them")]
 pub struct InvalidKey;
@@ -44,7 +44,7 @@ impl CodeKey {
         self.mac_of(digest, compatibility, code).finalize().into_bytes().to_vec()
     }
 
-    /// The code, if `tag` is its own; compared in constant time.
+    /// Returns the code if `tag` is valid for it. Tags are compared in constant time.
     pub(super) fn verify(
         &self,
         digest: &Digest,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_32_bytes_or_more_and_never_prints() {
+    fn a_key_has_at_least_32_bytes_and_is_never_printed() {
         assert_eq!(format!("{:?}", key(&format!("{KEY}00\n"))), "CodeKey(..)");
         for wrong in ["", "secret", &KEY[2..], &KEY[1..], "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="] {
             let error = wrong.parse::<CodeKey>().expect_err(wrong);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_good_for_its_own_code_component_and_engine_only() {
+    fn a_tag_is_valid_only_for_its_own_code_component_and_engine() {
         let (digest, engine) = (Digest([1; 32]), Compatibility([2; 32]));
         let tag = key(KEY).tag(&digest, &engine, b"code");
         let verify = |key: &CodeKey, digest, engine, code: &[u8], tag: &[u8]| {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_is_hmac_sha_256_of_what_it_says() {
+    fn the_tag_is_hmac_sha_256_of_domain_digest_compatibility_and_code() {
         let mut mac = Hmac::<Sha256>::new_from_slice(&hex::decode(KEY).expect("hex")).expect("any length");
         mac.update(&[b"aster compiled code 1\0".as_slice(), &[1; 32], &[2; 32], b"code"].concat());
         let expected = mac.finalize().into_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! The line of those that wait for the compiler: one of each tenant in turn.
+//! The queue for the compiler, in which tenants take turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aster_core::id::TenantId;
 use tokio::sync::{oneshot, watch};
 
-/// Uploads of a tenant that wait beside those that are compiled. Each holds its bytes.
+/// The most uploads of a tenant that may wait, besides those being compiled. Each holds its bytes.
 const MOST_OF_A_TENANT: usize = 8;
 const MOST_IN_ALL: usize = 64;
 
-/// On whose behalf something is compiled.
+/// On whose behalf a component is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Behalf {
-    /// A component that was taken earlier, and that runs wait for. Never refused.
+    /// A component that was accepted earlier and that runs wait for. It is never refused.
     Host,
     /// An upload of this tenant.
     Tenant(TenantId),
 }
 
-/// Why there is no place.
+/// Why the queue refuses a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoPlace {
     #[error("{MOST_OF_A_TENANT} other uploads of this tenant wait to be compiled")]
@@ -30,8 +30,8 @@ pub(super) enum NoPlace {
     Stopping,
 }
 
-/// Gives out a fixed number of places. Each place that comes free goes to the next tenant that waits, in a circle; within a
-/// tenant the first comes first. A tenant never has all places, so that there is one for who comes next.
+/// Gives out a fixed number of places. Each free place goes to the next tenant that waits, in a circle; within a
+/// tenant, to the one that came first. A tenant never has all places, so that one is left for the next tenant.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Line {
     state: Mutex<State>,
@@ -42,9 +42,9 @@ pub(in crate::sandbox) struct Line {
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    /// INVARIANT: adds up to `taken`; none is 0.
+    /// INVARIANT: the values add up to `taken`, and none is 0.
     taken_by: HashMap<Behalf, usize>,
-    /// INVARIANT: nobody is in the circle without waiting, nor twice.
+    /// INVARIANT: a tenant is in the circle once if it has waiters, and otherwise not at all.
     circle: VecDeque<(Behalf, VecDeque<Waiting>)>,
     waiting: usize,
     next_number: u64,
@@ -58,14 +58,14 @@ struct Waiting {
     called: oneshot::Sender<()>,
 }
 
-/// Given back when it is dropped.
+/// A place for the compiler. Dropping it gives it back.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Place {
     line: Arc<Line>,
     behalf: Behalf,
 }
 
-/// Somebody in the line, who leaves it when this is dropped.
+/// A waiter in the line. Dropping the ticket leaves the line.
 struct Ticket {
     line: Arc<Line>,
     behalf: Behalf,
@@ -81,7 +81,7 @@ impl Line {
     /// Waits for a place.
     ///
     /// # Errors
-    /// Too many wait already, or the line is closed.
+    /// Returns an error if too many wait already, or if the line is closed.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the line.
@@ -101,7 +101,7 @@ impl Line {
         Ok(Place { line: Arc::clone(self), behalf: ticket.behalf.clone() })
     }
 
-    /// Sends all away that wait, and all that come from now on.
+    /// Refuses everybody who waits, and everybody who comes from now on.
     pub(in crate::sandbox) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -111,10 +111,10 @@ impl Line {
         self.is_closed.send_replace(true);
     }
 
-    /// Waits until it is closed: who has a place then is to give it back.
+    /// Waits until the line is closed. Whoever has a place then must give it back.
     pub(super) async fn closed(&self) {
         let mut closed = self.is_closed.subscribe();
-        // The sender is in `self`, so it is there as long as this is waited for.
+        // The sender is in `self`, so it exists as long as this future does.
         let _ = closed.wait_for(|is_closed| *is_closed).await;
     }
 
@@ -175,7 +175,7 @@ impl State {
                 self.waiting -= 1;
                 self.taken += 1;
                 *self.taken_by.entry(behalf.clone()).or_default() += 1;
-                // Who has just left gives the place back as soon as the lock is free.
+                // A waiter that has just left gives the place back as soon as it gets the lock.
                 first.called.send(()).ok();
             }
             if !line.is_empty() {
@@ -184,7 +184,7 @@ impl State {
         }
     }
 
-    /// Whether it waited still.
+    /// Removes a waiter. Returns whether it was still waiting.
     fn leave(&mut self, behalf: &Behalf, number: u64) -> bool {
         let Some(at) = self.circle.iter().position(|(known, _)| known == behalf) else { return false };
         let line = &mut self.circle[at].1;
@@ -232,7 +232,7 @@ mod tests {
         future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Somebody of that tenant, who stands in the line now.
+    /// Makes a waiter for this tenant, and puts it into the line.
     fn comes(line: &Arc<Line>, tenant: &str) -> Waiter {
         let (line, behalf) = (Arc::clone(line), Behalf::Tenant(tenant.parse().expect("a name")));
         Box::pin(async move { line.take(behalf).await })
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn places_go_to_one_of_each_tenant_in_turn() {
         let line = Line::new(1);
-        let held = place(&mut comes(&line, "x")).expect("nobody is there");
+        let held = place(&mut comes(&line, "x")).expect("the line is empty");
         let mut waiting: Vec<(&str, Waiter)> = Vec::new();
         for (name, tenant) in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("b2", "b")] {
             let mut waiter = comes(&line, tenant);
@@ -287,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_in_nobodys_way() {
+    fn a_waiter_that_leaves_blocks_nobody() {
         let line = Line::new(1);
-        let held = place(&mut comes(&line, "x")).expect("nobody is there");
+        let held = place(&mut comes(&line, "x")).expect("the line is empty");
         let (mut first, mut second, mut third) = (comes(&line, "a"), comes(&line, "b"), comes(&line, "c"));
         for waiter in [&mut first, &mut second, &mut third] {
             assert!(place(waiter).is_none());
@@ -297,7 +297,7 @@ mod tests {
         drop(first);
         assert_eq!(line.waiting(), 2);
         drop(held);
-        // It was called, and leaves before it hears of it.
+        // The second waiter was called, and leaves before it notices.
         drop(second);
         assert!(place(&mut third).is_some());
         assert_eq!(line.waiting(), 0);
@@ -305,9 +305,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_for_each_tenant_and_in_all_but_not_for_the_host() {
+    fn the_line_is_bounded_for_each_tenant_and_in_all_but_not_for_the_host() {
         let line = Line::new(1);
-        let _held = place(&mut comes(&line, "x")).expect("nobody is there");
+        let _held = place(&mut comes(&line, "x")).expect("the line is empty");
         let mut waiting = Vec::new();
         let mut refused = |tenant: &str| {
             let mut waiter = comes(&line, tenant);
@@ -330,9 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn closing_sends_all_away() {
+    fn closing_the_line_refuses_all_waiters() {
         let line = Line::new(1);
-        let held = place(&mut comes(&line, "x")).expect("nobody is there");
+        let held = place(&mut comes(&line, "x")).expect("the line is empty");
         let mut waiter = comes(&line, "a");
         assert!(place(&mut waiter).is_none());
         line.close();

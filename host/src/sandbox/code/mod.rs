@@ -1,9 +1,10 @@
 //! Where a component's code comes from: memory, the folder on this machine, another host, or the compiler.
 //!
-//! All that takes its time (reading, linking, writing) is done on threads for blocking work, and compiling in processes of its own.
-//! Components are loaded beside each other, each once; only compilations are few at a time.
+//! Everything slow (reading, linking, writing) runs on threads for blocking work, and compilations run in processes of
+//! their own. Different components are loaded concurrently, each once; only the number of compilations is small.
 //!
-//! **Invariant:** code that is loaded was made by a host of ours ([`Trusted`]), and what is kept or handed on has started once.
+//! **Invariant:** code that is loaded was made by one of our hosts ([`Trusted`]), and code that is stored or shared has
+//! been instantiated once.
 
 mod child;
 mod compile;
@@ -34,7 +35,8 @@ pub(super) use self::turns::Turns;
 use super::load::not_loaded;
 use super::{Loaded, Sandbox, UploadError, bounds};
 
-/// All that decides whether code fits an engine: Wasmtime's version, the machine with its features, and the configuration.
+/// A hash of everything that decides whether code fits an engine: Wasmtime's version, the machine with its features,
+/// and the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compatibility(pub [u8; 32]);
 
@@ -52,7 +54,8 @@ impl fmt::Display for Compatibility {
     }
 }
 
-/// Feeds whatever can be hashed to SHA-256: 64 bits, and those of a hasher that may change, are too few for a name.
+/// Feeds hashable values to SHA-256. The 64 bits of a `Hasher` are too few for a name, and the standard hasher may
+/// change.
 struct ShaHasher(Sha256);
 
 impl Hasher for ShaHasher {
@@ -60,21 +63,21 @@ impl Hasher for ShaHasher {
         self.0.update(bytes);
     }
 
-    /// Not asked for.
+    /// This is never called.
     fn finish(&self) -> u64 {
         0
     }
 }
 
-/// Code that a host of ours has made: it lay in the folder that only this user writes to, or its tag is right, or it came through
-/// the pipe of a compiler that this process has started.
-// INVARIANT: made in `folder`, `key` and `compile` only, after they have seen to that.
+/// Code that one of our hosts has made. It was in the folder that only this user can write to, its tag was valid, or it
+/// came through the pipe of a compiler that this process started.
+// INVARIANT: constructed only in `folder`, `key` and `compile`, after they have made sure of that.
 struct Trusted(Vec<u8>);
 
 impl Trusted {
     fn component(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: the bytes must be what `Component::serialize` has made, since they run in this process. They are, by the
-        // invariant of this type. Whether they are for this engine, Wasmtime checks itself.
+        // SAFETY: the bytes must be the output of `Component::serialize`, since they run in this process. By the
+        // invariant of this type, they are. Wasmtime itself checks whether they are for this engine.
         #[expect(unsafe_code, reason = "compiled code is machine code: there is no safe way to load it")]
         unsafe {
             Component::deserialize(engine, &self.0)
@@ -83,24 +86,25 @@ impl Trusted {
 }
 
 impl Sandbox {
-    /// The component version, if it is in memory.
+    /// Returns the component version, if it is in memory.
     pub fn loaded(&self, digest: &Digest) -> Option<Arc<Loaded>> {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest)
     }
 
-    /// Whether more code is held in memory than is to be kept there.
+    /// Returns whether more code is in memory than should be kept there.
     pub fn holds_too_much(&self) -> bool {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).trim()
     }
 
-    /// The component version of that digest from memory or from the folder, or else what `otherwise` makes of it, which both then
-    /// keep. Who asks for one that is being loaded waits for that.
+    /// Loads the component version with this digest from memory or from the folder. If neither has it, it takes the
+    /// result of `otherwise`, which both then keep. A caller that asks for a digest which is being loaded waits for
+    /// that load.
     ///
     /// # Errors
-    /// Those of `otherwise`. Who waits then tries it in turn.
+    /// Returns the errors of `otherwise`. A caller that waited then tries in its turn.
     ///
     /// # Cancel safety
-    /// A compilation that has begun goes on, and is thrown away.
+    /// A compilation that has begun continues, and its result is discarded.
     pub async fn load<E>(
         &self,
         digest: Digest,
@@ -128,10 +132,11 @@ impl Sandbox {
         Ok(loaded)
     }
 
-    /// An upload: loads it, or checks, compiles, links and starts it once.
+    /// Loads an upload. If its code isn't known, the upload is checked, compiled, linked and started once.
     ///
     /// # Errors
-    /// What is wrong with the upload; [`UploadError::Host`] or [`UploadError::Busy`] if it is the host.
+    /// Returns what is wrong with the upload, or [`UploadError::Host`] or [`UploadError::Busy`] if the host is at
+    /// fault.
     pub async fn compile(&self, behalf: Behalf, bytes: Bytes) -> Result<Arc<Loaded>, UploadError> {
         let limit = self.inner.options.max_component_bytes;
         if bytes.len() > limit {
@@ -142,10 +147,11 @@ impl Sandbox {
         self.load(digest, self.compile_anew(behalf, digest, bytes)).await
     }
 
-    /// Checks, compiles, links and starts the component, wherever its code may lie already: for [`Sandbox::load`].
+    /// Checks, compiles, links and starts the component, even if its code is stored somewhere. This is for
+    /// [`Sandbox::load`].
     ///
     /// # Errors
-    /// Those of [`Sandbox::compile`], and if the bytes are not those of `digest`.
+    /// Returns the errors of [`Sandbox::compile`], and an error if the bytes don't have this `digest`.
     ///
     /// # Cancel safety
     /// Dropping the future ends the compilation, or leaves the line for it.
@@ -182,7 +188,7 @@ impl Sandbox {
         .await??;
         drop(place);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(component.digest = %digest, duration_ms, "compiled a component");
+        tracing::debug!(component.digest = %digest, duration_ms, "the host compiled component {digest}");
         self.try_start(&loaded).await?;
         Ok(loaded)
     }
@@ -194,7 +200,7 @@ impl Sandbox {
         options.compiler.compile(self.inner.allocation, budget, bytes).await
     }
 
-    /// So that nobody can have the compiler work for it again.
+    /// Remembers a component that the compiler refused, so that nobody can make it work on that component again.
     fn remember_hopeless(&self, digest: Digest, error: &UploadError) {
         if error.is_worth_keeping() {
             let mut hopeless = self.inner.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,17 +208,17 @@ impl Sandbox {
         }
     }
 
-    /// Whether code is handed on to other hosts, and taken from them.
+    /// Returns whether code is shared with other hosts.
     pub fn shares_code(&self) -> bool {
         self.inner.options.code_key.is_some()
     }
 
-    /// What code from other hosts must have been made for.
+    /// Returns the compatibility that code from other hosts must have.
     pub fn compatibility(&self) -> Compatibility {
         self.inner.compatibility
     }
 
-    /// A component's code for other hosts, and its tag. None without a key.
+    /// Returns a component's code and its tag for other hosts, or `None` without a key.
     pub async fn seal(&self, loaded: Arc<Loaded>) -> Option<(Vec<u8>, Vec<u8>)> {
         let key = self.inner.options.code_key.clone()?;
         let compatibility = self.inner.compatibility;
@@ -224,7 +230,8 @@ impl Sandbox {
         sealed.await.ok()?
     }
 
-    /// The component whose code another host has sealed. None, and a warning, if the tag is not right or the code is of no use.
+    /// Returns the component whose code another host has sealed. If the tag is wrong or the code is useless, it logs a
+    /// warning and returns `None`.
     pub async fn unseal(&self, digest: Digest, code: Vec<u8>, tag: Vec<u8>) -> Option<Loaded> {
         let sandbox = self.clone();
         let unsealed = blocking(move || {
@@ -232,7 +239,7 @@ impl Sandbox {
             let Some(code) = key.verify(&digest, &sandbox.inner.compatibility, code, &tag) else {
                 tracing::warn!(
                     component.digest = %digest,
-                    "compiled code in the database is not used, its tag is wrong: have all hosts the same ASTER_CODE_KEY?"
+                    "the host doesn't use compiled code from the database, because its tag is wrong: set the same ASTER_CODE_KEY on all hosts"
                 );
                 return None;
             };
@@ -241,7 +248,7 @@ impl Sandbox {
         unsealed.await.ok()?
     }
 
-    /// Whether what is loaded next will drive out something else.
+    /// Returns whether the next component that is loaded will displace another.
     pub fn is_full(&self) -> bool {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).is_full()
     }
@@ -261,18 +268,18 @@ impl Sandbox {
         kept.await.ok()?
     }
 
-    /// Trouble is logged only: what can't be loaded is compiled.
+    /// Loads code. Failures are only logged: a component that can't be loaded is compiled again.
     fn load_trusted(&self, digest: Digest, code: &Trusted) -> Option<Loaded> {
         let component = code.component(&self.inner.engine).map_err(|error| format!("{error:#}"));
         let loaded = component.and_then(|it| self.link(digest, it).map_err(|error| error.to_string()));
         loaded
             .inspect_err(|error| {
-                tracing::warn!(component.digest = %digest, error, "compiled code is of no use");
+                tracing::warn!(component.digest = %digest, error, "the host can't load compiled code, and compiles the component again");
             })
             .ok()
     }
 
-    /// Writes the code to the folder. Nobody waits for it.
+    /// Writes the code to the folder in the background.
     fn keep(&self, loaded: Arc<Loaded>) {
         if self.inner.folder.is_none() {
             return;

@@ -1,4 +1,4 @@
-//! One at a time for each digest, and different ones beside each other.
+//! Locks by digest: one caller at a time for each digest, and different digests concurrently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +12,7 @@ pub(in crate::sandbox) struct Turns {
 }
 
 impl Turns {
-    /// Waits until no one else has it.
+    /// Waits until no other caller has this digest.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.

@@ -1,4 +1,4 @@
-//! A component is compiled once: by who asks first, on this machine.
+//! Tests that a component is compiled once on a machine, by the caller that asks first.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,7 +15,7 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
 }
 
-/// A sandbox whose folder has the code of `name`, as another one left it.
+/// A sandbox whose folder has the code of `name`, as another sandbox left it.
 async fn with_kept(dir: &std::path::Path, name: &str) -> Sandbox {
     let sandbox = sandbox(Options { cache_dir: Some(dir.join("code")), ..Options::default() });
     let loaded = SANDBOX.compile(Behalf::Host, component(name)).await.expect(name);
@@ -36,7 +36,7 @@ async fn the_same_bytes_are_loaded_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_that_ask_at_once_compile_once() {
+async fn a_hundred_callers_at_once_compile_once() {
     let sandbox = sandbox(Options::default());
     let bytes = component("greeter-v1");
     let digest = digest(&bytes);
@@ -54,7 +54,7 @@ async fn a_hundred_that_ask_at_once_compile_once() {
 }
 
 #[tokio::test]
-async fn who_waited_for_a_failure_tries_it_in_turn() {
+async fn a_caller_that_waited_for_a_failure_tries_in_its_turn() {
     let bytes = component("greeter-v2");
     let digest = digest(&bytes);
     let fails = async { Err("no bytes") };
@@ -75,7 +75,7 @@ async fn bytes_of_another_digest_are_not_compiled() {
 }
 
 #[tokio::test]
-async fn what_is_kept_waits_for_no_compilation() {
+async fn kept_code_loads_without_waiting_for_a_compilation() {
     let dir = tempfile::tempdir().expect("a folder");
     let sandbox = with_kept(dir.path(), "greeter-v1").await;
     sandbox.stop_compiling();
@@ -83,7 +83,7 @@ async fn what_is_kept_waits_for_no_compilation() {
 }
 
 #[tokio::test]
-async fn memory_keeps_what_is_used_and_a_little_more() {
+async fn memory_keeps_code_in_use_and_a_little_more() {
     let sandbox = sandbox(Options { loaded_bytes: 1, ..Options::default() });
     let a = sandbox.compile(Behalf::Host, component("greeter-v1")).await.expect("it loads").digest();
     assert!(sandbox.loaded(&a).is_some(), "nothing came after it");
@@ -103,7 +103,7 @@ async fn compiled_code_is_kept_and_loads_in_another_sandbox() {
         .expect("it compiles")
         .digest();
     let second = sandbox(options());
-    // It is written after the answer.
+    // The code is written after the answer.
     let path = second.inner.folder.as_ref().expect("a folder").path(&digest);
     let began = Instant::now();
     while !path.exists() {
@@ -118,12 +118,12 @@ async fn compiled_code_is_kept_and_loads_in_another_sandbox() {
 }
 
 #[tokio::test]
-async fn kept_code_that_is_spoilt_is_compiled_anew() {
+async fn kept_code_that_is_damaged_is_compiled_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let sandbox = with_kept(dir.path(), "greeter-v1").await;
     let digest = digest(&component("greeter-v1"));
     let folder = sandbox.inner.folder.as_ref().expect("a folder");
-    std::fs::write(folder.path(&digest), b"no code").expect("the folder is ours");
+    std::fs::write(folder.path(&digest), b"no code").expect("the test owns the folder");
     let error = sandbox.load(digest, async { Err("compiled anew") }).await;
     assert_eq!(error.err(), Some("compiled anew"));
     assert!(!folder.path(&digest).exists());
@@ -133,7 +133,8 @@ async fn kept_code_that_is_spoilt_is_compiled_anew() {
 async fn a_folder_that_others_can_write_is_not_used() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().expect("a folder");
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))
+        .expect("the test owns the folder");
     let sandbox = sandbox(Options { cache_dir: Some(dir.path().into()), ..Options::default() });
     assert!(sandbox.inner.folder.is_none());
 }

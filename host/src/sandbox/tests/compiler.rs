@@ -12,7 +12,8 @@ fn sandbox(options: Options) -> Sandbox {
     Sandbox::new(Options { max_instances: 8, ..options }).expect("a sandbox")
 }
 
-/// Within the bounds, and a minute's work: in each function many values are carried through many loops.
+/// A component within the bounds that takes a minute to compile: in each function, many values are carried through many
+/// loops.
 fn laborious() -> Bytes {
     let loops = |begin: &str, end: &str| (begin.repeat(80), end.repeat(80));
     let (begin, end) = loops("loop ", "(br_if 0 (i32.wrap_i64 (local.get 0))) end ");
@@ -23,7 +24,7 @@ fn laborious() -> Bytes {
     wat(&format!("(component (core module {}))", function.repeat(12)))
 }
 
-/// How many processes compile for this one.
+/// Returns how many processes compile for this one.
 fn compilers() -> usize {
     let children = std::fs::read_dir("/proc").expect("it is Linux").flatten().filter(|entry| {
         let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
@@ -44,7 +45,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn what_takes_more_processor_time_than_it_may_is_refused_and_not_tried_again() {
+async fn a_component_that_exceeds_its_processor_time_is_refused_and_not_tried_again() {
     let sandbox =
         sandbox(Options { compiler: compiler(), compile_time: Duration::from_secs(1), ..Options::default() });
     let bytes = laborious();
@@ -53,25 +54,25 @@ async fn what_takes_more_processor_time_than_it_may_is_refused_and_not_tried_aga
     let known =
         sandbox.inner.hopeless.lock().expect("nothing panics").get(&Digest(Sha256::digest(&bytes).into()));
     assert_eq!(known.as_deref(), Some(&error));
-    // Nothing is compiled any more, so it answers from what it knows.
+    // Compiling has stopped, so this answer is a remembered one.
     sandbox.stop_compiling();
     assert_eq!(sandbox.compile(Behalf::Host, bytes).await.err(), Some(error));
 }
 
 #[tokio::test]
-async fn what_takes_more_memory_than_it_may_is_refused() {
+async fn a_component_that_exceeds_its_memory_is_refused() {
     let options = Options { compiler: compiler(), compile_memory_bytes: 200 << 20, ..Options::default() };
     let error = sandbox(options).compile(Behalf::Host, laborious()).await.expect_err("it takes more");
     assert!(error.to_string().contains("takes more than 200 MiB of memory"), "{error}");
 }
 
 #[tokio::test]
-async fn who_leaves_ends_the_compilation_and_holds_nobody_up() {
+async fn a_caller_that_leaves_ends_its_compilation_and_delays_nobody() {
     let sandbox = sandbox(Options { compiler: compiler(), ..Options::default() });
     let mut left = Vec::new();
     for tenant in ["a", "b", "c"] {
         let (sandbox, behalf) = (sandbox.clone(), Behalf::Tenant(tenant.parse().expect("a name")));
-        // Other bytes for each, or they would wait for each other.
+        // Each component has different bytes; otherwise they would wait for each other.
         let bytes = [laborious().as_ref(), &[0, 2, 1, tenant.as_bytes()[0]]].concat();
         left.push(tokio::spawn(async move { sandbox.compile(behalf, bytes.into()).await }));
     }
@@ -112,7 +113,7 @@ async fn a_compiler_whose_host_dies_ends() {
     let mut stdin = child.stdin.take().expect("it has a pipe");
     stdin.write_all(&bytes).expect("it reads");
     assert_eq!(child.try_wait().expect("it is our child"), None);
-    // As the kernel does for a process that is killed.
+    // The kernel closes the pipe like this when a process is killed.
     drop(stdin);
     let began = Instant::now();
     while child.try_wait().expect("it is our child").is_none() {
@@ -122,7 +123,7 @@ async fn a_compiler_whose_host_dies_ends() {
 }
 
 #[tokio::test]
-async fn a_compiler_that_crashes_is_a_verdict_and_one_that_isnt_there_is_none() {
+async fn a_crash_of_the_compiler_is_a_verdict_and_a_missing_compiler_is_not() {
     let of =
         |program: &str| sandbox(Options { compiler: Compiler::Child(program.into()), ..Options::default() });
     let crashes = of("/bin/false").compile(Behalf::Host, component("greeter-v1")).await;
@@ -130,7 +131,7 @@ async fn a_compiler_that_crashes_is_a_verdict_and_one_that_isnt_there_is_none() 
     assert!(error.to_string().contains("the compiler crashed on the component (exit status: 1"), "{error}");
     let missing = of("/nowhere/aster").compile(Behalf::Host, component("greeter-v1")).await;
     assert!(matches!(missing, Err(UploadError::Host(_))), "{missing:?}");
-    // What isn't code for this host is no verdict on the component either.
+    // Output that isn't code for this host is not a verdict on the component either.
     let rubbish = of("/bin/true").compile(Behalf::Host, component("greeter-v1")).await;
     assert!(matches!(rubbish, Err(UploadError::Host(_))), "{rubbish:?}");
 }

@@ -1,4 +1,4 @@
-//! Values of every type there and back through a real component, and how functions fail.
+//! Values of every type pass through a real component and back; and how functions fail.
 
 use serde_json::json;
 
@@ -102,7 +102,7 @@ async fn a_result_is_split_into_value_and_failure() {
 }
 
 #[tokio::test]
-async fn functions_with_handles_are_listed_and_not_called() {
+async fn functions_with_handles_are_listed_but_cannot_be_called() {
     let guest = Guest::new("echo").await;
     assert!(guest.loaded.exports().find_function(Some("handles"), "punch").is_ok());
     let error = guest.loaded.find(Some("handles"), "punch").expect_err("a borrowed resource");
@@ -121,7 +121,7 @@ async fn types_keep_their_names_and_the_wit_is_text() {
 }
 
 #[tokio::test]
-async fn a_call_tells_what_it_cost() {
+async fn a_call_reports_its_cost() {
     let guest = Guest::new("echo").await;
     let first = guest.call("echoU8", &[json!(1)]).await;
     let second = guest.call("echoU8", &[json!(1)]).await;

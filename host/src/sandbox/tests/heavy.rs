@@ -15,20 +15,21 @@ use crate::sandbox::weight::processor_time;
 /// What a read does before it answers.
 #[derive(Clone, Copy, Default)]
 enum Manner {
-    /// Computes for longer than a guest may, twice, and gives way after each: the second time is certain.
+    /// Computes for longer than a guest may, twice, and yields after each time. After the second time it is certain
+    /// that the guest is heavy.
     #[default]
     Computes,
-    /// The same once, without giving way.
+    /// The same once, without yielding.
     Holds,
-    /// Leaves the processor to others for as long, without giving way, and then gives way.
+    /// Leaves the processor to others for as long without yielding, and then yields.
     IsPreempted,
 }
 
-/// Makes whoever reads it heavy, in this manner.
+/// A reader that makes the guests which use it heavy, in this manner.
 #[derive(Default)]
 struct Busy {
     committed: InMemory,
-    /// Where each answer was given.
+    /// The thread on which each answer was given.
     threads: Mutex<Vec<Option<String>>>,
     panics: bool,
     manner: Manner,
@@ -95,7 +96,7 @@ async fn a_guest_that_has_moved_reads_writes_and_answers_as_before() {
 }
 
 #[tokio::test]
-async fn a_guest_that_lost_the_processor_to_others_stays_where_it_is() {
+async fn a_guest_that_lost_the_processor_to_others_does_not_move() {
     let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
     let reader = Arc::new(Busy { manner: Manner::IsPreempted, ..Busy::default() });
     let mut guest = Guest::within(&sandbox, "counter").await;
@@ -109,12 +110,12 @@ async fn a_guest_that_lost_the_processor_to_others_stays_where_it_is() {
 
 #[tokio::test]
 async fn a_component_that_holds_threads_begins_on_those_for_heavy_guests() {
-    // Of its own, since what is known of a component is shared.
+    // The test has its own sandbox, because what is known about a component is shared.
     let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
     let reader = Arc::new(Busy { manner: Manner::Holds, ..Busy::default() });
     let mut guest = Guest::within(&sandbox, "counter").await;
     for _ in 0..4 {
-        // What was read is kept in a session.
+        // A session keeps the values that were read, so each call gets a new one.
         guest.session = Session::new(TenantId::default(), reader.clone());
         guest.ok("get", &[json!("b"), json!("n")]).await;
     }
@@ -124,20 +125,20 @@ async fn a_component_that_holds_threads_begins_on_those_for_heavy_guests() {
 }
 
 #[tokio::test]
-async fn a_panic_after_the_move_is_the_callers_own() {
+async fn a_panic_after_the_move_reaches_the_caller() {
     let reader = Arc::new(Busy { panics: true, ..Busy::default() });
     let guest = reader_of(&reader).await;
     let args = [json!("b"), json!("n")];
     let panic = AssertUnwindSafe(guest.call("get", &args)).catch_unwind().await.expect_err("it panics");
     assert_eq!(panic.downcast_ref(), Some(&"a bug of the host"));
     assert_eq!(*reader.threads.lock().expect("no panic"), [Some(THREAD_NAME.to_owned())]);
-    // The thread goes on.
+    // The thread still works.
     let guest = reader_of(&Arc::default()).await;
     assert_eq!(guest.ok("get", &args).await, json!(null));
 }
 
 #[tokio::test]
-async fn what_was_computed_before_and_after_the_move_is_counted() {
+async fn fuel_is_counted_before_and_after_the_move() {
     let mut guest = Guest::new("hostile").await;
     guest.fuel = 300_000_000;
     let report = guest.call("spin", &[]).await;
@@ -146,19 +147,19 @@ async fn what_was_computed_before_and_after_the_move_is_counted() {
 }
 
 #[tokio::test]
-async fn what_was_computed_until_the_deadline_is_counted() {
+async fn fuel_is_counted_until_the_deadline() {
     let mut guest = Guest::new("hostile").await;
     guest.fuel = u64::MAX / 2;
     guest.time = Duration::from_millis(100);
     let report = guest.call("writeThenSpin", &[json!("k")]).await;
     assert_eq!(report.outcome.expect_err("it never ends").code, FailureCode::Timeout);
-    // A lower bound: compiled code notes it down where it calls something, not in a loop.
+    // This is a lower bound: compiled code records its fuel where it calls something, not in a loop.
     assert!((1..guest.fuel).contains(&report.fuel_used), "{} units", report.fuel_used);
     assert_eq!(guest.session.effects().writes.len(), 1);
 }
 
 #[tokio::test]
-async fn what_was_printed_before_and_after_the_move_is_captured() {
+async fn output_is_captured_before_and_after_the_move() {
     let guest = Guest::new("hostile").await;
     let report = guest.call("print", &[json!(4 << 20)]).await;
     report.outcome.expect("printing too much is no failure");
@@ -169,8 +170,8 @@ async fn what_was_printed_before_and_after_the_move_is_captured() {
 }
 
 #[tokio::test]
-async fn a_slot_is_free_again_when_the_instance_is_gone_and_not_before() {
-    // Dropped in the end while guests still stop, and by a task.
+async fn a_slot_becomes_free_only_when_its_instance_is_gone() {
+    // A task drops the sandbox at the end, while guests are still stopping.
     let sandbox = Sandbox::new(Options { max_instances: 8, ..Options::default() }).expect("a sandbox");
     let mut guest = Guest::within(&sandbox, "hostile").await;
     guest.fuel = u64::MAX / 2;

@@ -1,4 +1,4 @@
-//! Guests that misbehave fail their own step, and nothing else.
+//! Guests that misbehave fail their own step and nothing else.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn an_endless_loop_ends_at_its_deadline() {
 async fn an_endless_loop_ends_when_its_call_is_dropped_and_starves_nobody() {
     let mut guest = Guest::new("hostile").await;
     guest.fuel = u64::MAX / 2;
-    // One thread: the loop must give way, or the timer never runs.
+    // There is one thread, so the loop must yield or the timer never runs.
     let dropped = tokio::time::timeout(Duration::from_millis(50), guest.call("spin", &[])).await;
     assert!(dropped.is_err());
     assert_eq!(guest.ok("ok", &[]).await, json!("ok"));
@@ -57,7 +57,7 @@ async fn recursion_without_end_traps() {
 }
 
 #[tokio::test]
-async fn a_panic_is_told_by_its_message() {
+async fn a_panic_is_reported_with_its_message() {
     let guest = Guest::new("hostile").await;
     let report = guest.call("panic", &[json!("no such order")]).await;
     let failure = report.outcome.expect_err("it panicked");
@@ -77,7 +77,7 @@ async fn an_exit_is_a_trap() {
 }
 
 #[tokio::test]
-async fn output_is_kept_up_to_a_bound_and_made_harmless() {
+async fn output_is_cut_to_a_bound_and_made_harmless() {
     let guest = Guest::new("hostile").await;
     let report = guest.call("print", &[json!(1 << 20)]).await;
     report.outcome.expect("printing too much is no failure");
@@ -91,11 +91,11 @@ async fn output_is_kept_up_to_a_bound_and_made_harmless() {
 }
 
 #[tokio::test]
-async fn answers_that_are_no_json_fail_the_step() {
+async fn answers_that_json_cannot_express_fail_the_step() {
     let guest = Guest::new("hostile").await;
     for (function, message) in [
-        ("nan", "result: NaN is no JSON number"),
-        ("infinity", "result: inf is no JSON number"),
+        ("nan", "result: NaN is not a JSON number"),
+        ("infinity", "result: inf is not a JSON number"),
         ("nulText", "result: a text must not contain NUL"),
         ("nulError", "result: a text must not contain NUL"),
     ] {
@@ -117,7 +117,7 @@ async fn answers_that_are_too_large_fail_the_step() {
 }
 
 #[tokio::test]
-async fn what_a_step_may_not_see_it_does_not_see() {
+async fn a_step_does_not_see_files_environment_or_network() {
     let guest = Guest::new("escape").await;
     for path in ["/etc/passwd", "/", ".", "../Cargo.toml"] {
         guest.fails("readFile", &[json!(path)], FailureCode::Error).await;

@@ -1,5 +1,6 @@
-//! A corpus of hostile components: what each one's author is told, and what the host keeps of it. Each fails its own call and
-//! nothing else; most are a few lines of WebAssembly text, the others functions of the guests `hostile` and `escape`.
+//! A corpus of hostile components, with the message that each author gets and the outcome for the host. Each component
+//! fails its own call and nothing else. Most are a few lines of WebAssembly text, and the others are functions of the
+//! guests `hostile` and `escape`.
 
 use std::fmt::Write as _;
 
@@ -7,14 +8,14 @@ use serde_json::json;
 
 use super::*;
 
-/// What becomes of a hostile call.
+/// The outcome of a hostile call.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// The call fails with the code, and the message has this in it.
+    /// The call fails with the code, and the message contains this.
     Fails(FailureCode, &'static str),
-    /// The upload is refused with a message that has this in it.
+    /// The upload is refused with a message that contains this.
     Refused(&'static str),
-    /// No harm is done: it answers this, as JSON.
+    /// The call does no harm, and answers this as JSON.
     Answers(&'static str),
 }
 
@@ -24,13 +25,13 @@ use Fate::{Answers, Fails, Refused};
 /// A core module in a component that exports its function `f`.
 struct Wat {
     core: String,
-    /// Component types that the signature names.
+    /// The component types that the signature names.
     types: &'static str,
     signature: &'static str,
     options: &'static str,
 }
 
-/// One page of memory, and an allocator that always gives the same place.
+/// One page of memory, and an allocator that always returns the same address.
 const MEMORY: &str = r#"(memory (export "memory") 1)
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))"#;
 const WITH_MEMORY: &str = r#"(memory $i "memory") (realloc (func $i "realloc"))"#;
@@ -40,13 +41,13 @@ fn plain(signature: &'static str, core: &str) -> Wat {
     Wat { core: core.to_owned(), types: "", signature, options: "" }
 }
 
-/// A function that has memory; an allocator is there if `core` has none.
+/// A function with memory. It gets an allocator unless `core` has one.
 fn with_memory(signature: &'static str, core: &str) -> Wat {
     let memory = if core.contains("(memory (") { "" } else { MEMORY };
     Wat { core: format!("{memory} {core}"), types: "", signature, options: WITH_MEMORY }
 }
 
-/// A function that answers what lies at 16, where these numbers are.
+/// A function whose answer is at address 16, where these numbers are.
 fn answering(signature: &'static str, numbers: &[u32]) -> Wat {
     with_memory(
         signature,
@@ -57,13 +58,13 @@ fn answering(signature: &'static str, numbers: &[u32]) -> Wat {
 fn data(at: u32, numbers: &[u32]) -> String {
     let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
     let text = bytes.fold(String::new(), |mut text, byte| {
-        write!(text, "\\{byte:02x}").expect("a string takes all");
+        write!(text, "\\{byte:02x}").expect("writing to a `String` can't fail");
         text
     });
     format!(r#"(data (i32.const {at}) "{text}")"#)
 }
 
-/// So many pages of memory, all zeros, and an answer at 16.
+/// A function with this many pages of zeros as memory, whose answer is at address 16.
 fn vast(signature: &'static str, pages: u32, numbers: &[u32]) -> Wat {
     let core = format!(
         r#"(memory (export "memory") {pages})
@@ -117,7 +118,7 @@ impl Wat {
     }
 }
 
-/// An allocator of one's own beside one page of memory.
+/// A function with one page of memory and its own allocator.
 fn allocating(realloc: &str) -> Wat {
     let core = format!(
         r#"(memory (export "memory") 1)
@@ -137,7 +138,7 @@ fn post_return(body: &str) -> Wat {
 const DO: &str = "";
 const SPIN: &str = "(loop $l (br $l))";
 
-/// Functions in WebAssembly text, each with what becomes of it.
+/// Functions in WebAssembly text, each with its outcome.
 fn texts() -> Vec<(&'static str, String, Fate)> {
     let does = |body: &str| plain(DO, &format!(r#"(func (export "f") {body})"#));
     let touches = |body: &str| with_memory(DO, &format!(r#"(func (export "f") {body})"#));
@@ -157,7 +158,7 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
     };
     let wats = [
         // Traps.
-        ("unreachable", does("unreachable"), Fails(Trap, "the guest gave up (`unreachable`)")),
+        ("unreachable", does("unreachable"), Fails(Trap, "the guest aborted (`unreachable`)")),
         (
             "division by zero",
             does("(drop (i32.div_u (i32.const 1) (i32.const 0)))"),
@@ -200,8 +201,8 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
             calls("(elem (i32.const 0) $other)", 0),
             Fails(Trap, "indirect call type mismatch"),
         ),
-        // Without end.
-        ("endless loop", does(SPIN), Fails(OutOfFuel, "all fuel is used up")),
+        // Endless computations.
+        ("endless loop", does(SPIN), Fails(OutOfFuel, "the guest used up its fuel")),
         (
             "endless recursion",
             plain(DO, r#"(func $f (export "f") (call $f) (call $f))"#),
@@ -210,7 +211,7 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
         (
             "endless fills",
             touches("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br $l))"),
-            Fails(OutOfFuel, "all fuel is used up"),
+            Fails(OutOfFuel, "the guest used up its fuel"),
         ),
         // Memory and tables.
         (
@@ -258,7 +259,7 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
             plain(DO, r#"(func $s unreachable) (start $s) (func (export "f"))"#),
             Refused("doesn't start"),
         ),
-        // Lies about where an answer lies, and what it is.
+        // Wrong addresses and types of answers.
         (
             "a text beyond the memory",
             answering("(result string)", &[65_530, 100]),
@@ -308,11 +309,15 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
         ("no character at all", number("(result char)", "(i32.const 0x110000)"), Fails(Trap, "char")),
         ("a truth value of 7", number("(result bool)", "(i32.const 7)"), Answers("true")),
         ("a byte of 511", number("(result u8)", "(i32.const 511)"), Answers("255")),
-        ("NaN", number("(result f64)", "(f64.const nan:0x4)"), Fails(Type, "result: NaN is no JSON number")),
+        (
+            "NaN",
+            number("(result f64)", "(f64.const nan:0x4)"),
+            Fails(Type, "result: NaN is not a JSON number"),
+        ),
         (
             "infinity",
             number("(result f64)", "(f64.const -inf)"),
-            Fails(Type, "result: -inf is no JSON number"),
+            Fails(Type, "result: -inf is not a JSON number"),
         ),
         (
             "an unknown case of an enum",
@@ -340,7 +345,7 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
             ),
             Answers(r#"["one","two"]"#),
         ),
-        // Much, or the same again and again.
+        // Large values, and values that repeat.
         (
             "1.4 million truth values",
             vast("(result (list bool))", 32, &[4096, 1_400_000]),
@@ -372,19 +377,19 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
                 32,
                 &[24, 100].into_iter().chain([4096, 1_000_000].repeat(100)).collect::<Vec<_>>(),
             ),
-            Fails(Type, "what the guest handed over is larger than 1 MiB"),
+            Fails(Type, "the guest handed over a value that is larger than 1 MiB"),
         ),
         (
             "20 MiB of bytes",
             vast("(result (list u8))", 400, &[4096, 20 << 20]),
-            Fails(Type, "what the guest handed over is larger than 1 MiB"),
+            Fails(Type, "the guest handed over a value that is larger than 1 MiB"),
         ),
         (
             "20 MiB of text",
             vast("(result string)", 400, &[4096, 20 << 20]),
-            Fails(Type, "what the guest handed over is larger than 1 MiB"),
+            Fails(Type, "the guest handed over a value that is larger than 1 MiB"),
         ),
-        // Allocators that lie.
+        // Allocators that misbehave.
         (
             "an allocator beyond the memory",
             allocating("(i32.const -8)"),
@@ -393,12 +398,12 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
         (
             "an allocator that gives up",
             allocating("unreachable"),
-            Fails(Trap, "the guest gave up (`unreachable`)"),
+            Fails(Trap, "the guest aborted (`unreachable`)"),
         ),
         (
             "an allocator that spins",
             allocating(&format!("{SPIN} unreachable")),
-            Fails(OutOfFuel, "all fuel is used up"),
+            Fails(OutOfFuel, "the guest used up its fuel"),
         ),
         (
             "an allocator that takes all memory",
@@ -415,13 +420,13 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
             Wat { signature: r#"(param "numbers" (list u64))"#, ..allocating("(i32.const 4097)") },
             Fails(Trap, "realloc return: result not aligned"),
         ),
-        // Ends that don't.
+        // Clean-ups that fail.
         (
             "a clean-up that gives up",
             post_return("unreachable"),
-            Fails(Trap, "the guest gave up (`unreachable`)"),
+            Fails(Trap, "the guest aborted (`unreachable`)"),
         ),
-        ("a clean-up that spins", post_return(SPIN), Fails(OutOfFuel, "all fuel is used up")),
+        ("a clean-up that spins", post_return(SPIN), Fails(OutOfFuel, "the guest used up its fuel")),
     ];
     let mut texts: Vec<_> = wats.into_iter().map(|(name, wat, fate)| (name, wat.text(), fate)).collect();
     // Calls back into the host at the wrong time.
@@ -454,7 +459,7 @@ fn texts() -> Vec<(&'static str, String, Fate)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_components_fail_themselves_and_say_why() {
+async fn hostile_components_fail_only_themselves_with_a_reason() {
     let mut wrong = String::new();
     for (name, text, fate) in texts() {
         let bytes = wat::parse_str(&text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
@@ -475,7 +480,7 @@ async fn hostile_components_fail_themselves_and_say_why() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// Functions of the built guests, each with what becomes of it.
+/// Functions of the built guests, each with its outcome.
 fn built() -> Vec<(&'static str, &'static str, Vec<Value>, Fate)> {
     let (hostile, escape) = ("hostile", "escape");
     vec![
@@ -486,8 +491,8 @@ fn built() -> Vec<(&'static str, &'static str, Vec<Value>, Fate)> {
         (hostile, "recurse", vec![json!(u32::MAX)], Fails(Trap, "stack")),
         (hostile, "eatMemory", vec![json!(1_u64 << 40)], Fails(OutOfMemory, "more than the limit of 64 MiB")),
         (hostile, "fill", vec![json!(u32::MAX)], Fails(Trap, "")),
-        (hostile, "spin", vec![], Fails(OutOfFuel, "all fuel is used up")),
-        (hostile, "print", vec![json!(u32::MAX)], Fails(OutOfFuel, "all fuel is used up")),
+        (hostile, "spin", vec![], Fails(OutOfFuel, "the guest used up its fuel")),
+        (hostile, "print", vec![json!(u32::MAX)], Fails(OutOfFuel, "the guest used up its fuel")),
         (hostile, "sleep", vec![json!(u64::MAX)], Fails(Timeout, "interrupted after 3")),
         (hostile, "hugeError", vec![json!(2 << 20)], Fails(Type, "larger than 1 MiB")),
         (hostile, "nulError", vec![], Fails(Type, "must not contain NUL")),
@@ -509,7 +514,7 @@ fn built() -> Vec<(&'static str, &'static str, Vec<Value>, Fate)> {
             hostile,
             "setLongValue",
             vec![json!(30 << 20)],
-            Fails(Type, "what the guest handed over is larger than 1 MiB"),
+            Fails(Type, "the guest handed over a value that is larger than 1 MiB"),
         ),
         (hostile, "setManyKeys", vec![json!(20_000)], Fails(FailureCode::Error, "at most 10000 keys")),
         (hostile, "openMany", vec![json!(20_000)], Fails(Trap, "")),
@@ -524,7 +529,7 @@ fn built() -> Vec<(&'static str, &'static str, Vec<Value>, Fate)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_programs_fail_themselves_and_say_why() {
+async fn hostile_programs_fail_only_themselves_with_a_reason() {
     let mut wrong = String::new();
     for (component, function, args, fate) in built() {
         let mut guest = Guest::new(component).await;
@@ -538,7 +543,7 @@ async fn hostile_programs_fail_themselves_and_say_why() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// What the author and the operator see of a call, after which another guest still works.
+/// Calls the function, and returns what its author and the operator see. Another guest must still work afterwards.
 async fn told_of(guest: &Guest, function: &str, args: &[Value]) -> String {
     let report = guest.call(function, args).await;
     assert!(report.fuel_used <= guest.fuel, "{report:?}");
@@ -563,6 +568,6 @@ fn judge(name: &str, fate: Fate, told: &str, wrong: &mut String) {
         Answers(value) => told == format!("answers: {value}"),
     };
     if !fits {
-        writeln!(wrong, "{name}: {told}").expect("a string takes all");
+        writeln!(wrong, "{name}: {told}").expect("writing to a `String` can't fail");
     }
 }

@@ -1,12 +1,12 @@
-//! Hostile and broken uploads, each with what its author is told.
+//! Hostile and broken uploads, each with the message that its author gets.
 
 use super::*;
 
-/// What becomes of an upload.
+/// The outcome of an upload.
 enum Expected {
-    /// It is refused, in words that contain this.
+    /// The upload is refused with a message that contains this.
     Refused(&'static str),
-    /// It is taken, and the upload's warnings contain this.
+    /// The upload is accepted, and its warnings contain this.
     TakenWith(&'static str),
     Taken,
 }
@@ -16,7 +16,7 @@ use Expected::{Refused, Taken, TakenWith};
 async fn check(kind: &str, bytes: Bytes, expected: Expected) -> Result<(), String> {
     let began = Instant::now();
     let loaded = SANDBOX.compile(Behalf::Host, bytes).await;
-    // On a machine that is shared with other tests; in truth each takes milliseconds.
+    // Other tests may use the machine at the same time; an upload alone takes milliseconds.
     if began.elapsed() > Duration::from_secs(30) {
         return Err(format!("{kind}: took {:?}", began.elapsed()));
     }
@@ -36,7 +36,7 @@ async fn check(kind: &str, bytes: Bytes, expected: Expected) -> Result<(), Strin
     }
 }
 
-/// Tells all that went otherwise at once.
+/// Checks all cases, and reports all failures at once.
 async fn check_all(cases: impl IntoIterator<Item = (&'static str, Bytes, Expected)>) {
     let mut wrong = Vec::new();
     for (kind, bytes, expected) in cases {
@@ -45,7 +45,7 @@ async fn check_all(cases: impl IntoIterator<Item = (&'static str, Bytes, Expecte
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A component with one core module of that text, which is instantiated.
+/// A component with one core module of this text, which is instantiated.
 fn with_module(text: &str) -> Bytes {
     wat(&format!("(component (core module $m {text}) (core instance (instantiate $m)))"))
 }
@@ -78,9 +78,9 @@ fn of_sections(sections: &[Vec<u8>]) -> Bytes {
     [COMPONENT_HEADER, &sections.concat()].concat().into()
 }
 
-/// Empty components, each in the one before.
+/// Empty components, each within the one before.
 fn nested_components(levels: usize) -> Bytes {
-    // From the inside out only the sizes are made, so that it takes no time that is quadratic.
+    // Only the sizes are computed from the inside out, so that the time isn't quadratic.
     let mut sizes = vec![COMPONENT_HEADER.len()];
     for _ in 0..levels {
         let inner = sizes[sizes.len() - 1];
@@ -96,7 +96,7 @@ fn nested_components(levels: usize) -> Bytes {
     bytes.into()
 }
 
-/// `locals` locals that are all used within `loops` loops, each in the one before.
+/// A component with `locals` locals that are all used within `loops` loops, each within the one before.
 fn carried(loops: usize, locals: usize) -> Bytes {
     with_module(&format!(
         "(func (export \"f\") (local {}) {} {} {})",
@@ -108,7 +108,7 @@ fn carried(loops: usize, locals: usize) -> Bytes {
 }
 
 #[tokio::test]
-async fn what_is_no_component_is_told_what_it_is() {
+async fn the_refusal_of_bytes_that_are_no_component_says_what_they_are() {
     check_all([
         ("nothing", Bytes::new(), Refused("it is empty")),
         ("text", b"hello there".as_slice().into(), Refused("doesn't begin with `\\0asm`")),
@@ -121,17 +121,19 @@ async fn what_is_no_component_is_told_what_it_is() {
         (
             "an unknown section",
             of_sections(&[section(99, b"")]),
-            Refused("no section begins like that at byte 8"),
+            Refused("no known section begins at byte 8"),
         ),
         (
             "rubbish at the end",
             [component("greeter-v1").as_ref(), b"\xff\xff rubbish"].concat().into(),
-            Refused("no section begins like that"),
+            Refused("no known section begins"),
         ),
         (
             "a section that lacks its end",
             of_sections(&[[vec![0], leb(500), b"\x01x".to_vec()].concat()]),
-            Refused("cut off or damaged: a part of it should go on to byte 511, and it ends at byte 13"),
+            Refused(
+                "cut off or damaged: a part of it should continue to byte 511, but the file ends at byte 13",
+            ),
         ),
         (
             "a module that is longer than its place",
@@ -139,15 +141,15 @@ async fn what_is_no_component_is_told_what_it_is() {
                 section(1, b"\0asm\x01\0\0\0\x0a\x7f"),
                 section(0, &[b"\x01x".as_slice(), &[0; 200]].concat()),
             ]),
-            Refused("no valid component"),
+            Refused("not a valid component"),
         ),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn what_is_nested_or_counted_beyond_all_measure_is_refused_at_once() {
-    // 3 bytes a level.
+async fn extreme_nesting_and_counts_are_refused_at_once() {
+    // Each level takes 3 bytes.
     let types_in_types = [leb(1), b"\x42\x01\x01".repeat(1_000_000)].concat();
     let many = |n: usize, text: &str| text.repeat(n);
     check_all([
@@ -206,9 +208,9 @@ async fn what_is_nested_or_counted_beyond_all_measure_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn components_that_multiply_when_they_are_instantiated_are_refused() {
+async fn components_that_multiply_when_instantiated_are_refused() {
     let twice = |inner: &str| format!("(instance (instantiate ${inner})) (instance (instantiate ${inner}))");
-    // Each level makes two of the one before: a billion.
+    // Each level makes two of the one before, which comes to a billion.
     let laughs = repeated(30, |n| match n {
         0 => "(component $c0 (core module $m) (core instance (instantiate $m)))".into(),
         n => {
@@ -257,11 +259,15 @@ async fn functions_that_would_take_the_compiler_minutes_are_refused_at_once() {
         ("a million calls", body(&"call 0 ".repeat(1_000_000)), Refused("more than 50,000 calls")),
         ("5 MiB of instructions", body(&"nop ".repeat(5 << 20)), Refused("more than 4 MiB of instructions")),
         ("100 loops with 40 locals", carried(100, 40), Taken),
-        ("50,001 locals", body(&format!("(local {})", "i32 ".repeat(50_001))), Refused("no valid component")),
+        (
+            "50,001 locals",
+            body(&format!("(local {})", "i32 ".repeat(50_001))),
+            Refused("not a valid component"),
+        ),
         (
             "1,001 parameters",
             body(&format!("(param {})", "i32 ".repeat(1_001))),
-            Refused("no valid component"),
+            Refused("not a valid component"),
         ),
         (
             "20,000 blocks within each other",
@@ -273,7 +279,7 @@ async fn functions_that_would_take_the_compiler_minutes_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_doesnt_fit_into_the_sandbox_is_refused() {
+async fn a_component_that_does_not_fit_into_the_sandbox_is_refused() {
     check_all([
         ("4 GiB of memory at once", with_module("(memory 65536)"), Refused("doesn't fit into the sandbox")),
         ("nine memories", with_module(&"(memory 1)".repeat(9)), Refused("doesn't fit into the sandbox")),
@@ -288,7 +294,7 @@ async fn what_doesnt_fit_into_the_sandbox_is_refused() {
 }
 
 #[tokio::test]
-async fn what_doesnt_start_is_refused() {
+async fn a_component_that_does_not_start_is_refused() {
     let start =
         |body: &str| with_module(&format!("(memory 1) (table 1 funcref) (func $f {body}) (start $f)"));
     check_all([
@@ -332,7 +338,7 @@ async fn parts_of_webassembly_that_are_off_are_named() {
 }
 
 #[tokio::test]
-async fn what_is_built_for_asynchronous_calls_is_told_how_to_build_it() {
+async fn the_refusal_of_asynchronous_components_says_how_to_build_them() {
     let words = "`componentize-qjs` does so with `--sync`";
     check_all([
         ("a stream", wat("(component (type (stream u8)))"), Refused("it has streams")),
@@ -360,7 +366,7 @@ async fn what_is_built_for_asynchronous_calls_is_told_how_to_build_it() {
 }
 
 #[tokio::test]
-async fn imports_that_nobody_offers_or_of_another_kind_are_named() {
+async fn imports_that_the_host_does_not_offer_are_named() {
     check_all([
         (
             "an interface",
@@ -376,7 +382,7 @@ async fn imports_that_nobody_offers_or_of_another_kind_are_named() {
         (
             "a function of an offered interface that isn't there",
             wat("(component (import \"aster:step/context@0.1.0\" (instance (export \"root-password\" (func (result string))))))"),
-            Refused("in another form than this host offers it: "),
+            Refused("in a form that this host doesn't offer: "),
         ),
         (
             "a function of an offered interface with other types",
@@ -393,7 +399,7 @@ async fn imports_that_nobody_offers_or_of_another_kind_are_named() {
 }
 
 #[tokio::test]
-async fn exports_that_cant_be_called_are_told_and_refuse_nothing() {
+async fn exports_that_cannot_be_called_cause_warnings_only() {
     check_all([
         ("a type at the top level", wat("(component (type $t (record (field \"a\" u8))) (export \"t\" (type $t)))"), Taken),
         (
@@ -445,16 +451,16 @@ async fn types_that_double_with_each_level_are_refused() {
         (
             "beyond WebAssembly's own bound",
             wat(&format!("(component {})", doubling(25))),
-            Refused("no valid component"),
+            Refused("not a valid component"),
         ),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn what_is_made_wrongly_is_told_where() {
+async fn the_refusal_of_an_invalid_component_says_what_is_wrong() {
     let export = |name: &[u8]| {
-        // A type, and its export under that name.
+        // A type, and its export under this name.
         let name = [b"\0".as_slice(), &leb(name.len()), name].concat();
         of_sections(&[
             section(7, b"\x01\x7d"),
@@ -463,8 +469,8 @@ async fn what_is_made_wrongly_is_told_where() {
     };
     check_all([
         ("a name that isn't UTF-8", export(b"\xff\xfe"), Refused("malformed UTF-8")),
-        ("a name that is none", export("a\u{202e}b".as_bytes()), Refused("no valid component")),
-        ("an empty name", export(b""), Refused("no valid component")),
+        ("a name that is none", export("a\u{202e}b".as_bytes()), Refused("not a valid component")),
+        ("an empty name", export(b""), Refused("not a valid component")),
         (
             "the same export twice",
             wat("(component (type $t u8) (export \"a\" (type $t)) (export \"A\" (type $t)))"),
@@ -477,7 +483,7 @@ async fn what_is_made_wrongly_is_told_where() {
                 "(component (core module $m (func (export \"f\") (result f64) unreachable)) (core instance $i (instantiate $m))
                     (func (export \"f\") (result u8) (canon lift (core func $i \"f\"))))",
             ),
-            Refused("no valid component"),
+            Refused("not a valid component"),
         ),
         (
             "a text without a memory",

@@ -1,4 +1,4 @@
-//! `aster:step/context` and `wasi:keyvalue` as guests see them, and what is left for the commit.
+//! `aster:step/context` and `wasi:keyvalue` as guests see them, and the effects that are left for the commit.
 
 use aster_core::keyvalue::{Entry, Key, Version};
 use serde_json::json;
@@ -40,7 +40,7 @@ async fn the_calls_of_an_attempt_share_a_session() {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_read_with_its_version() {
+async fn a_committed_value_is_read_with_its_version() {
     let mut guest = Guest::new("counter").await;
     let committed = Arc::new(InMemory::default());
     guest.session = Session::new(TenantId::default(), committed.clone());
@@ -133,7 +133,7 @@ async fn the_context_says_which_call_this_is() {
 }
 
 #[tokio::test]
-async fn a_state_that_cannot_be_read_is_no_verdict_on_the_step() {
+async fn an_unreadable_state_is_not_a_verdict_on_the_step() {
     struct Gone;
 
     #[async_trait::async_trait]
@@ -164,7 +164,7 @@ async fn a_state_that_cannot_be_read_is_no_verdict_on_the_step() {
 }
 
 #[tokio::test]
-async fn what_was_written_before_a_trap_is_still_in_the_session_to_be_dropped() {
+async fn a_write_before_a_trap_stays_in_the_session_which_is_then_dropped() {
     let guest = Guest::new("hostile").await;
     guest.fails("writeThenPanic", &[json!("k")], FailureCode::Trap).await;
     assert_eq!(written(&guest.session).len(), 1);

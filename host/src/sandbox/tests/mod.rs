@@ -1,4 +1,4 @@
-//! The sandbox with real guests, built by `cargo xtask build`.
+//! Tests of the sandbox with real guests, which `cargo xtask build` builds.
 
 mod code;
 mod compiler;
@@ -23,13 +23,13 @@ use serde_json::Value;
 
 use super::*;
 
-/// One sandbox for all tests: an engine of its own for each would compile each guest again.
+/// All tests share one sandbox, because each engine would compile each guest again.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     Sandbox::new(Options { max_instances: 100, compiler: compiler(), ..Options::default() })
         .expect("a sandbox")
 });
 
-/// A compiler as a host has it: `aster`, built before.
+/// The compiler as a host has it: the binary `aster`, built before.
 fn compiler() -> Compiler {
     let program = match std::env::var_os("ASTER_BIN") {
         Some(program) => PathBuf::from(program),
@@ -39,12 +39,12 @@ fn compiler() -> Compiler {
     Compiler::Child(program)
 }
 
-/// A component from its text.
+/// Makes a component of its text.
 fn wat(text: &str) -> Bytes {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
 }
 
-/// The bytes of a guest that was built before.
+/// Returns the bytes of a guest that was built before.
 fn component(name: &str) -> Bytes {
     let folder = match std::env::var_os("ASTER_COMPONENTS") {
         Some(folder) => PathBuf::from(folder),
@@ -57,7 +57,7 @@ fn component(name: &str) -> Bytes {
     }
 }
 
-/// A component and what its calls are made with.
+/// A component, and the values with which it is called.
 struct Guest {
     sandbox: Sandbox,
     loaded: Arc<Loaded>,
@@ -114,7 +114,7 @@ impl Guest {
         self.call(function, args).await.outcome.expect(function)
     }
 
-    /// The failure, which must have the code.
+    /// Returns the failure, which must have the code.
     async fn fails(&self, function: &str, args: &[Value], code: FailureCode) -> Failure {
         let failure = self.call(function, args).await.outcome.expect_err(function);
         assert_eq!(failure.code, code, "{failure:?}");

@@ -1,5 +1,5 @@
-//! A good component with bytes changed, cut out, doubled or cut off, by a seed: refused in words, or taken, and then it runs or
-//! fails its own step. No mutation is the host's trouble.
+//! A valid component with random mutations: bytes changed, removed, repeated or cut off. Each is either refused with a
+//! message, or accepted, and then runs or fails its own step. No mutation may fail the host.
 
 use aster_core::wit::Type;
 use serde_json::json;
@@ -9,7 +9,8 @@ use super::*;
 const SEED: u64 = 1;
 const MUTATIONS: usize = 1_000;
 
-/// Texts, lists and records in both directions, in an interface and at the top level; small, so that most bytes mean something.
+/// Texts, lists and records in both directions, in an interface and at the top level. The component is small, so that
+/// most of its bytes matter.
 const GOOD: &str = r#"
 (component
   (core module $m
@@ -76,7 +77,7 @@ fn mutated(good: &[u8], random: &mut Random) -> Vec<u8> {
         3 => bytes[random.below(good.len())] = 0xff,
         4 => bytes[random.below(good.len())] = 0,
         5 => bytes[random.below(good.len())] = random.below(256) as u8,
-        // Mostly a single bit, as a transmission would.
+        // Mostly a single bit, as an error in a transmission would.
         _ => {
             for _ in 0..=random.below(3) {
                 bytes[random.below(good.len())] ^= 1 << random.below(8);
@@ -86,7 +87,7 @@ fn mutated(good: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// A value that fits, if there is one.
+/// Returns a value that fits, if there is one.
 fn sample(ty: &Type) -> Value {
     match ty {
         Type::Bool => json!(true),
@@ -106,7 +107,7 @@ fn sample(ty: &Type) -> Value {
 }
 
 #[tokio::test]
-async fn a_thousand_mutations_are_refused_or_harm_nobody() {
+async fn a_thousand_mutations_are_refused_or_do_no_harm() {
     let good = wat(GOOD);
     SANDBOX.compile(Behalf::Host, good.clone()).await.expect("it is good");
     let healthy = Guest::new("greeter-v1").await;
@@ -138,7 +139,7 @@ async fn a_thousand_mutations_are_refused_or_harm_nobody() {
     healthy.ok("greet", &[json!("Ada")]).await;
 }
 
-/// Calls whatever it offers, by values that fit; returns how many calls that were.
+/// Calls everything that the component offers, with values that fit, and returns the number of calls.
 async fn call_all(loaded: &Arc<Loaded>) -> usize {
     let session = Session::new(TenantId::default(), Arc::new(InMemory::default()));
     let mut called = 0;

@@ -1,4 +1,4 @@
-//! Bad uploads are told what they are; good ones can be compared.
+//! Bad uploads are refused with a message that says what they are, and good ones can be compared.
 
 use super::*;
 
@@ -7,7 +7,7 @@ async fn refused(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_webassembly_is_told_what_it_is() {
+async fn the_refusal_of_other_files_says_what_they_are() {
     assert!(refused(b"").await.contains("it is empty"));
     assert!(refused(b"hello there").await.contains("doesn't begin with"));
     assert!(refused(b"(component)").await.contains("WebAssembly text"));
@@ -16,22 +16,23 @@ async fn what_is_not_webassembly_is_told_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_component_that_is_cut_off_or_spoilt_is_refused() {
+async fn a_component_that_is_cut_off_or_damaged_is_refused() {
     let whole = component("echo");
     for end in [12, whole.len() / 2, whole.len() - 1] {
         let message = refused(&whole[..end]).await;
-        assert!(message.contains("cut off") || message.contains("no valid component"), "{end}: {message}");
+        assert!(message.contains("cut off") || message.contains("not a valid component"), "{end}: {message}");
     }
     let mut spoilt = whole.to_vec();
     let middle = spoilt.len() / 3;
     spoilt[middle..middle + 200].fill(0xff);
     assert!(
-        refused(&spoilt).await.contains("no valid component") || refused(&spoilt).await.contains("cut off")
+        refused(&spoilt).await.contains("not a valid component")
+            || refused(&spoilt).await.contains("cut off")
     );
 }
 
 #[tokio::test]
-async fn an_unknown_import_is_named_with_what_is_offered() {
+async fn an_unknown_import_is_named_with_the_offered_ones() {
     let message = refused(&component("stranger")).await;
     assert!(message.contains("`acme:secret/vault@1.0.0`"), "{message}");
     assert!(message.contains("aster:step/context@0.1.0"), "{message}");
@@ -55,7 +56,7 @@ async fn a_component_that_needs_too_much_memory_to_start_is_refused() {
 }
 
 #[tokio::test]
-async fn versions_of_a_component_are_compared_by_what_they_export() {
+async fn versions_of_a_component_are_compared_by_their_exports() {
     let mut exports = Vec::new();
     for name in ["greeter-v1", "greeter-v2", "greeter-v3"] {
         exports.push(SANDBOX.compile(Behalf::Host, component(name)).await.expect(name).exports().clone());
@@ -65,7 +66,7 @@ async fn versions_of_a_component_are_compared_by_what_they_export() {
     assert_eq!(fits(2).len(), 1, "a parameter more");
 }
 
-/// WIT can't say it, and the decoder of WIT panics on it.
+/// WIT can't describe this component, and the decoder of WIT panics on it.
 #[tokio::test]
 async fn a_function_under_an_interfaces_name_is_described_without_wit() {
     const BYTES: &str = "0061736d0d000100011f0061736d0100000001040160000003020100070501016600000a040102000b\
@@ -73,5 +74,5 @@ async fn a_function_under_an_interfaces_name_is_described_without_wit() {
     let bytes = Bytes::from(hex::decode(BYTES).expect("they are hexadecimal digits"));
     let loaded = SANDBOX.compile(Behalf::Host, bytes.clone()).await.expect("Wasmtime takes it");
     let wit = wit_text(bytes, loaded.exports().clone()).await.expect("it is described");
-    assert!(wit.contains("no world that WIT can describe"), "{wit}");
+    assert!(wit.contains("WIT can't describe this component's world"), "{wit}");
 }

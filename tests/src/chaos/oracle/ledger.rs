@@ -1,4 +1,4 @@
-//! What the components have stored: each effect once, and only those of completed runs in force.
+//! Checks the components' data: each effect occurs once, and only those of completed runs are in force.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Runs, Violations};
 use crate::chaos::submission::{Fate, PRODUCTS, STOCK, Submission, product};
 
-/// Entries that are read at once.
+/// The number of entries that are read at once.
 const PAGE: i64 = 5_000;
 
 /// An effect that a run has at most once. Its number is its bit.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 struct Bucket {
     component: &'static str,
     name: &'static str,
-    /// The state in which the effect is in force; none if it can't be undone.
+    /// The state in which the effect is in force. `None` means that it can't be undone.
     live: Option<&'static str>,
 }
 
@@ -62,7 +62,7 @@ struct Line {
     quantity: i64,
 }
 
-/// Of each product, how much is there that the stock doesn't have any more, or has in addition.
+/// For each product, the pieces that the stock lacks or has in addition.
 type Balance = BTreeMap<String, i64>;
 
 pub(super) async fn examine(
@@ -103,7 +103,7 @@ pub(super) async fn examine(
             violations
                 .add(format!("{workflow_id} ({}) is completed without its {missing:?}", submission.key));
         }
-        // A restocking that found enough of everything orders nothing; what is ordered is delivered, though.
+        // A restocking that found enough of everything orders nothing, but what is ordered is delivered.
         let deliveries = [Kind::PurchaseFromA, Kind::Delivery].map(|kind| run.effects & bit(kind) != 0);
         if run.is_completed && deliveries[0] != deliveries[1] {
             violations
@@ -178,7 +178,7 @@ fn effects_when_completed(submission: &Submission) -> &'static [Kind] {
     }
 }
 
-/// Every entry of a bucket that has a value, in the order of the keys.
+/// Reads every entry of a bucket that has a value, in the order of the keys.
 async fn for_each(
     connection: &mut PgConnection,
     component: &str,
@@ -214,13 +214,13 @@ mod tests {
 
     const SEED: u64 = 3;
 
-    /// An order that is fine, by its number.
+    /// Returns a valid order and its number.
     fn order() -> (u64, Submission) {
         let all = (0..).map(|n| (n, Submission::nth(SEED, n)));
         all.into_iter().find(|(_, sent)| sent.fate == Fate::Fulfilled).expect("there are many")
     }
 
-    /// What is wrong with an entry of the bucket `payments`, if its run has come to that end.
+    /// Checks an entry of the bucket `payments` whose run has ended like this.
     fn check(is_completed: bool, change: impl FnOnce(&mut Entry), expected: &[&str]) {
         let (n, submission) = order();
         let id = Uuid::from_u128(1);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_twice_or_wrong_or_by_nobody_is_noticed() {
+    fn an_entry_that_is_written_twice_or_wrong_or_by_nobody_is_noticed() {
         check(true, |entry| entry.times = 2, &["was written 2 times"]);
         check(true, |entry| entry.amount_cents = Some(1), &["is not about"]);
         check(true, |entry| entry.workflow_id = Uuid::from_u128(2), &["belongs to no run"]);

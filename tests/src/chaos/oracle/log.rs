@@ -1,4 +1,4 @@
-//! The shape of one run's log.
+//! Checks the shape of a run's log.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Event {
     pub(super) payload: Payload,
 }
 
-/// What is looked at in any event's payload.
+/// The fields of an event's payload that the checks use.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Payload {
     step: Option<String>,
@@ -38,7 +38,7 @@ impl Event {
     }
 }
 
-/// For people: `1 WORKFLOW_STARTED, 2 STEP_STARTED validate_order, …`.
+/// Summarizes a log for people: `1 WORKFLOW_STARTED, 2 STEP_STARTED validate_order, …`.
 pub(super) fn summary(events: &[Event]) -> String {
     let lines = events.iter().map(|event| {
         let Payload { attempt, rerun, error, .. } = &event.payload;
@@ -58,14 +58,14 @@ pub(super) fn reruns(events: &[Event]) -> u64 {
     events.iter().filter(|event| event.payload.rerun > 0).count() as u64
 }
 
-/// Whether every compensation that failed did so since it lost its host too often.
+/// Returns whether every compensation that failed did so because it lost its host too often.
 pub(super) fn is_stuck_by_host_lost(events: &[Event]) -> bool {
     let mut failed = events.iter().filter(|event| event.is("COMPENSATION_FAILED")).peekable();
     failed.peek().is_some()
         && failed.all(|event| event.payload.error.as_ref().is_some_and(|error| error.code == "HOST_LOST"))
 }
 
-/// All that is wrong with a log.
+/// Returns everything that is wrong with a log.
 pub(super) fn faults(workflow: &Workflow, row: &Row, events: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     let is_gapless = events.iter().zip(1..).all(|(event, n)| event.sequence == n);
@@ -80,11 +80,11 @@ pub(super) fn faults(workflow: &Workflow, row: &Row, events: &[Event]) -> Vec<St
     wrong
 }
 
-/// How it begins, and how it ends.
+/// Checks the beginning and the end.
 fn wrong_frame(row: &Row, events: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     let [first, .., last] = events else {
-        // One that never started.
+        // A run that never started has only this event.
         let is_alone = matches!(events, [only] if only.is("WORKFLOW_FAILED"));
         if !is_alone || row.status != "FAILED" || row.cause.as_deref() == Some("STEP") {
             wrong.push(format!("its log has {} events", events.len()));
@@ -123,7 +123,8 @@ fn wrong_frame(row: &Row, events: &[Event]) -> Vec<String> {
     wrong
 }
 
-/// An attempt that is begun again counts its reruns, and another has a higher number.
+/// Checks the numbers of attempts: an attempt that is started again counts its reruns, and a new attempt has a higher
+/// number.
 fn wrong_attempts(events: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut newest: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
@@ -143,7 +144,7 @@ fn wrong_attempts(events: &[Event]) -> Vec<String> {
     wrong
 }
 
-/// Every step once, and none when the run has failed.
+/// Checks that every step is completed at most once, and none after the run has failed.
 fn wrong_steps(workflow: &Workflow, row: &Row, events: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (step, _) in workflow.steps {
@@ -166,7 +167,8 @@ fn wrong_steps(workflow: &Workflow, row: &Row, events: &[Event]) -> Vec<String> 
     wrong
 }
 
-/// What was started and has a compensation is undone: last started first, one at a time, each to its end, and nothing else.
+/// Checks that every started step with a compensation is undone, and nothing else: the last started first, one at a
+/// time, each to its end.
 fn wrong_compensations(workflow: &Workflow, row: &Row, events: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expected: Vec<&str> = Vec::new();
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
     use crate::chaos::submission::ORDER_FULFILLMENT;
 
-    /// `STEP_STARTED charge_payment`, or with `/1` the first rerun of it.
+    /// Makes a log of lines such as `STEP_STARTED charge_payment`; `/1` marks the first rerun.
     fn log(lines: &[&str]) -> Vec<Event> {
         let event = |(line, sequence): (&&str, i64)| {
             let (event_type, step) = line.split_once(' ').unwrap_or((line, ""));
@@ -274,7 +276,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_declined_order_is_as_it_should_be() {
+    fn the_log_of_a_declined_order_has_no_faults() {
         check("COMPENSATED", &DECLINED, &[]);
     }
 
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_undone_in_another_order_or_not_at_all_is_noticed() {
+    fn a_wrong_order_or_lack_of_compensations_is_noticed() {
         let mut lines = DECLINED;
         lines.swap(8, 10);
         lines.swap(9, 11);

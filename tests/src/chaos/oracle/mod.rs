@@ -1,4 +1,4 @@
-//! What must be true of the database when all runs are over.
+//! Checks what must be true of the database when all runs are over.
 
 mod ledger;
 mod log;
@@ -19,32 +19,32 @@ use super::sql::Sql;
 use super::submission::{Fate, Submission};
 use log::Event;
 
-/// For reading all that a long run has left.
+/// The time for reading everything that a long run has left.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Runs that are read at once, with their events.
+/// The number of runs that are read at once, with their events.
 const PAGE: i64 = 2_000;
-/// More of them are counted and not told.
+/// Violations beyond this number are counted but not listed.
 const MOST_TOLD: usize = 50;
 
-/// What was found.
+/// The findings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
-    /// Ends by their status and cause, `COMPENSATED STEP`.
+    /// Ends by their status and cause, for example `COMPENSATED STEP`.
     pub(crate) ends: BTreeMap<String, u64>,
     pub(crate) definitions: BTreeMap<String, u64>,
-    /// Runs of which a step or a compensation lost its host three times: right, and rare.
+    /// Runs of which a step or a compensation lost its host three times. That is right, and rare.
     pub(crate) host_lost: u64,
     /// Runs that are COMPENSATION_FAILED for no other reason.
     pub(crate) stuck_by_host_lost: u64,
-    /// Attempts that were begun again since their host was lost.
+    /// Attempts that were started again because their host was lost.
     pub(crate) reruns: u64,
     pub(crate) events: u64,
-    /// Runs that went on to their end though a host had said that they are cancelled.
+    /// Runs that completed although a host had said that they are cancelled.
     pub(crate) completed_though_cancelled: u64,
     pub(crate) violations: Violations,
 }
 
-/// What is wrong.
+/// The violations.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Violations {
     pub(crate) told: Vec<String>,
@@ -60,7 +60,7 @@ impl Violations {
     }
 }
 
-/// A run as its row has it.
+/// A run as its row shows it.
 #[derive(Debug, sqlx::FromRow)]
 struct Row {
     workflow_id: Uuid,
@@ -70,7 +70,7 @@ struct Row {
     cause: Option<String>,
     error: Option<Json<Failure>>,
     last_sequence: i64,
-    /// Whether it ended after its deadline.
+    /// Whether the run ended after its deadline.
     is_late: bool,
     is_driven: bool,
 }
@@ -81,18 +81,18 @@ struct Failure {
     message: String,
 }
 
-/// What the ledger's check needs to know of a run.
+/// The facts about a run that the ledger's check needs.
 #[derive(Debug)]
 struct Run {
     n: u64,
     is_completed: bool,
-    /// What of its effects was found, by the bits of [`ledger::Kind`].
+    /// The effects of the run that were found, as bits of [`ledger::Kind`].
     effects: u8,
 }
 
 type Runs = HashMap<Uuid, Run>;
 
-/// How many runs aren't over.
+/// Returns how many runs aren't over.
 pub(crate) fn unfinished(sql: &Sql) -> Result<i64> {
     sql.ask(Duration::from_secs(10), async |connection| {
         let unfinished = sqlx::query_scalar(
@@ -102,7 +102,7 @@ pub(crate) fn unfinished(sql: &Sql) -> Result<i64> {
     })
 }
 
-/// Looks at everything. Nobody may write meanwhile.
+/// Checks everything. Nothing may write to the database meanwhile.
 pub(crate) fn examine(sql: &Sql, cluster: &Cluster, seed: u64, book: &Book) -> Result<Findings> {
     let mut findings = Findings::default();
     for key in &book.given_up {
@@ -160,7 +160,7 @@ async fn examine_runs(
     Ok(runs)
 }
 
-/// What the run's row and log say. None if it is nobody's.
+/// Checks the run's row and log. Returns `None` if no client sent the run.
 fn examine_run(
     seed: u64,
     book: &Book,
@@ -215,7 +215,7 @@ fn examine_run(
     Some((n, Run { n, is_completed: row.status == "COMPLETED", effects: 0 }))
 }
 
-/// What is wrong with how it ended, if anything.
+/// Returns what is wrong with the run's end, if anything.
 fn wrong_end(fate: Fate, row: &Row, accepted: &Accepted) -> Option<String> {
     let error = row.error.as_ref();
     let (code, message) = error.map_or(("", ""), |error| (error.code.as_str(), error.message.as_str()));

@@ -1,4 +1,4 @@
-//! What every host tells of the same runs: the database's truth.
+//! Checks that every host reports the same runs as the database.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::{Findings, Runs};
 use crate::chaos::cluster::Cluster;
 use crate::chaos::sql::Sql;
 
-/// Runs that each host is asked about.
+/// The number of runs that each host is asked for.
 const SAMPLE: usize = 50;
 
 pub(super) fn examine(cluster: &Cluster, sql: &Sql, runs: &Runs, findings: &mut Findings) -> Result<()> {
@@ -23,13 +23,13 @@ pub(super) fn examine(cluster: &Cluster, sql: &Sql, runs: &Runs, findings: &mut 
         for (workflow_id, status, last_sequence) in &rows {
             let state = get(cluster, host, &format!("/api/workflows/{workflow_id}"))?;
             if state["status"] != **status {
-                let what = format!("{workflow_id}: host {host} says {}, and it is {status}", state["status"]);
+                let what = format!("{workflow_id}: host {host} says {}, but it is {status}", state["status"]);
                 findings.violations.add(what);
             }
             let events = get(cluster, host, &format!("/api/workflows/{workflow_id}/events"))?;
             let told = events.as_array().map_or(0, Vec::len);
             if i64::try_from(told).ok() != Some(*last_sequence) {
-                let what = format!("{workflow_id}: host {host} tells {told} events of {last_sequence}");
+                let what = format!("{workflow_id}: host {host} returns {told} of {last_sequence} events");
                 findings.violations.add(what);
             }
         }
@@ -41,7 +41,7 @@ pub(super) fn examine(cluster: &Cluster, sql: &Sql, runs: &Runs, findings: &mut 
             let count: u64 = of_status.map(|(_, count)| count).sum();
             if metrics[status] != count {
                 let what =
-                    format!("host {host} counts {} runs as {status}, and there are {count}", metrics[status]);
+                    format!("host {host} counts {} runs as {status}, but there are {count}", metrics[status]);
                 findings.violations.add(what);
             }
         }
@@ -52,5 +52,6 @@ pub(super) fn examine(cluster: &Cluster, sql: &Sql, runs: &Runs, findings: &mut 
 fn get(cluster: &Cluster, host: usize, path: &str) -> Result<Value> {
     let answer = cluster.client(host).request("GET", path, &[], &[]);
     let answer = answer.with_context(|| format!("host {host} doesn't answer `{path}`"))?;
-    serde_json::from_slice(&answer.body).with_context(|| format!("host {host} answers `{path}` with no JSON"))
+    serde_json::from_slice(&answer.body)
+        .with_context(|| format!("host {host} doesn't answer `{path}` with JSON"))
 }

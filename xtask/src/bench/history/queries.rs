@@ -1,13 +1,13 @@
-//! What is asked: by HTTP, and as somebody would write it by hand in SQL.
+//! The queries: over HTTP, and as somebody would write them by hand in SQL.
 
 use crate::bench::past::Sample;
 
 pub(super) struct Query {
     pub(super) name: &'static str,
-    /// After `cursor=`, the run behind which the page begins.
+    /// The run after `cursor=` is the one after which the page begins.
     pub(super) path: fn(&Sample) -> String,
     pub(super) sql: &'static str,
-    /// In parentheses, or nothing if there are none.
+    /// The arguments in parentheses, or nothing if there are none.
     pub(super) arguments: fn(&Sample) -> String,
 }
 
