@@ -4,9 +4,10 @@
 //! can't take are dropped and counted.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter};
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -28,6 +29,12 @@ const MAX_VALUE: usize = 8_000;
 
 /// The longest text from a client or a guest in a line, in bytes.
 const MAX_FOREIGN_BYTES: usize = 1_000;
+
+/// How long the thread that writes sleeps after it has written everything.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How many bytes of lines are written at once.
+const GATHERED_BYTES: usize = 64 << 10;
 
 /// How often the log reports lost lines.
 const LOSSES_TOLD: Duration = Duration::from_secs(10);
@@ -111,7 +118,7 @@ pub(crate) fn begin(options: &Options, color: bool) -> WorkerGuard {
     let (stderr, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_WAITING)
         .thread_name("log")
-        .finish(BufWriter::new(io::stderr()));
+        .finish(Gathering { lines: Vec::new() });
     let _ = LOST.set(stderr.error_counter());
     let layer = match options.format {
         Format::Text => {
@@ -140,6 +147,39 @@ pub(crate) fn begin(options: &Options, color: bool) -> WorkerGuard {
     // The default hook writes to stderr itself, and would block until somebody reads it.
     std::panic::set_hook(Box::new(tell_panic));
     guard
+}
+
+/// Writes lines to stderr, as many at once as have come meanwhile.
+///
+/// Its thread sleeps after each write. Otherwise each line of a busy host would wake it, and cost the host a system call
+/// and a switch of threads.
+struct Gathering {
+    lines: Vec<u8>,
+}
+
+impl Gathering {
+    fn write_out(&mut self) -> io::Result<()> {
+        let written = io::stderr().write_all(&self.lines);
+        self.lines.clear();
+        written
+    }
+}
+
+impl Write for Gathering {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.extend_from_slice(line);
+        if self.lines.len() >= GATHERED_BYTES {
+            self.write_out()?;
+        }
+        Ok(line.len())
+    }
+
+    /// Called when no line waits any more.
+    fn flush(&mut self) -> io::Result<()> {
+        let written = self.write_out();
+        thread::sleep(GATHER);
+        written
+    }
 }
 
 fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
