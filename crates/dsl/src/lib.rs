@@ -19,6 +19,7 @@ pub mod limits;
 mod lower;
 mod parse;
 mod render;
+mod setting;
 mod types;
 
 use std::borrow::Borrow;

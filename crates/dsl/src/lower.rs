@@ -31,7 +31,9 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
 
     fn plan(&self, module: &str) -> Plan {
         let function = self.model.function;
+        // A workflow has no `memory`.
         let settings = &self.model.workflow.settings;
+        let ast::Settings { timeout_ms, fuel, memory_bytes: _, retry: _, trigger } = settings;
         Plan {
             format: PLAN_FORMAT,
             name: format!("{module}.{}", function.name.text),
@@ -48,10 +50,10 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
                     Capabilities::Only(list.iter().map(|name| name.text.clone()).collect())
                 }
             },
-            timeout_ms: settings.timeout_ms.as_ref().map(|timeout| timeout.value),
+            timeout_ms: timeout_ms.as_ref().map(|timeout| timeout.value),
             retry: retry(settings),
-            fuel: settings.fuel.as_ref().map(|fuel| fuel.value),
-            trigger: settings.trigger.as_ref().map(|trigger| plan::Trigger {
+            fuel: fuel.as_ref().map(|fuel| fuel.value),
+            trigger: trigger.as_ref().map(|trigger| plan::Trigger {
                 path: trigger.path.text.clone(),
                 key: self.expr(&trigger.key),
                 key_field: last_name(&trigger.key),
@@ -162,10 +164,12 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
 }
 
 fn limits(settings: &ast::Settings) -> Limits {
+    // `retry` has a place of its own in the plan, and a `trigger` is never here.
+    let ast::Settings { timeout_ms, fuel, memory_bytes, retry: _, trigger: _ } = settings;
     Limits {
-        timeout_ms: settings.timeout_ms.as_ref().map(|timeout| timeout.value),
-        fuel: settings.fuel.as_ref().map(|fuel| fuel.value),
-        memory_bytes: settings.memory_bytes.as_ref().map(|memory| memory.value),
+        timeout_ms: timeout_ms.as_ref().map(|timeout| timeout.value),
+        fuel: fuel.as_ref().map(|fuel| fuel.value),
+        memory_bytes: memory_bytes.as_ref().map(|memory| memory.value),
     }
 }
 

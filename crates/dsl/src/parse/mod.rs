@@ -349,6 +349,11 @@ impl<'p, 's> Parser<'p, 's> {
     }
 }
 
+/// Some words in backticks, for a message.
+fn list<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// Whether `word` is `keyword`, with a small or a capital first letter; `io` may also be `IO`.
 fn is_keyword(word: &str, keyword: &str) -> bool {
     if keyword == "io" {

@@ -1,11 +1,11 @@
 //! The workflow's block: steps, compensations, settings and `await` between steps.
 
-use super::settings::Place;
-use super::{Lost, Parsed, Parser};
+use super::{Lost, Parsed, Parser, list};
 use crate::Span;
 use crate::ast::{Compensation, LateCompensation, Name, Settings, Step, Workflow};
 use crate::codes;
 use crate::lex::{Kind, Segment};
+use crate::setting::{Place, Setting};
 
 impl Parser<'_, '_> {
     pub(super) fn workflow(&mut self) -> Workflow {
@@ -38,10 +38,9 @@ impl Parser<'_, '_> {
                     Err(Lost) => p.recover(),
                 }
             } else if !p.setting(Place::Workflow, &mut workflow.settings) {
-                p.unknown_item(
-                    "a step or a setting of the workflow",
-                    &["step", "compensate", "await", "timeout", "retry", "trigger", "fuel"],
-                );
+                let items = ["step", "compensate", "await"];
+                let known: Vec<&str> = items.into_iter().chain(Setting::words(Place::Workflow)).collect();
+                p.unknown_item("a step or a setting of the workflow", &known);
             }
         });
         workflow.stray_await = await_span;
@@ -125,11 +124,9 @@ impl Parser<'_, '_> {
             return;
         }
         if self.at_word() && *self.nth(1) == Kind::Colon && !self.at_keywords("otherwise") {
-            let known: &[&str] = match place {
-                Place::Step => &["timeout", "retry", "fuel", "memory", "compensate"],
-                _ => &["timeout", "retry", "fuel", "memory"],
-            };
-            self.unknown_item(&format!("a setting of a {}", place.noun()), known);
+            let block = (place == Place::Step).then_some("compensate");
+            let known: Vec<&str> = Setting::words(place).chain(block).collect();
+            self.unknown_item(&format!("a setting of a {}", place.noun()), &known);
             return;
         }
         body.extend(self.statement());
@@ -202,9 +199,8 @@ impl Parser<'_, '_> {
         } else {
             self.sink.did_you_mean(&word, known.iter().copied())
         };
-        let list = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         self.report(&codes::UNKNOWN_ITEM, span, format!("expected {expected}, found {found}"))
-            .help(near.unwrap_or_else(|| format!("what can stand here: {list}")));
+            .help(near.unwrap_or_else(|| format!("what can stand here: {}", list(known.iter().copied()))));
         // Without a `:` it may have been a step.
         self.incomplete |= *self.nth(1) != Kind::Colon;
         self.bump();
