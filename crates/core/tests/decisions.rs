@@ -138,7 +138,7 @@ fn a_step_whose_condition_cannot_be_computed_fails_without_an_attempt() {
     });
     let message = "`when` takes true or false, not `3`".to_owned();
     assert_eq!(failed, Some((name(1), 0, FailureCode::Type, message)));
-    // It never began, so only the step before it is undone.
+    // The step never began, so only the step before it is undone.
     assert_eq!(trial.state.stack, [name(0)]);
 }
 
@@ -277,7 +277,7 @@ fn an_error_that_no_attempt_can_mend_is_not_tried_again() {
     assert_eq!(told(&trial.log())[2], "STEP_FAILED step_0");
 }
 
-/// A run replays its waits, on every platform and in every version: so they are written out here.
+/// A replay computes the waits again, on any platform and in any later version, so they are written out here.
 #[test]
 fn the_waits_of_a_run_are_the_same_wherever_it_is_computed() {
     let check = |backoff: Backoff, step: &[u64], undo: &[u64]| {
@@ -417,7 +417,7 @@ fn a_run_that_could_not_be_undone_names_the_steps_that_are_left() {
 }
 
 #[test]
-fn what_would_be_undone_is_known_before_a_run_fails() {
+fn the_compensations_of_a_run_are_known_before_it_fails() {
     let shapes = [StepShape::sound(), StepShape::sound()];
     let mut plan = plan(&shapes);
     chain(&mut plan);
@@ -487,7 +487,7 @@ fn settle() -> What {
     What::Settle { step: name(0) }
 }
 
-/// Whether the order is taken, as somebody is told who asks first and as the run reacts to it: both say the same.
+/// The reaction to an order, or why it is refused. Asserts that a check of the order gives the same answer.
 fn answer(trial: &Trial, what: What) -> Result<Vec<String>, Refused> {
     let signal = order(what);
     let reaction = react(trial.plan, &trial.state, signal.clone(), trial.now);
@@ -570,7 +570,7 @@ fn a_compensation_that_is_over_takes_no_act_while_others_are_undone() {
     let check = |act: What, state: &'static str| {
         let shapes = [StepShape { compensable: false, ..StepShape::failing() }, StepShape::sound()];
         let mut plan = plan(&shapes);
-        // Two that are undone: a step that never started is not among them.
+        // Both steps have a compensation, and both have started.
         plan.steps[0].compensation = plan.steps[1].compensation.clone();
         let mut trial = Trial::new(&plan, &shapes, MINUTE);
         trial.apply(Signal::Tick);

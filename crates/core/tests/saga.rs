@@ -32,7 +32,7 @@ fn shapes() -> impl Strategy<Value = Vec<StepShape>> {
     prop::collection::vec(shape, 1..7)
 }
 
-/// What must hold of every log that has come to its end.
+/// Asserts what must hold for the log of every run that has ended.
 fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     assert!(state.status.is_over(), "{:?}", state.status);
     assert_eq!(state.sequence as usize, log.len());
@@ -71,7 +71,7 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     }
     let compensable: Vec<StepName> =
         started.into_iter().filter(|step| plan.step(step).unwrap().compensation.is_some()).rev().collect();
-    // Up to an operator's first act: from there on the order is the operator's.
+    // Only the events before an operator's first act, since the operator decides the order after it.
     let by_itself = log.iter().take_while(|event| !event.event_type().starts_with("OPERATOR"));
     let mut settled: Vec<StepName> = Vec::new();
     for event in by_itself.clone() {
@@ -96,7 +96,7 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     assert!(state.undoing.iter().all(|undo| undo.is_over()));
 }
 
-/// What the run's row must say of a state in which nothing is due.
+/// Asserts the content of the run's row in a state in which nothing is due.
 fn check_row(trial: &Trial) {
     let Trial { plan, state, now, .. } = trial;
     let row = record(plan, state, *now);
@@ -112,7 +112,7 @@ fn check_row(trial: &Trial) {
     assert_eq!(row.driver, expected);
 }
 
-/// The log as it would be had no host been lost.
+/// The log without the attempts that began again because their host was lost.
 fn without_reruns(log: &[Event]) -> Vec<Event> {
     let is_rerun = |event: &&Event| matches!(event, Event::StepStarted { rerun, .. } | Event::CompensationStarted { rerun, .. } if *rerun > 0);
     log.iter().filter(|event| !is_rerun(event)).cloned().collect()
@@ -174,7 +174,7 @@ proptest! {
             if !trial.transitions.is_empty() {
                 check_row(&trial);
             }
-            // Whatever was in flight before and is not any more can't be recorded.
+            // The end of an attempt that is no longer in flight can't be recorded.
             if let Some(late) = late.filter(|late| !trial.in_flight_if_started().contains(late)) {
                 let ending = trial.ending(&late);
                 prop_assert!(react(&plan, &trial.state, Signal::Ended(late, ending), trial.now).is_err());
@@ -185,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn an_operator_settles_whatever_could_not_be_undone(
+    fn an_operator_can_settle_every_compensation_that_failed(
         shapes in shapes(),
         before in 0..60_usize,
         acts in prop::collection::vec((0..4_u8, 0..6_usize, any::<prop::sample::Index>()), 0..30),
@@ -223,7 +223,7 @@ proptest! {
         }
         trial.finish();
         check_ended(&plan, &trial.log(), &trial.state);
-        // Whatever is left can be settled, and then nothing is.
+        // Every compensation that failed can be settled, and then none is left.
         let left: Vec<StepName> = trial.state.undoing.iter().filter(|undo| undo.state_name() == "failed").map(|undo| undo.step.clone()).collect();
         for step in left {
             prop_assert_eq!(trial.state.status, Status::CompensationFailed);
@@ -269,7 +269,7 @@ impl Trial<'_> {
     }
 }
 
-/// Types and steps: instants of retries depend on when the resumed clock stood.
+/// The type and the step of each event. The instants of retries depend on the clock of a resumed run, so they are left out.
 fn kinds(log: &[Event]) -> Vec<(String, Value)> {
     log.iter()
         .map(|event| {
@@ -324,7 +324,7 @@ fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
     trial.finish();
     assert_eq!(trial.state.status, Status::Compensated);
     assert_eq!(trial.state.undoing[0].attempts, 10);
-    // Four waits of 1, 2, 4 and 8 seconds, 20 % more at most: the backoff began anew.
+    // The backoff began again: four waits of 1, 2, 4 and 8 seconds, and at most 20 % more.
     assert!(trial.now.since(began).as_secs() <= 18, "{:?}", trial.now.since(began));
     let refused = react(&plan, &trial.state, order(What::Retry { step, release: None }), trial.now);
     assert_eq!(refused, Err(Refused::NotUndoing(Status::Compensated)));
@@ -373,7 +373,7 @@ fn waits_grow_as_the_backoff_says_up_to_their_maximum() {
 }
 
 #[test]
-fn who_cancels_and_why_is_in_the_log_and_the_second_cancel_changes_nothing() {
+fn the_author_of_a_cancel_is_in_the_log_and_a_second_cancel_changes_nothing() {
     let shapes = [StepShape::sound()];
     let plan = plan(&shapes);
     let mut trial = Trial::new(&plan, &shapes, 60_000);

@@ -62,7 +62,8 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join(format!(".s.PGSQL.{PORT}"))
 }
 
-/// Whether a socket in `dir` has a path that is short enough, and is text: clients get it in a URL, the server in a setting.
+/// Whether a socket in `dir` has a path that is short enough, and is text: clients get it in a URL, the server in a
+/// setting.
 fn fits(dir: &Path) -> bool {
     path(dir).to_str().is_some_and(|path| path.len() <= LONGEST_PATH)
 }

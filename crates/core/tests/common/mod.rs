@@ -60,7 +60,7 @@ pub(crate) fn name(index: usize) -> StepName {
 
 pub(crate) fn plan(shapes: &[StepShape]) -> Plan {
     let steps = shapes.iter().enumerate().map(|(index, shape)| {
-        // Only earlier ones: so there is no cycle.
+        // A step depends only on earlier ones, so there is no cycle.
         let earlier: BTreeSet<usize> = match index {
             0 => BTreeSet::new(),
             _ => shape.depends_on.iter().map(|pick| pick.index(index)).collect(),
@@ -158,7 +158,7 @@ impl<'a> Trial<'a> {
         Ending { result, cost: Cost::default() }
     }
 
-    /// One more happening; `choice` picks among the attempts in flight. False when the run is over.
+    /// Lets one more thing happen. `choice` picks among the attempts in flight. Returns false if the run is over.
     pub(crate) fn proceed(&mut self, choice: usize) -> bool {
         if self.transitions.is_empty() {
             self.apply(Signal::Tick);
