@@ -1,4 +1,4 @@
-//! Settings: `timeout`, `retry`, `trigger`, `fuel` and `memory`, and their durations and sizes.
+//! Parses settings with their durations and sizes.
 
 use aster_core::plan::Backoff;
 
@@ -18,13 +18,13 @@ const TIME_UNITS: [(&str, u64); 5] = [
 ];
 const SIZE_UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// A hundred years: beyond, instants leave the range of the host's clock.
+/// A hundred years. Longer times would leave the range of the host's clock.
 const LONGEST_MS: u64 = 36_500 * 86_400_000;
-/// More than a computer has, and within a float's exact integers.
+/// More than any computer has, and still an integer that a float holds exactly.
 const LARGEST_BYTES: u64 = 1 << 50;
 
 impl Parser<'_, '_> {
-    /// Reads the setting that begins here into `settings`; false if none does.
+    /// Reads the setting that begins here into `settings`. Returns false if none begins here.
     pub(super) fn setting(&mut self, place: Place, settings: &mut Settings) -> bool {
         if *self.nth(1) != Kind::Colon {
             return false;
@@ -72,7 +72,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    /// `300 seconds.`, or a block with `seconds: 300.`
+    /// Reads `300 seconds.`, or a block with `seconds: 300.`
     fn timeout(&mut self) -> Parsed<Spanned<u64>> {
         let number = matches!(self.kind(), Kind::Int | Kind::Float | Kind::Operator(_));
         if number || self.token().first.is_none_or(|indent| indent <= self.indent) {
@@ -117,7 +117,7 @@ impl Parser<'_, '_> {
         Ok(value)
     }
 
-    /// After `retry:`.
+    /// Reads the block after `retry:`.
     fn retry(&mut self) -> Retry {
         let words = || RetrySetting::ALL.into_iter().map(RetrySetting::words);
         let mut retry = Retry::default();
@@ -195,7 +195,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// After `trigger:`.
+    /// Reads the sentence after `trigger:`.
     fn trigger(&mut self) -> Parsed<Trigger> {
         let method = self.nth_word(0);
         if !method.eq_ignore_ascii_case("post") {
@@ -216,7 +216,7 @@ impl Parser<'_, '_> {
         self.quantity(&codes::DURATION, "a duration", &TIME_UNITS, LONGEST_MS)
     }
 
-    /// A number and its unit, counted in the smallest one.
+    /// Reads a number and its unit, and returns the value in the smallest unit.
     fn quantity(
         &mut self,
         code: &'static Code,
@@ -241,11 +241,11 @@ impl Parser<'_, '_> {
             self.report(code, span, format!("{what} can't be negative")).help("write a positive number");
             return Err(Lost);
         }
-        // Only digits and a point, which is a number to Rust as well.
+        // The lexer accepts only digits and a point, which Rust can parse.
         Ok((self.source[span.range()].parse().unwrap_or(f64::INFINITY), span))
     }
 
-    /// A unit, in the plural or singular. `after` is the number that it belongs to, if that came first.
+    /// Reads a unit in the plural or singular. `after` is its number, if that comes first.
     fn unit(&mut self, code: &'static Code, units: &[(&str, u64)], after: Option<Span>) -> Parsed<u64> {
         let word = self.nth_word(0);
         let singular = |unit: &str| unit.strip_suffix('s').is_some_and(|unit| is_keyword(word, unit));

@@ -1,4 +1,4 @@
-//! The workflow's block: steps, compensations, settings and `await` between steps.
+//! Parses the block of a workflow: steps, compensations, settings and `await` between steps.
 
 use super::{Lost, Parsed, Parser, list};
 use crate::Span;
@@ -14,7 +14,7 @@ impl Parser<'_, '_> {
         if self.expect_colon().is_err() {
             self.recover_head();
         }
-        // What `await` between steps names, for the next step.
+        // The names of an `await` between steps, for the next step.
         let mut awaited: Vec<Name> = Vec::new();
         let mut await_span = None;
         self.block("`workflow`", |p| {
@@ -118,7 +118,7 @@ impl Parser<'_, '_> {
         compensation
     }
 
-    /// One statement or setting of a step or compensation.
+    /// Parses one statement or setting of a step or compensation.
     fn body_item(&mut self, place: Place, body: &mut Vec<crate::ast::Statement>, settings: &mut Settings) {
         if self.setting(place, settings) {
             return;
@@ -132,14 +132,14 @@ impl Parser<'_, '_> {
         body.extend(self.statement());
     }
 
-    /// After `await`, to the end of the sentence.
+    /// Parses the names after `await`, to the end of the sentence.
     pub(super) fn awaited_names(&mut self) -> Parsed<Vec<Name>> {
         let names = self.names()?;
         self.expect_stop()?;
         Ok(names)
     }
 
-    /// `[a, b]`, or `a, b and c`; each a name or a text.
+    /// Parses `[a, b]` or `a, b and c`. Each is a name or a text.
     fn names(&mut self) -> Parsed<Vec<Name>> {
         let mut names = Vec::new();
         if *self.kind() == Kind::Open('[') {
@@ -166,7 +166,7 @@ impl Parser<'_, '_> {
         if matches!(self.kind(), Kind::Text(_)) { self.plain_text() } else { self.name("a step's name") }
     }
 
-    /// A text that can't have values in it.
+    /// Parses a text that can't have values in it.
     pub(super) fn plain_text(&mut self) -> Parsed<Name> {
         let Kind::Text(segments) = self.kind().clone() else {
             return Err(self.unexpected("a text"));
@@ -187,8 +187,8 @@ impl Parser<'_, '_> {
         Ok(Name { text, span })
     }
 
-    /// Reports what stands at the beginning of a sentence and belongs to no sentence of this place, and skips it with
-    /// everything that is indented below it.
+    /// Reports a word that begins no sentence of this place, and skips it together with everything that is indented below
+    /// it.
     pub(super) fn unknown_item(&mut self, expected: &str, known: &[&str]) {
         let (span, found) = self.found();
         let word = self.nth_word(0).to_owned();

@@ -1,8 +1,8 @@
-//! How large types are.
+//! Measures types.
 
 use aster_core::wit::Type;
 
-/// How many parts a type has, counted as far as `most`.
+/// Counts the parts of a type, up to about `most`.
 pub(super) fn parts(ty: &Type, most: usize) -> usize {
     fn count(ty: &Type, most: usize, counted: &mut usize) {
         *counted += 1;
@@ -33,10 +33,10 @@ pub(super) fn parts(ty: &Type, most: usize) -> usize {
     counted
 }
 
-/// How many parts there are of what expressions make, lists and records; none if there are more than `most`, or if they nest
-/// deeper than `levels`.
+/// Counts the parts of a type that expressions build, of lists and records. Returns `None` if there are more than
+/// `most` parts, or if they nest deeper than `levels`.
 pub(super) fn known_parts(ty: &Type, most: usize, levels: usize) -> Option<usize> {
-    /// Returns the rest of `parts` after those of `ty`.
+    /// Subtracts the parts of `ty` from `parts`.
     fn after(ty: &Type, parts: usize, levels: usize) -> Option<usize> {
         let (parts, levels) = (parts.checked_sub(1)?, levels.checked_sub(1)?);
         match ty {
