@@ -5,8 +5,8 @@ mod builders;
 
 use std::collections::BTreeMap;
 
-use aster_core::wit::{Case, Exports, Type};
-use aster_dsl::check_with;
+use aster_core::wit::{Case, Exports, NamedType, Type};
+use aster_dsl::{Diagnostic, check_with};
 
 use builders::{function, list, option, record};
 
@@ -41,6 +41,11 @@ fn bytes() -> Type {
 /// The problems of a step with these statements, `CODE message`. In it `T.give().v` has the type `given`, and `T.take` has
 /// one parameter, `it`, of the type `taken`.
 fn problems(given: &Type, taken: &Type, statements: &str) -> Vec<String> {
+    let found = diagnostics(given, taken, statements);
+    found.iter().map(|found| format!("{} {}", found.code, found.message)).collect()
+}
+
+fn diagnostics(given: &Type, taken: &Type, statements: &str) -> Vec<Diagnostic> {
     let exports = Exports {
         functions: vec![
             function(None, "give", &[], Some(record(&[("v", given.clone())]))),
@@ -52,8 +57,15 @@ fn problems(given: &Type, taken: &Type, statements: &str) -> Vec<String> {
     let source = format!(
         "This module is m.\nTo f produce Json with IO. It performs io:\n  workflow:\n    step one:\n{lines}      compensate:\n        T.give().\n"
     );
-    let checked = check_with("m.aster", &source, &BTreeMap::from([("t".to_owned(), exports)]));
-    checked.diagnostics.iter().map(|found| format!("{} {}", found.code, found.message)).collect()
+    check_with("m.aster", &source, &BTreeMap::from([("t".to_owned(), exports)])).diagnostics
+}
+
+/// The help of the only problem of such a step.
+fn help(given: &Type, taken: &Type, statements: &str) -> String {
+    match &diagnostics(given, taken, statements)[..] {
+        [only] => only.help.clone().unwrap_or_default(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The type of an expression, in which `v` is a value of the type `given`, as messages describe it.
@@ -149,6 +161,7 @@ fn a_negated_value_of_any_type_may_be_anything() {
     assert_eq!(type_of(&Type::F32, "-v"), "a number");
     assert_eq!(type_of(&Type::Any, "v + 1"), "any JSON");
     assert_eq!(type_of(&Type::F32, "v + 1"), "a number");
+    assert_eq!(type_of(&option(Type::U8), "v + v"), "any JSON");
 }
 
 #[test]
@@ -163,6 +176,10 @@ fn values_of_two_types_have_the_type_of_both() {
     check(option(Type::String), "[[1][0], v]", "a list, each item any JSON or null");
     check(Type::Any, "[v, 1]", "a list");
     check(Type::Any, "[1, v]", "a list");
+    check(Type::Any, "[v, null]", "a list");
+    check(Type::Any, "[null, v]", "a list");
+    let two = record(&[("a", option(Type::String)), ("b", option(list(Type::String)))]);
+    check(two, "[v.a, v.b]", "a list, each item any JSON or null");
     check(Type::String, "[v, v]", "a list, each item a text");
     check(option(list(Type::String)), "[v, [null]]", "a list, each item a list, each item … or null");
 }
@@ -330,7 +347,7 @@ fn a_value_is_taken_if_some_value_of_its_type_fits_the_parameter() {
         // Lists and tuples.
         (list(U16), list(U32)),
         (tuple([U16, U16]), list(U16)),
-        (tuple([U16, String]), tuple([U16, String])),
+        (tuple([U16, String]), tuple([U32, Char])),
         (list(U16), tuple([U16, U32])),
         (list(String), flags(["a"])),
         (list(enumeration(["a"])), flags(["a"])),
@@ -469,12 +486,14 @@ fn a_literal_is_taken_part_by_part() {
         &["E054 `it` has no field `more`", "E058 `-` takes a number, and this is a text"],
     );
     check("{a: 1, b: 2}", map(String, U16), &[]);
+    check("{a: \"b\"}", map(U8, U16), &["E054 `it` is a map, and this is a record { a }"]);
     check("{a: 1, b: \"c\"}", map(String, U16), &["E054 `it` is an integer (u16), and this is a text"]);
 
     // Texts that are written out.
     check("\"by-post\"", enumeration(["by-post"]), &[]);
     check("\"byPost\"", enumeration(["by-post"]), &[]);
     check("\"post\"", enumeration(["by-post"]), &["E054 `it` can't be `post`"]);
+    check("\"{T.give().v}\"", String, &["E016 `T.give().v` is not a path"]);
     check("\"a\"", variant([("a", None), ("b", Some(U8))]), &[]);
     check("\"b\"", variant([("a", None), ("b", Some(U8))]), &["E054 `it` can't be `b`"]);
     check("\"c\"", Char, &[]);
@@ -493,4 +512,60 @@ fn a_literal_is_taken_part_by_part() {
         option(option(Bool)),
         &["E054 `it` is true or false or null or null, and this is an integer (s64)"],
     );
+}
+
+#[test]
+fn a_text_with_values_in_it_may_be_any_case() {
+    let check = |param: Type| {
+        let statements = "Let v be T.give().v.\nT.take(\"{v}\").";
+        assert_eq!(problems(&Type::String, &param, statements), [""; 0], "{param:?}");
+    };
+    check(enumeration(["a"]));
+    check(variant([("a", None)]));
+    check(Type::Char);
+}
+
+#[test]
+fn the_help_says_what_would_fit() {
+    let not_taken = |argument: &str, param: Type| help(&Type::Any, &param, &format!("T.take({argument})."));
+    assert_eq!(not_taken("1", Type::String), "write something that is a text");
+    assert_eq!(not_taken("1", option(Type::String)), "write something that is a text");
+    let nested = option(option(Type::String));
+    assert_eq!(not_taken("1", nested), "write something that is a text or null or null");
+    assert_eq!(not_taken("\"c\"", enumeration(["by-post"])), "it is one of `byPost`");
+    assert_eq!(not_taken("\"by-pots\"", enumeration(["by-post"])), "did you mean `byPost`?");
+    // Twenty names are listed, and no more.
+    let names = |count: usize| -> Vec<String> { (0..count).map(|n| format!("some-name-{n}")).collect() };
+    let listed: Vec<String> = (0..20).map(|n| format!("`someName{n}`")).collect();
+    assert_eq!(not_taken("\"c\"", Type::Enum(names(20))), format!("it is one of {}", listed.join(", ")));
+    assert_eq!(not_taken("\"c\"", Type::Enum(names(21))), format!("it is one of {}, …", listed.join(", ")));
+}
+
+#[test]
+fn a_step_that_depends_on_a_later_one_knows_the_type_of_its_value() {
+    let exports = Exports {
+        functions: vec![function(None, "give", &[], Some(record(&[("v", Type::U8)])))],
+        types: vec![],
+    };
+    let steps = "    step one depends on [three]:\n      Return three.nothing.\n    step two depends on []:\n      Return 1.\n    step three depends on two:\n      Return T.give().\n      compensate:\n        T.give().\n";
+    let source =
+        format!("This module is m.\nTo f produce Json with IO. It performs io:\n  workflow:\n{steps}");
+    let checked = check_with("m.aster", &source, &BTreeMap::from([("t".to_owned(), exports)]));
+    let found: Vec<&str> = checked.diagnostics.iter().map(|found| found.message.as_str()).collect();
+    assert_eq!(found, ["there is no `nothing` in this: it is a record { v }"]);
+}
+
+#[test]
+fn a_type_that_components_export_differently_is_reported_as_each_place_spells_it() {
+    let exports = |ty: Type| Exports {
+        functions: vec![function(None, "give", &[], None)],
+        types: vec![NamedType { interface: None, name: "line-item".into(), ty }],
+    };
+    let components =
+        BTreeMap::from([("t".to_owned(), exports(Type::Bool)), ("u".to_owned(), exports(Type::U8))]);
+    let source = "This module is m.\nTo f with a: LineItem, b: line_item, produce Json with IO. It performs io:\n  workflow:\n    step one:\n      T.give().\n      U.give().\n      compensate:\n        T.give().\n";
+    let checked = check_with("m.aster", source, &components);
+    let found: Vec<&str> = checked.diagnostics.iter().map(|found| found.message.as_str()).collect();
+    let message = |name: &str| format!("type `{name}` is exported with different shapes, by `t` and `u`");
+    assert_eq!(found, [message("LineItem"), message("line_item")]);
 }
