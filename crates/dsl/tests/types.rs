@@ -238,6 +238,8 @@ fn a_path_into_a_value_without_such_a_part_is_reported() {
     check(Type::String, "[0]", "E056 this has no items: it is a text");
     check(bytes(), "[0]", "E056 this has no items: it is bytes as base64 text");
     check(map(Type::String, Type::U8), "[0]", "E056 this has no items: it is a map");
+    let pairs = problems(&map(Type::U8, Type::U8), &Type::Bool, "Return T.give().v[0].");
+    assert_eq!(pairs, [""; 0], "a map whose keys aren't texts is a list of pairs");
     check(list(Type::U16), "[\"a\"]", "E058 an index takes an integer, and this is a text");
     check(list(Type::U16), "[1.5]", "E058 an index takes an integer, and this is a number");
 }
@@ -534,6 +536,13 @@ fn the_help_says_what_would_fit() {
     assert_eq!(not_taken("1", nested), "write something that is a text or null or null");
     assert_eq!(not_taken("\"c\"", enumeration(["by-post"])), "it is one of `byPost`");
     assert_eq!(not_taken("\"by-pots\"", enumeration(["by-post"])), "did you mean `byPost`?");
+    let path = |given: Type, path: &str| help(&given, &Type::Bool, &format!("Return T.give().v{path}."));
+    let method = variant([("card", Some(Type::U8)), ("cash", None), ("by-post", Some(Type::U8))]);
+    assert_eq!(path(method, ".cash"), "it has `card`, `byPost`");
+    assert_eq!(path(outcome(Type::U8, Type::U8), ".value"), "it has `ok`, `err`");
+    assert_eq!(path(Type::String, ".length"), "leave the field out");
+    assert_eq!(help(&Type::Any, &Type::Any, "T.other.nothing()."), "it exports `give`, `take`");
+    assert_eq!(help(&Type::Any, &Type::Any, "T.other.give()."), "`give` is exported at the top level");
     // Twenty names are listed, and no more.
     let names = |count: usize| -> Vec<String> { (0..count).map(|n| format!("some-name-{n}")).collect() };
     let listed: Vec<String> = (0..20).map(|n| format!("`someName{n}`")).collect();
