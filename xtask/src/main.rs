@@ -9,6 +9,7 @@ mod fuzz;
 mod generated;
 mod host;
 mod interrupt;
+mod mutants;
 mod output;
 mod progress;
 mod simulate;
@@ -44,6 +45,9 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Throw random texts, types and values at the language and the core (nightly and cargo-fuzz are needed)
     Fuzz(fuzz::Arguments),
+    /// Change the core or the language's checker in many places, one at a time, and see which change no test notices
+    /// (cargo-mutants is needed)
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Command::Mutants(arguments) => mutants::run(&workspace, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -146,7 +146,7 @@ fn a_cycle_that_is_met_in_its_middle_is_told_from_the_step_that_comes_first() {
 }
 
 #[test]
-fn the_help_lists_a_step_s_dependencies_if_they_are_few() {
+fn the_help_lists_the_dependencies_of_a_step_if_they_are_few() {
     let reads = |dependencies: usize| {
         let names: Vec<String> = (0..dependencies).map(|n| format!("s{n}")).collect();
         let before = steps(dependencies, |n| format!("step s{n} depends on []:\n  Return 1."));
@@ -210,4 +210,15 @@ fn only_odd_settings_are_warned_of() {
     check("timeout: 3600001 milliseconds.", &["W106 this timeout is over 1 hour"]);
     check("retry:\n  max attempts: 10.\n  max delay: 1 second.", &[]);
     check("retry:\n  max attempts: 11.", &["W105 this makes up to 11 attempts"]);
+}
+
+#[test]
+fn a_workflow_has_at_most_ten_thousand_dependencies() {
+    let first: Vec<String> = (0..100).map(|n| format!("s{n}")).collect();
+    let before = steps(100, |n| format!("step s{n} depends on []:\n  Return 1."));
+    let after = steps(100, |n| format!("step t{n} depends on [{}]:\n  Return 1.", first.join(", ")));
+    let all = format!("{before}{after}");
+    assert_eq!(problems(&all), [""; 0]);
+    let more = format!("{all}step last depends on s0:\n  Return 1.");
+    assert_eq!(problems(&more), ["E018 this workflow has more than 10000 dependencies"]);
 }
