@@ -10,6 +10,7 @@ mod generated;
 mod host;
 mod interrupt;
 mod migrations;
+mod mutants;
 mod output;
 mod progress;
 mod simulate;
@@ -45,6 +46,9 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Feed random texts, types and values to the language and the core (needs a nightly compiler and cargo-fuzz)
     Fuzz(fuzz::Arguments),
+    /// Change the core or the language's checker in many places, one at a time, and see which change no test notices
+    /// (cargo-mutants is needed)
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Command::Mutants(arguments) => mutants::run(&workspace, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

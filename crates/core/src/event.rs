@@ -1,6 +1,6 @@
-//! What happened to a run: the append-only log that everything else is a function of.
+//! The events of a run. They form an append-only log, and everything else about the run is a function of it.
 //!
-//! Payloads are stored formats: versioned, read forever. Fields are added with a default and never renamed.
+//! Payloads are a stored format with a version, and are read forever. Fields are added with a default and never renamed.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// The version that this code writes into every payload as `v`.
 pub const EVENT_FORMAT: u32 = 1;
 
-/// One event, without its place in the log: sequence and instant are given when it is recorded.
+/// One event without its place in the log. It gets its sequence and instant when it is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "eventType",
@@ -26,19 +26,19 @@ pub const EVENT_FORMAT: u32 = 1;
 pub enum Event {
     WorkflowStarted {
         definition: String,
-        /// SHA-256 of the definition's source.
+        /// The SHA-256 of the definition's source.
         definition_digest: Digest,
         release: i64,
         input: Arc<Value>,
     },
     StepStarted {
         step: StepName,
-        /// From 1.
+        /// Counts from 1.
         attempt: u32,
-        /// How often a host was lost in this very attempt.
+        /// How many hosts this attempt has lost.
         #[serde(default, skip_serializing_if = "is_zero")]
         rerun: u32,
-        /// Whether the step has a compensation: then it goes on the stack now.
+        /// Whether the step has a compensation, which goes on the stack now.
         compensable: bool,
     },
     StepCompleted {
@@ -48,7 +48,7 @@ pub enum Event {
         #[serde(flatten)]
         cost: Cost,
     },
-    /// For good: no attempt follows.
+    /// The step failed for good: no attempt follows.
     StepFailed {
         step: StepName,
         attempt: u32,
@@ -56,7 +56,7 @@ pub enum Event {
         #[serde(flatten)]
         cost: Cost,
     },
-    /// An attempt failed and another follows at an instant that restarts keep.
+    /// An attempt failed, and another follows at a fixed instant, even after a restart.
     StepRetryScheduled {
         step: StepName,
         attempt: u32,
@@ -69,19 +69,19 @@ pub enum Event {
     StepSkipped {
         step: StepName,
     },
-    /// In flight or waiting for a retry when the run failed elsewhere; its unfinished writes are dropped.
+    /// The step was in flight or waiting for a retry when the run failed. Its unfinished writes are dropped.
     StepCancelled {
         step: StepName,
         attempt: u32,
     },
     WorkflowFailed {
         cause: Cause,
-        /// The step that failed, where the cause is one.
+        /// The step that failed, if that is the cause.
         step: Option<StepName>,
         error: Failure,
-        /// What will be undone, in that order.
+        /// The steps that will be undone, in that order.
         compensations: Vec<StepName>,
-        /// Who cancelled it; nobody where the cause is another.
+        /// The author of a cancel; empty for any other cause.
         #[serde(flatten)]
         author: Author,
     },
@@ -107,7 +107,7 @@ pub enum Event {
         #[serde(flatten)]
         cost: Cost,
     },
-    /// For good; the remaining ones still run.
+    /// The compensation failed for good. The remaining ones still run.
     CompensationFailed {
         step: StepName,
         attempt: u32,
@@ -117,13 +117,13 @@ pub enum Event {
     },
     WorkflowCompensated {},
     WorkflowCompensationFailed {
-        /// The steps that are still not undone, in the order in which that was tried.
+        /// The steps that could not be undone, in the order in which that was tried.
         failed: Vec<StepName>,
     },
     WorkflowCompleted {
         result: Arc<Value>,
     },
-    /// A compensation is to be tried again, with a new budget of attempts.
+    /// An operator has a compensation tried again, with a new budget of attempts.
     OperatorRetried {
         step: StepName,
         next_attempt: u32,
@@ -133,13 +133,13 @@ pub enum Event {
         #[serde(flatten)]
         author: Author,
     },
-    /// What the step did stays, and the compensation is no longer asked for.
+    /// An operator drops a compensation. The effects of the step stay.
     OperatorSkipped {
         step: StepName,
         #[serde(flatten)]
         author: Author,
     },
-    /// What the step did was undone outside.
+    /// An operator has undone the step by hand.
     OperatorSettled {
         step: StepName,
         #[serde(flatten)]
@@ -148,7 +148,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The name under which it is stored, `STEP_COMPLETED`.
+    /// The type as it is stored, such as `STEP_COMPLETED`.
     pub fn event_type(&self) -> &'static str {
         match self {
             Event::WorkflowStarted { .. } => "WORKFLOW_STARTED",
@@ -172,9 +172,10 @@ impl Event {
         }
     }
 
-    /// The payload as the JSON text that is stored, with the version in front.
+    /// Returns the payload as the JSON text to store, which begins with the version.
     pub fn payload(&self) -> String {
-        // Written once, and cut out of `{"eventType":"…","payload":{…}}`: a value in between would cost as much again.
+        // The event is written once, and the payload cut out of `{"eventType":"…","payload":{…}}`. An intermediate
+        // `Value` would cost as much again.
         let whole = serde_json::to_string(self).expect("events hold nothing that JSON can't");
         let before = r#"{"eventType":"","payload":{"#.len() + self.event_type().len();
         let fields = &whole[before..whole.len() - 2];
@@ -185,7 +186,7 @@ impl Event {
     /// Reads what [`Event::event_type`] and [`Event::payload`] wrote.
     ///
     /// # Errors
-    /// The type is unknown, or the payload isn't one of its kind: written by a newer host, or damaged.
+    /// The type is unknown, or the payload doesn't fit it: a newer host wrote the event, or it is damaged.
     pub fn parse(event_type: &str, payload: Value) -> Result<Self, serde_json::Error> {
         let mut whole = serde_json::Map::with_capacity(2);
         whole.insert("eventType".into(), event_type.into());
@@ -194,7 +195,7 @@ impl Event {
     }
 }
 
-/// Who ordered something, and why. Both are what the caller said of itself.
+/// The author of an order and their reason, both as the caller gave them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Author {
@@ -202,32 +203,32 @@ pub struct Author {
     pub by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The order that the event carries out: so it isn't carried out twice.
+    /// The order that the event carries out, so that it isn't carried out twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_id: Option<Uuid>,
 }
 
-/// What an attempt cost, and which code ran.
+/// The cost of an attempt, and the code that ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
-    /// Over all calls of the attempt.
+    /// The fuel of all calls of the attempt.
     #[serde(default)]
     pub fuel_used: u64,
-    /// From the attempt's start to its end.
+    /// The time from the start of the attempt to its end.
     #[serde(default)]
     pub duration_micros: u64,
-    /// The component that was called last; absent where the body made no call.
+    /// The component that was called last. `None` if the body made no call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// Every call in order, where there were several.
+    /// All calls in order, if there was more than one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallCost>,
-    /// What the guest printed, cut to a bound.
+    /// The output of the guest, cut to a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
@@ -242,20 +243,20 @@ pub struct CallCost {
     pub duration_micros: u64,
 }
 
-/// Why something failed, as it is recorded and shown.
+/// The reason of a failure, as it is recorded and shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     pub code: FailureCode,
-    /// One line; for an `err` that is a text, the text itself.
+    /// One line. For an `err` that is a text, it is that text.
     pub message: String,
-    /// The payload of the `err`, where it is more than a text.
+    /// The payload of the `err`, if it is more than a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
 impl Failure {
-    /// Longest message, in characters; longer ones are cut, for they are shown in lists and logs.
+    /// The longest message in characters. Longer ones are cut, since messages are shown in lists and logs.
     pub const MAX_MESSAGE: usize = 4_000;
 
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
@@ -273,19 +274,19 @@ impl Failure {
 pub enum FailureCode {
     /// The function answered `err`, or the body returned `err of`.
     Error,
-    /// The same, where the error's type is a variant and it is in the case `transient` or `retryable`.
+    /// The same, and the error is a variant whose case is `transient` or `retryable`.
     TransientError,
-    /// The guest trapped: a panic, an exit, memory out of bounds.
+    /// The guest trapped: it panicked, exited, or accessed memory out of bounds.
     Trap,
     OutOfFuel,
     OutOfMemory,
-    /// The step's time limit, or the workflow's.
+    /// The time limit of the step or of the workflow passed.
     Timeout,
-    /// A value didn't fit its type, a field was missing, an integer overflowed: the expression can't be computed.
+    /// An expression can't be computed: a value doesn't fit its type, a field is missing, or an integer overflows.
     Type,
-    /// The component or function isn't there.
+    /// The component or function doesn't exist.
     Unavailable,
-    /// The step's host died in it three times.
+    /// One attempt at the step has lost its host three times.
     HostLost,
     /// The store refused what the step wrote.
     Storage,
@@ -293,7 +294,7 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    /// As it is stored and shown.
+    /// The code as it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "ERROR",
@@ -310,7 +311,7 @@ impl FailureCode {
         }
     }
 
-    /// Whether another attempt may end otherwise (SPEC 3.2): the only place that decides it.
+    /// Whether another attempt may succeed (SPEC 3.2). No other place decides this.
     pub fn is_retryable(self) -> bool {
         match self {
             Self::TransientError | Self::Trap | Self::Timeout => true,
@@ -326,7 +327,7 @@ impl FailureCode {
     }
 }
 
-/// Why a run failed.
+/// The cause of a failed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Cause {

@@ -1,4 +1,4 @@
-//! Identifiers, parsed at the edge so that one kind can't pass for another.
+//! Identifiers. They are parsed at the edge, so that one kind can't be taken for another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// One run of a definition: a UUIDv7, so that ids are ordered by time and cheap to index.
+/// The id of a run. It is a UUIDv7, so ids are ordered by time and cheap to index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkflowId(pub Uuid);
@@ -27,7 +27,7 @@ impl FromStr for WorkflowId {
     }
 }
 
-/// The SHA-256 of some bytes: `sha256:` and 64 hex digits outside, 32 bytes inside.
+/// A SHA-256. It is 32 bytes in memory, and `sha256:` with 64 hex digits as text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -68,12 +68,12 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Grows at each takeover of a run; a commit under an old one is refused.
+/// A counter that grows at each takeover of a run. A commit under an old fence is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub i64);
 
-/// Who owns components, definitions, keys and key-value data: 1 to 64 of `a-z A-Z 0-9 - _ .`
+/// The owner of components, definitions, keys and key-value data: 1 to 64 characters of `a-z A-Z 0-9 - _ .`
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct TenantId(Arc<str>);
@@ -109,13 +109,13 @@ impl FromStr for TenantId {
     }
 }
 
-/// A text that is no id of the kind that was expected.
+/// The text is not an id of the expected kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {kind}: expected {expected}")]
 pub struct InvalidId {
     kind: &'static str,
     expected: &'static str,
-    /// The beginning of what was given.
+    /// The beginning of the given text.
     text: String,
 }
 

@@ -1,41 +1,41 @@
-//! What a step read and wrote through `wasi:keyvalue`, as its transition carries it to the commit.
+//! The entries that a step read and wrote through `wasi:keyvalue`, as its transition carries them to the commit.
 
 use std::sync::Arc;
 
 use crate::id::TenantId;
 
-/// Longest bucket name and longest key, in bytes of UTF-8.
+/// The longest name of a bucket and the longest key, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 512;
 
-/// One entry. Its order is the order in which commits lock.
+/// The key of one entry. Commits lock entries in the order of this type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub tenant: TenantId,
-    /// The component's registered name; each sees its own buckets only.
+    /// The registered name of the component. A component sees only its own buckets.
     pub component: Arc<str>,
     pub bucket: Arc<str>,
     pub key: Arc<str>,
 }
 
-/// Grows with every change of an entry, also with its deletion, and never repeats for one key. A negative one stands for a change
-/// that is on its way: only the store that gave it knows which.
+/// The version of an entry. It grows with every change, a deletion included, and never repeats for a key. A negative
+/// version stands for a change that isn't committed yet; only the store that gave it out knows which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub i64);
 
 impl Version {
-    /// Of a key that was never written.
+    /// The version of a key that was never written.
     pub const ABSENT: Version = Version(0);
 }
 
-/// What a key held when it was read.
+/// The content of a key when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub version: Version,
-    /// `None`: absent or deleted.
+    /// `None` means that the key is absent or deleted.
     pub value: Option<Vec<u8>>,
 }
 
-/// The first version of a key that an attempt saw. Still right at the commit, or the commit is refused.
+/// The first version of a key that an attempt saw. The commit is refused if it isn't the current one any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
     pub key: Key,
@@ -51,7 +51,7 @@ pub struct Write {
     pub value: Option<Vec<u8>>,
 }
 
-/// All that an attempt at a step read and wrote. Each key stands at most once in either list.
+/// All reads and writes of an attempt at a step. A key occurs at most once in each list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     pub reads: Vec<Read>,
@@ -59,12 +59,12 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// The same reads without the writes: what an attempt that failed leaves to be validated.
+    /// The reads without the writes. A failed attempt leaves only its reads to be validated.
     pub fn without_writes(self) -> Self {
         Self { reads: self.reads, writes: Vec::new() }
     }
 
-    /// Every key that was read or written; one that was both stands twice.
+    /// All keys that were read or written. A key that was both occurs twice.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         let read = self.reads.iter().map(|read| &read.key);
         read.chain(self.writes.iter().map(|write| &write.key))

@@ -1,13 +1,13 @@
 //! The saga as a pure state machine.
 //!
-//! - [`plan`]: what a definition was checked and lowered to; [`eval`] computes its expressions.
-//! - [`event`]: what happened to a run; [`state`] folds events into what is true of it.
-//! - [`saga`]: what is to be done next ([`saga::decide`]) and what a happening leads to ([`saga::react`]).
-//! - [`order`]: what people may want of a run from outside.
-//! - [`wit`]: the types of components, as data; [`keyvalue`]: what a step read and wrote.
+//! - [`plan`]: the checked form of a definition; [`eval`] computes its expressions.
+//! - [`event`]: the log of a run; [`state`] folds it into the run's state.
+//! - [`saga`]: what to do next ([`saga::decide`]), and the events that a signal leads to ([`saga::react`]).
+//! - [`order`]: cancels and repairs, which people order from outside.
+//! - [`wit`]: the types of components, as data; [`keyvalue`]: the entries that a step read and wrote.
 //!
-//! There is no I/O, no clock, no randomness and no async here: a run is a function of its plan and its events,
-//! so recovery is the same code as progress.
+//! This crate has no I/O, no clock, no randomness and no async code. The state of a run is a function of its plan and its
+//! events, so recovery runs the same code as progress.
 
 pub mod eval;
 pub mod event;

@@ -1,9 +1,9 @@
-//! Names that are matched by their words: `placeOrder`, `place-order` and `place_order` are one name.
+//! Names are matched by their words: `placeOrder`, `place-order` and `place_order` are one name.
 
-/// The words of `name` in lower case, joined by `-`: the normal form by which names are compared, and WIT's spelling.
+/// Returns the words of `name` in lower case, joined by `-`. Names are compared in this form, which is WIT's spelling.
 ///
-/// A word begins after `-`, `_`, a blank, or where a capital follows a small letter or digit, or ends a run of capitals
-/// (`HTTPServer` is `http-server`).
+/// A word begins after `-`, `_` or a blank, at a capital after a small letter or a digit, and at the last of several
+/// capitals (`HTTPServer` is `http-server`).
 pub fn kebab(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut out = String::with_capacity(name.len() + 4);
@@ -28,7 +28,7 @@ pub fn kebab(name: &str) -> String {
     out
 }
 
-/// The words of `name` as lowerCamelCase: WIT names as they stand in JSON.
+/// Returns the words of `name` in lowerCamelCase, which is the spelling of WIT names in JSON.
 pub fn lower_camel(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut capital = false;

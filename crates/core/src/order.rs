@@ -1,4 +1,4 @@
-//! What people want of a run: that it be cancelled, or what is to become of a compensation.
+//! The orders that people give for a run: cancel it, or retry, skip or settle a compensation.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::plan::StepName;
 use crate::saga::{self, Refused};
 use crate::state::{Progress, RunState, Status, Undo};
 
-/// What somebody outside wants of a run. Stored until it is carried out: fields are added with a default.
+/// An order from outside. It is stored until it is carried out, so fields are only added, with a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
@@ -19,18 +19,18 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum What {
-    /// Fail now, and undo what was done: the way of a timeout.
+    /// Fail the run now and undo its steps, as a timeout does.
     Cancel,
-    /// Try the compensation of this step again, at once and with a new budget of attempts.
+    /// Try the compensation of this step again at once, with a new budget of attempts.
     Retry {
         step: StepName,
-        /// Whose components are called; none: those that the run pinned.
+        /// The release whose components are called. `None` means the one that the run pinned.
         #[serde(default)]
         release: Option<i64>,
     },
-    /// Let the compensation of this step go: what the step did stays.
+    /// Drop the compensation of this step. The effects of the step stay.
     Skip { step: StepName },
-    /// The compensation of this step was done by hand.
+    /// Record that the compensation of this step was done by hand.
     Settle { step: StepName },
 }
 
@@ -38,7 +38,7 @@ pub enum What {
 pub const ORDER_FORMAT: u32 = 1;
 
 impl Order {
-    /// The JSON text that is stored, with the version in front.
+    /// Returns the JSON text to store, which begins with the version.
     pub fn content(&self) -> String {
         #[derive(Serialize)]
         struct Stored<'o> {
@@ -53,24 +53,24 @@ impl Order {
     /// Reads what [`Order::content`] wrote.
     ///
     /// # Errors
-    /// It is none: written by a newer host, or damaged.
+    /// The text is not an order: a newer host wrote it, or it is damaged.
     pub fn parse(content: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(content)
     }
 }
 
-/// Whether `order` could be carried out now, for those who ask before they order.
+/// Checks whether `order` could be carried out now, for a caller that asks before it orders.
 ///
 /// # Errors
-/// Why not.
+/// The order makes no sense for the run as it stands.
 pub fn check(state: &RunState, order: &Order) -> Result<(), Refused> {
     obey(state, order.clone()).map(drop)
 }
 
-/// The events that an order begins with; none if it changes nothing.
+/// Returns the first events of an order. There are none if the order changes nothing.
 ///
 /// # Errors
-/// It makes no sense for the run as it stands.
+/// The order makes no sense for the run as it stands.
 pub(crate) fn obey(state: &RunState, order: Order) -> Result<Vec<Event>, Refused> {
     let Order { what, author } = order;
     if author.order_id.is_some_and(|id| state.orders.contains(&id)) {
@@ -78,7 +78,7 @@ pub(crate) fn obey(state: &RunState, order: Order) -> Result<Vec<Event>, Refused
     }
     let first = match what {
         What::Cancel if state.status.is_over() => return Err(Refused::Over(state.status)),
-        // It is on the same way already.
+        // The run is already being undone.
         What::Cancel if state.failed.is_some() => return Ok(Vec::new()),
         What::Cancel => {
             let cancelled = Failure::new(FailureCode::Cancelled, "cancelled");
@@ -112,7 +112,7 @@ fn undoing<'s>(state: &'s RunState, step: &StepName) -> Result<&'s Undo, Refused
     state.undo(step).ok_or_else(|| Refused::NothingToUndo(step.clone()))
 }
 
-/// Whether there is something left for an operator to decide. One that is running is interrupted.
+/// Checks that the compensation is not over. A skip or settle interrupts one that is in flight.
 fn unsettled(state: &RunState, step: &StepName) -> Result<(), Refused> {
     let undo = undoing(state, step)?;
     match undo.progress {

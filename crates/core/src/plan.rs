@@ -1,14 +1,14 @@
-//! The checked plan of a definition: a graph of steps whose bodies are expression trees.
+//! The checked plan of a definition: a graph of steps, whose bodies are trees of expressions.
 //!
-//! A plan is stored with its definition as versioned JSON and is never made again for a run in flight, so every field
-//! here is a stored format: fields are added with a default, and never renamed.
+//! A plan is stored with its definition as JSON with a version, and never made again for a run in flight. So every field
+//! here belongs to a stored format: fields are added with a default and never renamed.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The version that this code writes; every earlier one is read.
+/// The version that this code writes. It reads all earlier ones.
 pub const PLAN_FORMAT: u32 = 1;
 
 /// A step's name, unique in its plan.
@@ -17,27 +17,27 @@ pub type StepName = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// [`PLAN_FORMAT`] of the code that made it.
+    /// The [`PLAN_FORMAT`] of the code that made the plan.
     pub format: u32,
     /// The definition's full name, `module.function`.
     pub name: String,
     pub parameters: Vec<Parameter>,
-    /// What the header says it produces.
+    /// The type that the head of the function produces.
     pub result: Type,
     pub capabilities: Capabilities,
-    /// From acceptance, in wall-clock time; none: the host's default.
+    /// The longest time from acceptance to the end of the steps. `None` means the host's default.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// For steps without a `retry` block of their own; compensations have their own default.
+    /// For steps without their own `retry` block. Compensations have another default.
     #[serde(default)]
     pub retry: Option<Retry>,
-    /// Fuel of each step that sets none itself; none: the host's default.
+    /// The fuel of each step that sets none itself. `None` means the host's default.
     #[serde(default)]
     pub fuel: Option<u64>,
     #[serde(default)]
     pub trigger: Option<Trigger>,
-    /// In the order of their declaration; the last one's value is the workflow's result. Dependencies need not come
-    /// first in this order, but they have no cycle.
+    /// In the order of the source. The value of the last step is the result of the workflow. A step may depend on a later
+    /// one, but the dependencies have no cycle.
     pub steps: Vec<Step>,
 }
 
@@ -46,7 +46,7 @@ impl Plan {
         self.steps.iter().find(|step| &*step.name == name)
     }
 
-    /// Every call in the plan, forward and back, each with the step that it stands in.
+    /// All calls of the plan, those of compensations included, each with its step.
     pub fn calls(&self) -> Vec<(&Step, &Call)> {
         let mut calls = Vec::new();
         for step in &self.steps {
@@ -56,7 +56,7 @@ impl Plan {
         calls
     }
 
-    /// The words (kebab-case) of every component that the plan can call, sorted, each once.
+    /// The names of all components that the plan can call, in kebab-case, sorted and each once.
     pub fn components(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.calls().iter().map(|(_, call)| crate::name::kebab(&call.capability)).collect();
@@ -73,7 +73,7 @@ pub struct Parameter {
     pub ty: Type,
 }
 
-/// A type as the language writes it. `Named` stands for a WIT type that a called component exports.
+/// A type of the language. `Named` stands for a WIT type that a called component exports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Type {
@@ -88,12 +88,12 @@ pub enum Type {
     Named(String),
     List(Box<Type>),
     Option(Box<Type>),
-    /// One or two types: ok, and err.
+    /// One or two types: that of `ok`, and that of `err`.
     Result(Vec<Type>),
     Workflow(Vec<Type>),
 }
 
-/// Which components the workflow may call.
+/// The components that the workflow may call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Capabilities {
@@ -105,10 +105,10 @@ pub enum Capabilities {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trigger {
-    /// Begins with `/`, has no trailing one.
+    /// Begins with `/` and doesn't end with it.
     pub path: String,
     pub key: Expr,
-    /// The last name in `keyed by`: what the key is called in the trigger's answers.
+    /// The last name in `keyed by`, under which the answers of the trigger give the key.
     pub key_field: String,
 }
 
@@ -116,11 +116,11 @@ pub struct Trigger {
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     pub name: StepName,
-    /// Line of the source, from 1.
+    /// The line of the source, counted from 1.
     pub line: u32,
-    /// The steps that must be completed or skipped first; each is declared in the same plan.
+    /// The steps that must be completed or skipped first. All belong to the same plan.
     pub depends_on: Vec<StepName>,
-    /// Has no call; false skips the step.
+    /// The step is skipped if this is false. It has no call.
     #[serde(default)]
     pub when: Option<Expr>,
     pub body: Vec<Statement>,
@@ -144,14 +144,14 @@ pub struct Compensation {
 }
 
 impl Step {
-    /// The calls of its body; inner ones come first, as they are made.
+    /// The calls of the body in evaluation order: inner ones come first.
     pub fn calls(&self) -> Vec<&Call> {
         calls_of(&self.body)
     }
 }
 
 impl Compensation {
-    /// The calls of its body; inner ones come first, as they are made.
+    /// The calls of the body in evaluation order: inner ones come first.
     pub fn calls(&self) -> Vec<&Call> {
         calls_of(&self.body)
     }
@@ -163,7 +163,7 @@ fn calls_of(body: &[Statement]) -> Vec<&Call> {
     calls
 }
 
-/// What the source sets; none: the workflow's setting, then the host's default.
+/// The limits that the source sets. `None` means the setting of the workflow, or else the host's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
@@ -178,13 +178,13 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// At least 1; counts the first attempt.
+    /// At least 1. The first attempt counts.
     pub max_attempts: u32,
     #[serde(default)]
     pub backoff: Backoff,
-    /// Default 1 s.
+    /// The default is 1 s.
     pub initial_delay_ms: u64,
-    /// Default 1 min.
+    /// The default is 1 min.
     pub max_delay_ms: u64,
 }
 
@@ -192,12 +192,12 @@ impl Retry {
     pub const DEFAULT_INITIAL_DELAY_MS: u64 = 1_000;
     pub const DEFAULT_MAX_DELAY_MS: u64 = 60_000;
 
-    /// Where a step says nothing: one attempt.
+    /// The default of steps: one attempt.
     pub fn of_steps() -> Self {
         Self::attempts(1)
     }
 
-    /// Where a compensation says nothing: five attempts, exponential.
+    /// The default of compensations: five attempts with exponential backoff.
     pub fn of_compensations() -> Self {
         Self::attempts(5)
     }
@@ -230,13 +230,13 @@ pub enum Statement {
         name: String,
         value: Expr,
     },
-    /// Ends the body. `Return e` and `Return ok of e` are the same.
+    /// Ends the body. `Return e` and `Return ok of e` mean the same.
     Return {
         #[serde(default)]
         err: bool,
         value: Expr,
     },
-    /// A call whose value nobody reads.
+    /// A call whose value is not used.
     Do {
         call: Call,
     },
@@ -250,12 +250,12 @@ pub enum Statement {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Expr {
-    /// Null, a truth value, a number or a text without interpolation.
+    /// Null, true or false, a number, or a text without interpolation.
     Literal(Value),
-    /// A text with `{path}` in it; the values of the parts are joined.
+    /// A text with `{path}` in it. The values of its parts are joined.
     Text(Vec<Expr>),
     Parameter(String),
-    /// The value of an earlier step, or of the step itself in its compensation.
+    /// The value of an earlier step, or, in a compensation, of its own step.
     Step(StepName),
     Local(String),
     Field(Box<Expr>, String),
@@ -285,7 +285,7 @@ pub enum BinaryOp {
     Div,
 }
 
-/// `Inventory.reserve(order.orderId, order.items)`, names as the source spells them.
+/// A call such as `Inventory.reserve(order.orderId, order.items)`, with the names as the source spells them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
@@ -294,7 +294,7 @@ pub struct Call {
     pub interface: Option<String>,
     pub function: String,
     pub args: Vec<Expr>,
-    /// Line of the source, from 1.
+    /// The line of the source, counted from 1.
     pub line: u32,
 }
 
@@ -312,7 +312,7 @@ impl Statement {
 }
 
 impl Call {
-    /// Inner calls come first, as they are made.
+    /// Inner calls come first, in evaluation order.
     fn calls<'a>(&'a self, out: &mut Vec<&'a Call>) {
         self.args.iter().for_each(|arg| arg.calls(out));
         out.push(self);

@@ -1,9 +1,9 @@
-//! What is to be done with a run, as a function of its plan, its state and the instant.
+//! Decides what to do with a run, as a function of its plan, its state and the current instant.
 //!
-//! The shell keeps asking [`decide`] and makes it so: it records what is due, keeps exactly the attempts in flight that are
-//! asked for (one that is no longer asked for is interrupted), and asks again when something has ended or the earliest
-//! awaited instant has come. [`react`] does the recording half: from a happening to all the events that follow from it at
-//! once, which are one transition.
+//! The shell asks [`decide`] again and again and carries out the commands. It records the events that are due, and keeps
+//! exactly the requested attempts in flight: it interrupts an attempt that is no longer requested. It asks again when an
+//! attempt has ended, or when the earliest awaited instant has come. [`react`] does the recording: it turns a signal into
+//! all the events that follow from it at once, which form one transition.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::state::{Progress, RunState, Status, evolve};
 use crate::time::Timestamp;
 use crate::transition::{Driver, RunRecord};
 
-/// A step whose host was lost this often in one attempt fails: it must not travel through all hosts.
+/// A step fails when one attempt at it has lost this many hosts. Otherwise a step that kills its host could kill them all.
 pub const MAX_RERUNS: u32 = 3;
 
-/// What the shell is asked to do.
+/// A request to the shell.
 #[expect(clippy::large_enum_variant, reason = "a handful at a time, and gone at once")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Due now; decide again on the state after it.
+    /// Record this event now, then decide again on the state after it.
     Record(Event),
-    /// This attempt is to be in flight.
+    /// Keep this attempt in flight.
     Run(Attempt),
     /// Decide again at this instant, if nothing else happens before.
     WaitUntil(Timestamp),
@@ -37,9 +37,9 @@ pub enum Command {
 pub struct Attempt {
     pub step: StepName,
     pub direction: Direction,
-    /// From 1.
+    /// Counts from 1.
     pub number: u32,
-    /// How often a host was lost in this very attempt.
+    /// How many hosts this attempt has lost.
     pub rerun: u32,
 }
 
@@ -49,13 +49,13 @@ pub enum Direction {
     Undo,
 }
 
-/// Something that happened outside, to which a run reacts.
+/// An outside occurrence that a run reacts to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Signal {
-    /// Time has passed, or a slot is free: do what is due.
+    /// Time has passed or a slot is free: record what is due.
     Tick,
     Ended(Attempt, Ending),
-    /// The host that had attempts in flight is gone, and they with it.
+    /// The host that ran the attempts in flight is gone, and so are the attempts.
     HostLost,
     Ordered(Order),
 }
@@ -70,24 +70,24 @@ pub struct Ending {
 /// Why a signal changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The attempt was interrupted, or another one took its place: nothing of it may be recorded.
+    /// The attempt was interrupted or another one took its place, so its result must not be recorded.
     #[error("attempt {} at `{}` is not in flight any more", .0.number, .0.step)]
     LateResult(Attempt),
     #[error("the run is over: {0}")]
     Over(Status),
-    #[error("the run is {0}: nothing of it is being undone")]
+    #[error("the run is {0}: no step of it is being undone")]
     NotUndoing(Status),
     #[error("`{0}` has no compensation to run: the step never started, has none, or isn't in the workflow")]
     NothingToUndo(StepName),
-    /// The order makes no sense for a compensation in that state.
+    /// The order makes no sense for a compensation in this state.
     #[error("the compensation of `{step}` is {state} already")]
     Already { step: StepName, state: &'static str },
 }
 
-/// All events that follow at once from `signal`; none if nothing is due.
+/// Returns all events that follow at once from `signal`. There are none if nothing is due.
 ///
 /// # Errors
-/// The signal comes too late; the run is as if it had not been.
+/// The signal comes too late or makes no sense for the run. Nothing has to be recorded then.
 pub fn react(plan: &Plan, state: &RunState, signal: Signal, now: Timestamp) -> Result<Reaction, Refused> {
     let mut reaction = Reaction { state: state.clone(), events: Vec::new() };
     let first = match signal {
@@ -112,7 +112,7 @@ pub fn react(plan: &Plan, state: &RunState, signal: Signal, now: Timestamp) -> R
     }
 }
 
-/// Events that are to be recorded together, and the state after them.
+/// Events to record together, and the state after them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reaction {
     pub state: RunState,
@@ -126,7 +126,7 @@ impl Reaction {
     }
 }
 
-/// What is to be done now.
+/// Returns what to do now.
 pub fn decide(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
     match state.status {
         Status::Ready | Status::Running => forward(plan, state, now),
@@ -135,7 +135,7 @@ pub fn decide(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
     }
 }
 
-/// What the run's row says after `state`; a run that only waits is handed back until `decide` wants it again.
+/// Returns the content of the run's row for `state`. A run that only waits is handed back until the instant it waits for.
 pub fn record(plan: &Plan, state: &RunState, now: Timestamp) -> RunRecord {
     let commands = decide(plan, state, now);
     let runs = commands.iter().any(|command| matches!(command, Command::Run(_)));
@@ -153,7 +153,7 @@ pub fn record(plan: &Plan, state: &RunState, now: Timestamp) -> RunRecord {
     }
 }
 
-/// When to decide again if nothing else happens.
+/// Returns the instant at which to decide again if nothing else happens.
 pub fn earliest_wait(commands: &[Command]) -> Option<Timestamp> {
     let waits = commands.iter().filter_map(|command| match command {
         Command::WaitUntil(at) => Some(*at),
@@ -192,7 +192,7 @@ fn forward(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<Command> {
     commands
 }
 
-/// What one step wants; `None` if it has ended or its dependencies are not complete.
+/// The command for one step, or `None` if the step has ended or waits for its dependencies.
 fn next(plan: &Plan, step: &Step, state: &RunState, now: Timestamp) -> Option<Command> {
     let started = |attempt| {
         let compensable = step.compensation.is_some();
@@ -203,7 +203,7 @@ fn next(plan: &Plan, step: &Step, state: &RunState, now: Timestamp) -> Option<Co
         None => Some(match is_wanted(plan, step, state) {
             Ok(true) => started(1),
             Ok(false) => Command::Record(Event::StepSkipped { step: step.name.clone() }),
-            // No attempt was made: it never began, so there is nothing of it to undo.
+            // The step never began, so there is nothing to undo.
             Err(error) => Command::Record(Event::StepFailed {
                 step: step.name.clone(),
                 attempt: 0,
@@ -235,7 +235,7 @@ fn is_wanted(plan: &Plan, step: &Step, state: &RunState) -> Result<bool, Failure
     }
 }
 
-/// Stops what is under way and says why; what was started will be undone, last first.
+/// The events by which the run fails: the steps under way are cancelled, and the started steps will be undone, last first.
 pub(crate) fn fail(
     state: &RunState,
     cause: Cause,
@@ -253,7 +253,7 @@ pub(crate) fn fail(
     stopped.chain([Event::WorkflowFailed { cause, step, error, compensations, author }]).collect()
 }
 
-/// One at a time: the one that is running, else the first that is not over.
+/// Compensations run one at a time: the one in flight goes on, otherwise the first that is not over begins.
 fn undo(state: &RunState, now: Timestamp) -> Vec<Command> {
     let running = state.undoing.iter().find(|undo| matches!(undo.progress, Progress::InFlight { .. }));
     let Some(next) = running.or_else(|| state.undoing.iter().find(|undo| !undo.is_over())) else {
@@ -299,7 +299,7 @@ fn ended(
         Direction::Forward => state.steps.get(&attempt.step).map(|step| &step.progress),
         Direction::Undo => state.undo(&attempt.step).map(|undo| &undo.progress),
     };
-    // An operator's retry begins a new budget, and its waits anew.
+    // An operator's retry begins with a new budget of attempts, and with the shortest wait.
     let spent = match attempt.direction {
         Direction::Forward => 0,
         Direction::Undo => state.undo(&attempt.step).map_or(0, |undo| undo.spent),
@@ -348,7 +348,7 @@ fn ended(
     })
 }
 
-/// Every attempt in flight begins again under its own number, or has killed its host too often.
+/// Every attempt in flight begins again under its own number, or fails if it has lost its host too often.
 fn host_lost(state: &RunState) -> Vec<Event> {
     let lost = || {
         Failure::new(FailureCode::HostLost, format!("its host was lost {MAX_RERUNS} times in this attempt"))
@@ -379,8 +379,8 @@ fn host_lost(state: &RunState) -> Vec<Event> {
     forward.chain(undo).collect()
 }
 
-/// The workflow's own `retry` is its steps' default. An undo keeps its five attempts unless its own block says otherwise:
-/// few attempts at a step are no reason for few attempts at taking it back.
+/// The `retry` of the workflow is the default for its steps. A compensation has five attempts unless its own block says
+/// otherwise, since a step that is tried rarely must still be undone.
 fn retry_of(plan: &Plan, step: &Step, direction: Direction) -> Retry {
     match direction {
         Direction::Forward => {
@@ -393,8 +393,8 @@ fn retry_of(plan: &Plan, step: &Step, direction: Direction) -> Retry {
     }
 }
 
-/// How long after failed attempt `number` the next one begins: the backoff, ±20 %, at most the maximal delay. `spent`
-/// attempts were of earlier budgets.
+/// How long after the failed attempt `number` the next one begins: the backoff, ±20 %, and at most the maximal delay. The
+/// first `spent` attempts belong to earlier budgets.
 fn delay_ms(retry: &Retry, state: &RunState, step: &str, number: u32, spent: u32) -> u64 {
     let initial = retry.initial_delay_ms;
     let nth = number.saturating_sub(spent).max(1);
@@ -404,13 +404,13 @@ fn delay_ms(retry: &Retry, state: &RunState, step: &str, number: u32, spent: u32
         Backoff::Exponential => initial.saturating_mul(1 << (nth - 1).min(40)),
     };
     let delay = delay.min(retry.max_delay_ms);
-    // 0.8 to 1.2, in steps of a thousandth. A hash of who waits, so that replay computes the same.
+    // A factor of 0.8 to 1.2 in thousandths. It is a hash of the run, step and attempt, so a replay computes it again.
     let thousandths = 800 + jitter(state.accepted.workflow_id.0.as_bytes(), step, number) % 401;
     let jittered = u128::from(delay) * u128::from(thousandths) / 1_000;
     u64::try_from(jittered).unwrap_or(u64::MAX).min(retry.max_delay_ms)
 }
 
-/// FNV-1a: stable across versions and platforms, which the standard hasher doesn't promise.
+/// FNV-1a, which is the same in all versions and on all platforms. The standard hasher doesn't promise that.
 fn jitter(workflow_id: &[u8], step: &str, number: u32) -> u64 {
     let bytes = workflow_id.iter().copied().chain(step.bytes()).chain(number.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {

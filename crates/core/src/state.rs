@@ -1,4 +1,4 @@
-//! What is true of a run: the fold of its events.
+//! The state of a run: the fold of its events.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,16 +17,16 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
-    /// Accepted and durable, not started: it has no events yet.
+    /// Accepted and durable, but not started: the run has no events yet.
     Ready,
     Running,
     Completed,
-    /// Failed with nothing to undo.
+    /// The run failed with nothing to undo.
     Failed,
     Compensating,
-    /// Failed, and every registered compensation succeeded.
+    /// The run failed, and every registered compensation succeeded.
     Compensated,
-    /// At least one compensation failed for good: an operator is needed.
+    /// At least one compensation failed for good, and an operator has to act.
     CompensationFailed,
 }
 
@@ -53,7 +53,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing follows by itself.
+    /// Whether the run has ended. Only an operator can make it go on.
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Ready | Self::Running | Self::Compensating)
     }
@@ -79,7 +79,7 @@ impl FromStr for Status {
 )]
 pub struct UnknownStatus(String);
 
-/// What acceptance fixed, before any event.
+/// The facts that acceptance fixes, before any event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
     pub workflow_id: WorkflowId,
@@ -87,26 +87,26 @@ pub struct Accepted {
     pub definition_digest: Digest,
     pub release: i64,
     pub input: Arc<Value>,
-    /// When the run's timeout passes.
+    /// The instant at which the run times out.
     pub deadline: Timestamp,
 }
 
-/// The run after some prefix of its log.
+/// The state of a run after some prefix of its log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunState {
     pub accepted: Accepted,
     pub status: Status,
-    /// Of the last event; 0 before the first.
+    /// The sequence of the last event, or 0 before the first one.
     pub sequence: u64,
-    /// The steps that have begun or were decided otherwise; one that is missing is still to come.
+    /// The steps that have begun, were skipped, or failed before they began. Missing steps are still to come.
     pub steps: BTreeMap<StepName, StepState>,
-    /// The compensations registered, in the order in which their steps first started.
+    /// The steps with a registered compensation, in the order in which they first started.
     pub stack: Vec<StepName>,
     pub failed: Option<RunFailure>,
-    /// What is to be undone, in that order; empty until the run has failed.
+    /// The compensations, in the order in which they run. Empty until the run has failed.
     pub undoing: Vec<Undo>,
     pub result: Option<Arc<Value>>,
-    /// The orders that were carried out, in that order.
+    /// The ids of the orders that were carried out, in that order.
     pub orders: Vec<Uuid>,
 }
 
@@ -120,7 +120,7 @@ pub struct RunFailure {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepState {
     pub progress: Progress,
-    /// Of a completed step; null otherwise.
+    /// The value of a completed step; null for any other.
     pub value: Arc<Value>,
 }
 
@@ -129,15 +129,15 @@ pub struct StepState {
 pub struct Undo {
     pub step: StepName,
     pub progress: Progress,
-    /// How many have begun.
+    /// How many attempts have begun.
     pub attempts: u32,
-    /// How many of them came before an operator's last retry, which begins a new budget.
+    /// How many of them began before the last retry by an operator, which starts a new budget.
     pub spent: u32,
-    /// The release whose components an operator wants to be called; none: the run's own.
+    /// The release whose components an operator wants to call. `None` means the run's own release.
     pub release: Option<i64>,
-    /// Of its newest attempt that failed.
+    /// The error of the newest failed attempt.
     pub error: Option<Failure>,
-    /// The component that its newest ended attempt called last, and which version of it.
+    /// The name and version of the component that was called last, from the newest ended attempt that made a call.
     pub component: Option<(String, Digest)>,
 }
 
@@ -154,14 +154,14 @@ impl Undo {
         }
     }
 
-    /// Whether nothing more of it happens by itself.
+    /// Whether the compensation has ended. Only an operator can make it go on.
     pub fn is_over(&self) -> bool {
         use Progress::{Completed, Failed, Settled, Skipped};
         matches!(self.progress, Completed | Failed(_) | Skipped | Settled)
     }
 
-    /// As people are told: `pending`, `running`, `done`, `failed`, `skipped` or `settled`. One that waits for another attempt
-    /// is pending, too.
+    /// The word for people: `pending`, `running`, `done`, `failed`, `skipped` or `settled`. A compensation that waits for
+    /// another attempt is pending, too.
     pub fn state_name(&self) -> &'static str {
         match self.progress {
             Progress::Registered | Progress::Waiting { .. } | Progress::Cancelled => "pending",
@@ -184,39 +184,39 @@ impl Undo {
     }
 }
 
-/// What came of a step that is to be undone, as far as its compensation may rely on it.
+/// The outcome of a step that has to be undone, as far as its compensation may rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// Its value and writes were committed.
+    /// The step's value and writes were committed.
     Completed,
-    /// It ended under its host's eyes before any effect, or its components have no outbound grant.
+    /// The step had no effect: its host saw it end before any, or its components have no outbound grant.
     None,
-    /// It was cut off when an outbound call may already have gone out.
+    /// The step was cut off when an outbound call may already have been made.
     Unknown,
 }
 
-/// How far a step, or its compensation, has come.
+/// The progress of a step or of its compensation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// A compensation that waits for its turn.
+    /// The compensation waits for its turn.
     Registered,
     InFlight {
         attempt: u32,
-        /// How often a host was lost in this attempt.
+        /// How many hosts this attempt has lost.
         rerun: u32,
     },
-    /// An attempt failed; this is the next one and when it begins.
+    /// An attempt failed, and `attempt` begins at the instant `at`.
     Waiting {
         attempt: u32,
         at: Timestamp,
     },
     Completed,
     Failed(Failure),
-    /// A step whose `when` is false, or a compensation that an operator let go.
+    /// The step's `when` is false, or an operator skipped the compensation.
     Skipped,
     Cancelled,
-    /// A compensation that an operator did by hand.
+    /// An operator did the compensation by hand.
     Settled,
 }
 
@@ -235,7 +235,7 @@ impl RunState {
         }
     }
 
-    /// Whether steps that depend on this one may go on.
+    /// Whether the step is completed or skipped, so that steps that depend on it may begin.
     pub fn is_passed(&self, step: &str) -> bool {
         matches!(
             self.steps.get(step).map(|step| &step.progress),
@@ -243,12 +243,12 @@ impl RunState {
         )
     }
 
-    /// The value of a step: null unless it completed.
+    /// The value of a step that has begun. It is null unless the step completed.
     pub fn value(&self, step: &str) -> Option<&Arc<Value>> {
         self.steps.get(step).map(|step| &step.value)
     }
 
-    /// Why the run failed. What failed in undoing it is with the compensations.
+    /// Why the run failed. Each compensation keeps its own error.
     pub fn error(&self) -> Option<&Failure> {
         self.failed.as_ref().map(|failed| &failed.error)
     }
@@ -262,7 +262,7 @@ impl RunState {
         }
     }
 
-    /// Every compensation in the order in which they run, also before the run has failed; none if it completed.
+    /// All compensations in the order in which they run, also before the run has failed. A completed run has none.
     pub fn compensations(&self) -> Vec<Undo> {
         match (&self.failed, self.status) {
             (Some(_), _) => self.undoing.clone(),
@@ -271,7 +271,7 @@ impl RunState {
         }
     }
 
-    /// What came of a step. No component has a grant to reach outside yet, so one that didn't complete had no effect.
+    /// The outcome of a step. No component has an outbound grant yet, so a step that didn't complete had no effect.
     pub fn outcome(&self, step: &str) -> Outcome {
         match self.steps.get(step).map(|step| &step.progress) {
             Some(Progress::Completed) => Outcome::Completed,
@@ -279,7 +279,7 @@ impl RunState {
         }
     }
 
-    /// The compensation of a step, once the run has failed and if it is to be undone.
+    /// The compensation of a step. `None` until the run has failed, and for a step that has nothing to undo.
     pub fn undo(&self, step: &str) -> Option<&Undo> {
         self.undoing.iter().find(|undo| &*undo.step == step)
     }
@@ -290,7 +290,7 @@ impl RunState {
         }
     }
 
-    /// An operator's act on a compensation: the run goes on undoing, if only to find that nothing is left.
+    /// Applies an operator's act to a compensation. The run is compensating again, even if nothing is left to undo.
     fn operate(&mut self, step: &StepName, author: &Author, change: impl FnOnce(&mut Undo)) {
         self.orders.extend(author.order_id);
         self.with_undo(step, change);
@@ -298,7 +298,7 @@ impl RunState {
     }
 }
 
-/// Makes of `state` the state after one more event. Total: what makes no sense there changes nothing but the sequence.
+/// Applies one more event to `state`. Never fails: an event about an unknown compensation changes only the sequence.
 pub fn evolve(state: &mut RunState, event: &Event) {
     state.sequence += 1;
     match event {

@@ -1,4 +1,4 @@
-//! Instants as the whole system records them.
+//! Instants, as every part of the system records them.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An instant in UTC, in whole milliseconds since 1970; RFC 3339 with milliseconds in JSON.
+/// An instant in UTC. It is a whole number of milliseconds since 1970, and RFC 3339 with milliseconds in JSON.
 ///
-/// Taken from the database's clock by the shell and passed in: nothing here reads a clock.
+/// The shell takes it from the database's clock and passes it in. Nothing here reads a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -21,7 +21,7 @@ impl Timestamp {
         self.0
     }
 
-    /// From `earlier` to `self`; zero if that is negative.
+    /// The time from `earlier` to `self`, or zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -32,14 +32,14 @@ impl Timestamp {
 }
 
 impl From<DateTime<Utc>> for Timestamp {
-    /// Cuts off what is below a millisecond.
+    /// Drops fractions of a millisecond.
     fn from(at: DateTime<Utc>) -> Self {
         Self(at.timestamp_millis())
     }
 }
 
 impl From<Timestamp> for DateTime<Utc> {
-    /// Instants that chrono cannot hold (beyond the year 262,000) become the last one that it can.
+    /// Instants beyond the year 262,000, which chrono can't hold, become the last instant that it can.
     fn from(at: Timestamp) -> Self {
         DateTime::from_timestamp_millis(at.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }

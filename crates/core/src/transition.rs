@@ -1,4 +1,4 @@
-//! The only way in which a run changes: events, what they make of the run, and the step's effects, in one commit.
+//! The only way in which a run changes: one commit of events, the new state of the run, and the effects of a step.
 
 use std::sync::Arc;
 
@@ -10,46 +10,47 @@ use crate::keyvalue::Effects;
 use crate::state::Status;
 use crate::time::Timestamp;
 
-/// Durable as a whole or refused as a whole.
+/// One change of a run. It becomes durable as a whole or is refused as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
     pub workflow_id: WorkflowId,
-    /// Under which the committing host owns the run.
+    /// The fence under which the committing host owns the run.
     pub fence: Fence,
-    /// The run's last sequence before this transition; the first event gets the next one.
+    /// The last sequence of the run before this transition. The first event gets the next one.
     pub last_sequence: u64,
-    /// When it happened, by the database's clock: the `occurred_at` of all its events.
+    /// The instant of the transition by the database's clock, which is the `occurred_at` of all its events.
     pub at: Timestamp,
-    /// The run's status before this transition: runs are counted by their status.
+    /// The status of the run before this transition, since runs are counted by their status.
     pub was: Status,
-    /// Whether the run's row says already what `run` says: then only the log grows. Only the committing host can know, and
-    /// only if it was the last to write the row.
+    /// Whether the run's row already equals `run`, so that only the log grows. Only the committing host can know this, and
+    /// only if it wrote the row last.
     pub is_quiet: bool,
-    /// Empty only where a run is handed back without anything having happened.
+    /// Empty only if a run is handed back and nothing else has happened.
     pub events: Vec<Event>,
     pub effects: Effects,
     pub run: RunRecord,
 }
 
-/// What the log makes of a run, kept beside it so that lists and claims need no fold.
+/// A summary of the log, kept beside it so that lists and claims need no fold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRecord {
     pub status: Status,
     pub cause: Option<Cause>,
-    /// Only of a COMPLETED run.
+    /// The result of a COMPLETED run; `None` for any other.
     pub result: Option<Arc<Value>>,
-    /// Why it failed.
+    /// Why the run failed.
     pub error: Option<Failure>,
     pub driver: Driver,
 }
 
-/// Who drives the run after the commit.
+/// The driver of the run after the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// The committing host goes on.
+    /// The committing host goes on with the run.
     Owner,
-    /// Nobody until this instant (a retry, the deadline, now if there was no free slot): then any host may claim it.
+    /// Nobody drives the run until this instant: a retry, the deadline, or now if no slot was free. From then on any
+    /// host may claim it.
     ClaimableAt(Timestamp),
-    /// Nobody: the run is over.
+    /// Nobody drives the run, since it is over.
     Nobody,
 }

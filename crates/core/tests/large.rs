@@ -1,4 +1,4 @@
-//! A transition costs what the steps of its workflow are, and not their square.
+//! The cost of a transition grows with the number of steps of its workflow, and not with its square.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use serde_json::Value;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// What each step waits for.
+/// The numbers of the steps that a step depends on.
 type DependsOn = fn(usize) -> Vec<usize>;
 
 #[test]
-fn a_transition_costs_what_the_steps_of_its_workflow_are() {
+fn a_transition_costs_no_more_than_the_number_of_steps_allows() {
     let shapes: [(&str, DependsOn); 3] = [
         ("one after the other", |step| step.checked_sub(1).into_iter().collect()),
         ("all at once", |_| Vec::new()),
-        // Each waits for the ten of the row before.
+        // Each step depends on the ten steps of the row before.
         ("in rows of ten", |step| (0..10).filter_map(|n| (step / 10 * 10 + n).checked_sub(10)).collect()),
     ];
     for (shape, depends_on) in shapes {
@@ -31,7 +31,7 @@ fn a_transition_costs_what_the_steps_of_its_workflow_are() {
                 / u32::try_from(steps).expect("it is small")
         };
         let (few, many) = (taken(20), taken(200));
-        // Ten times the steps: the square would be a hundred times the cost.
+        // There are ten times the steps: a quadratic cost would be a hundred times as high.
         assert!(many <= few * 40 + Duration::from_millis(1), "{shape}: {few:?}, and {many:?} a step");
     }
 }
@@ -62,7 +62,8 @@ fn plan(steps: usize, depends_on: DependsOn) -> Plan {
     }
 }
 
-/// As a host does it: one attempt ends after the other, and each time it is asked what the run's row says and what is next.
+/// Drives a run as a host does: the attempts end one after the other, and after each the row and the next commands are
+/// computed.
 fn drive(plan: &Plan) -> Duration {
     let mut state = RunState::new(Accepted {
         workflow_id: WorkflowId(uuid::Uuid::nil()),
@@ -92,7 +93,8 @@ fn first_attempt(plan: &Plan, state: &RunState) -> Option<Attempt> {
     })
 }
 
-/// What this thread has computed, so that a busy machine makes nothing slower; elsewhere the time since the first call.
+/// The processor time of this thread, so that a busy machine makes nothing slower. Where the system doesn't tell it,
+/// the time since the first call.
 fn processor_time() -> Duration {
     static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok();

@@ -1,42 +1,17 @@
-//! Properties of the saga over random plans and histories: a shell in miniature, without I/O.
+//! Properties of the saga over random plans and histories.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod common;
 
-use aster_core::event::{Author, Cost, Event, Failure, FailureCode};
-use aster_core::id::{Digest, WorkflowId};
-use aster_core::order::{Order, What};
-use aster_core::plan::{
-    Backoff, Capabilities, Compensation, Expr, Limits, PLAN_FORMAT, Plan, Retry, Statement, Step, StepName,
-    Type,
-};
-use aster_core::saga::{
-    Attempt, Command, Direction, Ending, Reaction, Refused, Signal, decide, earliest_wait, react,
-};
-use aster_core::state::{Accepted, RunState, Status, evolve};
-use aster_core::time::Timestamp;
+use aster_core::event::{Event, FailureCode};
+use aster_core::order::{self, What};
+use aster_core::plan::{Backoff, Plan, Retry, StepName};
+use aster_core::saga::{Attempt, Refused, Signal, decide, earliest_wait, react, record};
+use aster_core::state::{RunState, Status, evolve};
+use aster_core::transition::Driver;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-const START: Timestamp = Timestamp::from_millis(1_000_000);
-
-/// One step of a random plan: what it depends on, whether it can be undone, and how its attempts end.
-#[derive(Clone, Debug)]
-struct StepShape {
-    depends_on: Vec<prop::sample::Index>,
-    compensable: bool,
-    wanted: bool,
-    max_attempts: u32,
-    endings: Vec<EndingKind>,
-    undo_endings: Vec<EndingKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum EndingKind {
-    Ok,
-    Err,
-    Trap,
-}
+use common::{EndingKind, StepShape, Trial, cancel, name, order, plan};
 
 fn ending_kind() -> impl Strategy<Value = EndingKind> {
     prop_oneof![8 => Just(EndingKind::Ok), 1 => Just(EndingKind::Err), 2 => Just(EndingKind::Trap)]
@@ -57,144 +32,7 @@ fn shapes() -> impl Strategy<Value = Vec<StepShape>> {
     prop::collection::vec(shape, 1..7)
 }
 
-fn name(index: usize) -> StepName {
-    format!("step_{index}").into()
-}
-
-fn plan(shapes: &[StepShape]) -> Plan {
-    let steps = shapes.iter().enumerate().map(|(index, shape)| {
-        // Only earlier ones: so there is no cycle.
-        let earlier: BTreeSet<usize> = match index {
-            0 => BTreeSet::new(),
-            _ => shape.depends_on.iter().map(|pick| pick.index(index)).collect(),
-        };
-        Step {
-            name: name(index),
-            line: 1,
-            depends_on: earlier.into_iter().map(name).collect(),
-            when: (!shape.wanted).then(|| Expr::Literal(false.into())),
-            body: body(),
-            limits: Limits::default(),
-            retry: Some(Retry::attempts(shape.max_attempts)),
-            compensation: shape.compensable.then(|| Compensation {
-                line: 1,
-                body: body(),
-                limits: Limits::default(),
-                retry: None,
-            }),
-        }
-    });
-    Plan {
-        format: PLAN_FORMAT,
-        name: "test.random".into(),
-        parameters: Vec::new(),
-        result: Type::Json,
-        capabilities: Capabilities::Any,
-        timeout_ms: None,
-        retry: None,
-        fuel: None,
-        trigger: None,
-        steps: steps.collect(),
-    }
-}
-
-fn body() -> Vec<Statement> {
-    vec![Statement::Return { err: false, value: Expr::Literal(Value::Null) }]
-}
-
-fn accepted(timeout_ms: u64) -> RunState {
-    RunState::new(Accepted {
-        workflow_id: WorkflowId("01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()),
-        definition: "test.random".into(),
-        definition_digest: Digest([7; 32]),
-        release: 1,
-        input: Arc::new(json!({})),
-        deadline: START.plus_millis(timeout_ms),
-    })
-}
-
-/// A run in memory: its plan, its log cut into transitions, and the clock.
-struct Trial<'a> {
-    plan: &'a Plan,
-    shapes: &'a [StepShape],
-    state: RunState,
-    transitions: Vec<(Timestamp, Vec<Event>)>,
-    now: Timestamp,
-}
-
-impl<'a> Trial<'a> {
-    fn new(plan: &'a Plan, shapes: &'a [StepShape], timeout_ms: u64) -> Self {
-        Self { plan, shapes, state: accepted(timeout_ms), transitions: Vec::new(), now: START }
-    }
-
-    fn apply(&mut self, signal: Signal) {
-        let Reaction { state, events } = react(self.plan, &self.state, signal, self.now).unwrap();
-        self.state = state;
-        if !events.is_empty() {
-            self.transitions.push((self.now, events));
-        }
-    }
-
-    fn in_flight(&self) -> Vec<Attempt> {
-        let commands = decide(self.plan, &self.state, self.now).into_iter();
-        commands
-            .filter_map(|command| match command {
-                Command::Run(attempt) => Some(attempt),
-                Command::Record(event) => panic!("{event:?} was due and not recorded"),
-                Command::WaitUntil(_) => None,
-            })
-            .collect()
-    }
-
-    fn ending(&self, attempt: &Attempt) -> Ending {
-        let index: usize = attempt.step.trim_start_matches("step_").parse().unwrap();
-        let shape = &self.shapes[index];
-        let kinds = match attempt.direction {
-            Direction::Forward => &shape.endings,
-            Direction::Undo => &shape.undo_endings,
-        };
-        let result = match kinds[attempt.number as usize - 1] {
-            EndingKind::Ok => Ok(Arc::new(json!(attempt.number))),
-            EndingKind::Err => Err(Failure::new(FailureCode::Error, "refused")),
-            EndingKind::Trap => Err(Failure::new(FailureCode::Trap, "panicked")),
-        };
-        Ending { result, cost: Cost::default() }
-    }
-
-    /// One more happening; `choice` picks among the attempts in flight. False when the run is over.
-    fn proceed(&mut self, choice: usize) -> bool {
-        if self.transitions.is_empty() {
-            self.apply(Signal::Tick);
-            return true;
-        }
-        let in_flight = self.in_flight();
-        if let Some(attempt) = in_flight.get(choice % in_flight.len().max(1)) {
-            self.apply(Signal::Ended(attempt.clone(), self.ending(attempt)));
-            return true;
-        }
-        let Some(at) = earliest_wait(&decide(self.plan, &self.state, self.now)) else {
-            return false;
-        };
-        self.now = at;
-        self.apply(Signal::Tick);
-        true
-    }
-
-    fn finish(&mut self) {
-        for _ in 0..1_000 {
-            if !self.proceed(0) {
-                return;
-            }
-        }
-        panic!("the run does not end: {:#?}", self.state);
-    }
-
-    fn log(&self) -> Vec<Event> {
-        self.transitions.iter().flat_map(|(_, events)| events.clone()).collect()
-    }
-}
-
-/// What must hold of every log that has come to its end.
+/// Asserts what must hold for the log of every run that has ended.
 fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     assert!(state.status.is_over(), "{:?}", state.status);
     assert_eq!(state.sequence as usize, log.len());
@@ -209,6 +47,21 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     });
     assert_eq!(forward_after, None, "a step went on after the first compensation");
 
+    let mut passed: Vec<&StepName> = Vec::new();
+    for event in log {
+        match event {
+            Event::StepStarted { step, .. } => {
+                let depends_on = &plan.step(step).unwrap().depends_on;
+                assert!(
+                    depends_on.iter().all(|before| passed.contains(&before)),
+                    "`{step}` went before another"
+                );
+            }
+            Event::StepCompleted { step, .. } | Event::StepSkipped { step } => passed.push(step),
+            _ => {}
+        }
+    }
+
     let mut started: Vec<StepName> = Vec::new();
     for event in log {
         match event {
@@ -218,7 +71,7 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     }
     let compensable: Vec<StepName> =
         started.into_iter().filter(|step| plan.step(step).unwrap().compensation.is_some()).rev().collect();
-    // Up to an operator's first act: from there on the order is the operator's.
+    // Only the events before an operator's first act, since the operator decides the order after it.
     let by_itself = log.iter().take_while(|event| !event.event_type().starts_with("OPERATOR"));
     let mut settled: Vec<StepName> = Vec::new();
     for event in by_itself.clone() {
@@ -243,16 +96,23 @@ fn check_ended(plan: &Plan, log: &[Event], state: &RunState) {
     assert!(state.undoing.iter().all(|undo| undo.is_over()));
 }
 
-fn order(what: What) -> Signal {
-    let author = Author { by: Some("ops".into()), reason: Some("the bank said so".into()), order_id: None };
-    Signal::Ordered(Order { what, author })
+/// Asserts the content of the run's row in a state in which nothing is due.
+fn check_row(trial: &Trial) {
+    let Trial { plan, state, now, .. } = trial;
+    let row = record(plan, state, *now);
+    assert_eq!((row.status, &row.result), (state.status, &state.result));
+    assert_eq!(row.cause, state.failed.as_ref().map(|failed| failed.cause));
+    assert_eq!(row.error.as_ref(), state.error());
+    let expected = match earliest_wait(&decide(plan, state, *now)) {
+        _ if state.status.is_over() => Driver::Nobody,
+        _ if !trial.in_flight().is_empty() => Driver::Owner,
+        Some(at) => Driver::ClaimableAt(at),
+        None => panic!("nothing is in flight, and nothing is waited for: {state:#?}"),
+    };
+    assert_eq!(row.driver, expected);
 }
 
-fn cancel() -> Signal {
-    order(What::Cancel)
-}
-
-/// The log as it would be had no host been lost.
+/// The log without the attempts that began again because their host was lost.
 fn without_reruns(log: &[Event]) -> Vec<Event> {
     let is_rerun = |event: &&Event| matches!(event, Event::StepStarted { rerun, .. } | Event::CompensationStarted { rerun, .. } if *rerun > 0);
     log.iter().filter(|event| !is_rerun(event)).cloned().collect()
@@ -267,6 +127,7 @@ proptest! {
         let mut trial = Trial::new(&plan, &shapes, 3_600_000);
         for choice in choices {
             trial.proceed(choice);
+            check_row(&trial);
         }
         trial.finish();
         check_ended(&plan, &trial.log(), &trial.state);
@@ -310,7 +171,10 @@ proptest! {
                 }
                 _ => { trial.proceed(choice); }
             }
-            // Whatever was in flight before and is not any more can't be recorded.
+            if !trial.transitions.is_empty() {
+                check_row(&trial);
+            }
+            // The end of an attempt that is no longer in flight can't be recorded.
             if let Some(late) = late.filter(|late| !trial.in_flight_if_started().contains(late)) {
                 let ending = trial.ending(&late);
                 prop_assert!(react(&plan, &trial.state, Signal::Ended(late, ending), trial.now).is_err());
@@ -321,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn an_operator_settles_whatever_could_not_be_undone(
+    fn an_operator_can_settle_every_compensation_that_failed(
         shapes in shapes(),
         before in 0..60_usize,
         acts in prop::collection::vec((0..4_u8, 0..6_usize, any::<prop::sample::Index>()), 0..30),
@@ -344,7 +208,10 @@ proptest! {
                 _ => { trial.proceed(choice); continue; }
             });
             let before = trial.state.undo(&step).unwrap().state_name();
-            match react(&plan, &trial.state, signal.clone(), trial.now) {
+            let reaction = react(&plan, &trial.state, signal.clone(), trial.now);
+            let Signal::Ordered(order) = &signal else { unreachable!("it is an order") };
+            prop_assert_eq!(order::check(&trial.state, order), reaction.clone().map(drop));
+            match reaction {
                 Ok(_) => trial.apply(signal),
                 Err(Refused::Already { state, .. }) => {
                     let settled = matches!(before, "done" | "skipped" | "settled");
@@ -356,7 +223,7 @@ proptest! {
         }
         trial.finish();
         check_ended(&plan, &trial.log(), &trial.state);
-        // Whatever is left can be settled, and then nothing is.
+        // Every compensation that failed can be settled, and then none is left.
         let left: Vec<StepName> = trial.state.undoing.iter().filter(|undo| undo.state_name() == "failed").map(|undo| undo.step.clone()).collect();
         for step in left {
             prop_assert_eq!(trial.state.status, Status::CompensationFailed);
@@ -402,7 +269,7 @@ impl Trial<'_> {
     }
 }
 
-/// Types and steps: instants of retries depend on when the resumed clock stood.
+/// The type and the step of each event. The instants of retries depend on the clock of a resumed run, so they are left out.
 fn kinds(log: &[Event]) -> Vec<(String, Value)> {
     log.iter()
         .map(|event| {
@@ -414,14 +281,7 @@ fn kinds(log: &[Event]) -> Vec<(String, Value)> {
 
 #[test]
 fn a_step_that_loses_its_host_three_times_fails() {
-    let shapes = [StepShape {
-        depends_on: Vec::new(),
-        compensable: true,
-        wanted: true,
-        max_attempts: 3,
-        endings: vec![EndingKind::Ok; 4],
-        undo_endings: vec![EndingKind::Ok; 6],
-    }];
+    let shapes = [StepShape { max_attempts: 3, ..StepShape::sound() }];
     let plan = plan(&shapes);
     let mut trial = Trial::new(&plan, &shapes, 60_000);
     trial.apply(Signal::Tick);
@@ -450,14 +310,7 @@ fn a_step_that_loses_its_host_three_times_fails() {
 fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
     let mut endings = vec![EndingKind::Trap; 9];
     endings.push(EndingKind::Ok);
-    let shapes = [StepShape {
-        depends_on: Vec::new(),
-        compensable: true,
-        wanted: true,
-        max_attempts: 1,
-        endings: vec![EndingKind::Err],
-        undo_endings: endings,
-    }];
+    let shapes = [StepShape { undo_endings: endings, ..StepShape::failing() }];
     let plan = plan(&shapes);
     let mut trial = Trial::new(&plan, &shapes, 60_000);
     trial.finish();
@@ -471,7 +324,7 @@ fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
     trial.finish();
     assert_eq!(trial.state.status, Status::Compensated);
     assert_eq!(trial.state.undoing[0].attempts, 10);
-    // Four waits of 1, 2, 4 and 8 seconds, 20 % more at most: the backoff began anew.
+    // The backoff began again: four waits of 1, 2, 4 and 8 seconds, and at most 20 % more.
     assert!(trial.now.since(began).as_secs() <= 18, "{:?}", trial.now.since(began));
     let refused = react(&plan, &trial.state, order(What::Retry { step, release: None }), trial.now);
     assert_eq!(refused, Err(Refused::NotUndoing(Status::Compensated)));
@@ -479,14 +332,8 @@ fn a_retry_by_an_operator_begins_a_new_budget_of_attempts() {
 
 /// The waits between the attempts of a step that always traps, in milliseconds.
 fn waits(retry: Retry) -> Vec<u64> {
-    let shapes = [StepShape {
-        depends_on: Vec::new(),
-        compensable: false,
-        wanted: true,
-        max_attempts: 1,
-        endings: vec![EndingKind::Trap; 64],
-        undo_endings: Vec::new(),
-    }];
+    let endings = vec![EndingKind::Trap; 64];
+    let shapes = [StepShape { compensable: false, endings, ..StepShape::sound() }];
     let mut plan = plan(&shapes);
     plan.steps[0].retry = Some(retry);
     let mut trial = Trial::new(&plan, &shapes, u64::MAX / 4);
@@ -526,15 +373,8 @@ fn waits_grow_as_the_backoff_says_up_to_their_maximum() {
 }
 
 #[test]
-fn who_cancels_and_why_is_in_the_log_and_the_second_cancel_changes_nothing() {
-    let shapes = [StepShape {
-        depends_on: Vec::new(),
-        compensable: true,
-        wanted: true,
-        max_attempts: 1,
-        endings: vec![EndingKind::Ok],
-        undo_endings: vec![EndingKind::Ok; 6],
-    }];
+fn the_author_of_a_cancel_is_in_the_log_and_a_second_cancel_changes_nothing() {
+    let shapes = [StepShape::sound()];
     let plan = plan(&shapes);
     let mut trial = Trial::new(&plan, &shapes, 60_000);
     trial.apply(Signal::Tick);

@@ -1,7 +1,9 @@
-//! How fast sources are read (`cargo xtask bench language`): the example workflows, and generated files of many steps.
+//! Measures how fast sources are read (`cargo xtask bench language`): the example workflows, and generated files with many
+//! steps.
 //!
-//! *Parse* is tokens and tree, *check* all that a deployment does: tree, checks, plans. *Floor* is the least that any reader
-//! of the same bytes has to do: see that they are UTF-8, and cut them into lines of words. Prints one JSON array of rows.
+//! *Parse* makes tokens and a tree, and *check* does everything that a deployment does: tree, checks, plans. *Floor* is
+//! the least work of any reader of the same bytes: it checks that they are UTF-8 and splits them into lines of words.
+//! The program prints one JSON array of rows.
 
 #![expect(clippy::print_stdout, reason = "its result is what it is for")]
 
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 5;
-/// A round repeats what it measures for so long at least.
+/// A round repeats its work for at least this long.
 const ROUND: Duration = Duration::from_millis(150);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,12 +25,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in ["order-fulfillment.aster", "payment-compensation.aster", "inventory-replenishment.aster"] {
         rows.push(measure(file, &std::fs::read_to_string(workflows.join(file))?)?);
     }
-    // The same number of steps a function: a file ten times as long should take ten times as long.
+    // Each function has the same number of steps, so a file of ten times the size should take ten times as long.
     for functions in [7, 70] {
         let name = format!("{functions} functions of 40 steps");
         rows.push(measure(&name, &generated(functions, 40))?);
     }
-    // The longest function that there may be, and a quarter of it.
+    // The longest function that is allowed, and a quarter of it.
     for steps in [250, 1_000] {
         rows.push(measure(&format!("one function of {steps} steps"), &generated(1, steps))?);
     }
@@ -64,7 +66,7 @@ fn words(bytes: &[u8]) -> Vec<Vec<&str>> {
     text.lines().map(|line| line.split_ascii_whitespace().collect()).collect()
 }
 
-/// Of the rounds' means the median, after a round that doesn't count.
+/// The median of the means of all rounds, after one round that doesn't count.
 fn time<T>(work: impl Fn() -> T) -> Duration {
     let round = || {
         let began = Instant::now();
@@ -81,8 +83,8 @@ fn time<T>(work: impl Fn() -> T) -> Duration {
     rounds[ROUNDS / 2]
 }
 
-/// Functions like the order's: each step reads what steps before it have made, some run in parallel, some are retried, and
-/// half of them are undone.
+/// Functions like the order's. Each step reads the values of steps before it, some run in parallel, some are retried,
+/// and half of them have a compensation.
 fn generated(functions: usize, steps: usize) -> String {
     let mut source = "// Made for a measurement.\nThis module is bench.generated.\n".to_owned();
     for function in 0..functions {
@@ -98,7 +100,7 @@ fn write_function(source: &mut String, function: usize, steps: usize) -> std::fm
     )?;
     writeln!(source, "\n  workflow:\n")?;
     for step in 0..steps {
-        // Two branches that meet again, over and over.
+        // Two branches that meet again, many times.
         match (step, step % 4) {
             (0, _) | (_, 1) => writeln!(source, "    step part_{step}:")?,
             (_, 2) => writeln!(source, "    step part_{step} depends on [part_{}]:", step - 2)?,
@@ -111,7 +113,7 @@ fn write_function(source: &mut String, function: usize, steps: usize) -> std::fm
         match step {
             0 => writeln!(source, "      Return ok of Orders.validate(order).")?,
             _ => {
-                // The one from which both branches start, or which stands before.
+                // The step from which both branches start, or the step before.
                 let before = if step % 4 == 0 { step - 1 } else { step - step % 4 };
                 writeln!(
                     source,

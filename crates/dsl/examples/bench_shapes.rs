@@ -1,5 +1,5 @@
-//! How long the worst texts of one MiB take (`cargo xtask bench language`): a check against components, and the report of it.
-//! Another size is given in bytes as the first argument. Prints one JSON array of rows.
+//! Measures how long the worst texts of one MiB take (`cargo xtask bench language`): a check against components, and its
+//! report. The first argument may be another size in bytes. The program prints one JSON array of rows.
 
 #![expect(clippy::print_stdout, reason = "its result is what it is for")]
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shapes::Shape;
 
-/// As large as a source may be.
+/// The largest size of a source.
 const BYTES: usize = (1 << 20) - 1_024;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,7 +41,7 @@ fn measure(shape: &Shape, bytes: usize) -> Value {
     })
 }
 
-/// Of three.
+/// The shortest time of three runs.
 fn fastest<T>(work: impl Fn() -> T) -> Duration {
     let once = || {
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The syntax tree: what the source says, before it is known whether it makes sense.
+//! The syntax tree: the content of the source, before it is known whether it makes sense.
 
 use crate::Span;
 
@@ -8,7 +8,7 @@ pub(crate) struct Name {
     pub(crate) span: Span,
 }
 
-/// A value of the source and where it stands.
+/// A value of the source and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Spanned<T> {
     pub(crate) value: T,
@@ -17,7 +17,7 @@ pub(crate) struct Spanned<T> {
 
 #[derive(Debug)]
 pub(crate) struct File {
-    /// The dotted name, as it is written.
+    /// The dotted name as the source spells it.
     pub(crate) module: Option<Name>,
     pub(crate) functions: Vec<Function>,
 }
@@ -37,14 +37,14 @@ pub(crate) struct Param {
     pub(crate) ty: TypeExpr,
 }
 
-/// A type as it is written, with the names in it that stand for exported types.
+/// A type as the source writes it, with the names in it that stand for exported types.
 #[derive(Debug)]
 pub(crate) struct TypeExpr {
     pub(crate) ty: aster_core::plan::Type,
     pub(crate) named: Vec<Name>,
 }
 
-/// `It performs io`, and with which components; without a list: with any.
+/// `It performs io`, and the components that may be called. `None` means any component.
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) list: Option<Vec<Name>>,
@@ -52,31 +52,31 @@ pub(crate) struct Io {
 
 #[derive(Debug, Default)]
 pub(crate) struct Workflow {
-    /// The word `workflow`.
+    /// The place of the word `workflow`.
     pub(crate) span: Span,
     pub(crate) steps: Vec<Step>,
     pub(crate) settings: Settings,
-    /// Compensations that stand after a step at its own indentation.
+    /// Compensations that stand after a step, at the indentation of the step.
     pub(crate) compensations: Vec<LateCompensation>,
-    /// An `await` after the last step, which belongs to none.
+    /// The place of an `await` after the last step, which belongs to no step.
     pub(crate) stray_await: Option<Span>,
-    /// A declaration was lost to a syntax error, so an unknown name may be no fault.
+    /// Whether a syntax error has lost a declaration, so that an unknown name may be no problem.
     pub(crate) incomplete: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct LateCompensation {
     pub(crate) compensation: Compensation,
-    /// How many steps stand before it.
+    /// The number of steps before it.
     pub(crate) after: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) name: Name,
-    /// `depends on` of its head.
+    /// The names after `depends on` in its head.
     pub(crate) depends_on: Option<Vec<Name>>,
-    /// From `await` between steps; those in the body stand there.
+    /// The names of the `await` before the step. An `await` in the body is one of its statements.
     pub(crate) awaits: Vec<Name>,
     pub(crate) when: Option<Expr>,
     pub(crate) body: Vec<Statement>,
@@ -86,14 +86,14 @@ pub(crate) struct Step {
 
 #[derive(Debug)]
 pub(crate) struct Compensation {
-    /// The word `compensate`.
+    /// The place of the word `compensate`.
     pub(crate) span: Span,
     pub(crate) name: Option<Name>,
     pub(crate) body: Vec<Statement>,
     pub(crate) settings: Settings,
 }
 
-/// The settings of a workflow, a step or a compensation; each place has only some of them.
+/// The settings of a workflow, a step or a compensation. Not every place has every setting.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) timeout_ms: Option<Spanned<u64>>,
@@ -140,7 +140,7 @@ pub(crate) enum StatementKind {
         then: Vec<Statement>,
         otherwise: Vec<Statement>,
     },
-    /// Could not be read, so it may be anything. Already reported.
+    /// The statement could not be read, so it may be anything. This was reported.
     Lost,
 }
 
@@ -148,13 +148,13 @@ pub(crate) enum StatementKind {
 pub(crate) struct Expr {
     pub(crate) kind: ExprKind,
     pub(crate) span: Span,
-    /// How deep its plan nests as JSON; see [`crate::limits::EXPRESSION_DEPTH`].
+    /// The nesting of its plan as JSON; see [`crate::limits::EXPRESSION_DEPTH`].
     pub(crate) depth: u32,
 }
 
 #[derive(Debug)]
 pub(crate) enum ExprKind {
-    /// Already reported.
+    /// The expression could not be read, which was reported.
     Error,
     Null,
     Bool(bool),
@@ -188,7 +188,7 @@ pub(crate) struct Call {
 }
 
 impl Expr {
-    /// The expressions directly inside, in the order in which they are evaluated.
+    /// The direct subexpressions in evaluation order.
     pub(crate) fn children(&self) -> Vec<&Expr> {
         match &self.kind {
             ExprKind::Error
@@ -212,7 +212,7 @@ impl Expr {
         }
     }
 
-    /// Calls in evaluation order, inner ones first.
+    /// All calls in evaluation order: inner ones come first.
     pub(crate) fn calls<'a>(&'a self, out: &mut Vec<&'a Call>) {
         self.children().into_iter().for_each(|child| child.calls(out));
         if let ExprKind::Call(call) = &self.kind {
@@ -221,7 +221,7 @@ impl Expr {
     }
 }
 
-/// Calls of a body, in the order of the source.
+/// The calls of a body in the order of the source.
 pub(crate) fn calls(body: &[Statement]) -> Vec<&Call> {
     let mut out = Vec::new();
     for statement in body {

@@ -1,21 +1,21 @@
 //! Every diagnostic code of the language, each with its severity and a title.
 //!
-//! Codes are stable: one that has been published keeps its meaning, and is never given to something else. Each has an
-//! entry in `docs/diagnostics/README.md` and at least one case under `tests/cases/`; tests hold the three together.
+//! Codes are stable: a published code keeps its meaning and is never reused. Each has an entry in
+//! `docs/diagnostics/README.md` and at least one case under `tests/cases/`, and tests check that.
 
 use crate::Severity;
 
-/// One kind of fault that a source text can have.
+/// One kind of problem that a source text can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// `E` for an error, `W` for a warning, and three digits.
+    /// `E` for an error or `W` for a warning, and three digits. `E023` and `E028` are warnings all the same.
     pub id: &'static str,
     pub severity: Severity,
-    /// What is wrong, in general; the message of a diagnostic says it in particular.
+    /// The problem in general. The message of a diagnostic gives the particulars.
     pub title: &'static str,
 }
 
-/// The entry of the table with this `id`.
+/// Finds the code with this `id`.
 pub fn lookup(id: &str) -> Option<&'static Code> {
     TABLE.iter().find(|code| code.id == id).copied()
 }

@@ -1,4 +1,4 @@
-//! Diagnostics: what is wrong where, and what to write instead.
+//! Diagnostics: what is wrong, where, and what to write instead.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use crate::limits::{DIAGNOSTICS as MOST, NAME as MAX_NAME};
 pub enum Severity {
     /// No plan is made.
     Error,
-    /// A plan is made all the same.
+    /// A plan is still made.
     Warning,
 }
 
-/// A piece of the source, in bytes; both ends are at character boundaries.
+/// A range of the source in bytes. Both ends are at character boundaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Span {
@@ -41,49 +41,48 @@ impl Span {
     }
 }
 
-/// One fault of a source text.
+/// One problem of a source text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnostic {
-    /// The name under which the text was checked.
+    /// The name of the file that the caller gave.
     pub file: String,
-    /// Stable; one of [`crate::codes::TABLE`].
+    /// One of [`crate::codes::TABLE`]. Codes are stable.
     pub code: &'static str,
     pub severity: Severity,
-    /// What is wrong: one line, lower case, no full stop.
+    /// What is wrong, in one line of lower case without a full stop.
     pub message: String,
-    /// What to write.
+    /// What to write instead.
     pub help: Option<String>,
     pub span: Span,
-    /// Stands at the underlined piece of the source line.
+    /// A word for the underlined part of the source line.
     pub label: Option<String>,
-    /// Of the span's start, from 1.
+    /// The line of the span's start, counted from 1.
     pub line: usize,
-    /// Of the span's start, in characters, from 1.
+    /// The column of the span's start in characters, counted from 1.
     pub column: usize,
-    /// Of the span's end, from 1.
+    /// The line of the span's end, counted from 1.
     pub end_line: usize,
-    /// Of the span's end, in characters, from 1; the first column after the span.
+    /// The first column after the span, in characters, counted from 1.
     pub end_column: usize,
 }
 
-/// Bytes of the longest message, and of the longest help. A message quotes the source, where a number or a text may be of any
-/// length.
+/// The most bytes of a message, and of a help. A message quotes the source, where a number or a text can have any length.
 const LONGEST_MESSAGE: usize = 2_000;
 
-/// What all suggestions of one check may cost, in cells of the tables that compare two names.
+/// The most work for all suggestions of one check, in cells of the tables that compare two names.
 const SUGGESTION_WORK: u64 = 4_000_000;
 
-/// So many names are compared for one suggestion.
+/// The most names that are compared for one suggestion.
 pub(crate) const CANDIDATES: usize = 1_000;
 
-/// So many parts of types are looked at in one check. A file that is written by hand comes nowhere near.
+/// The most parts of types that one check looks at. A file that is written by hand needs far fewer.
 const TYPE_WORK: usize = 2_000_000;
 
-/// The cost of one look at a name, in cells.
+/// The work of a look at one name, in cells.
 const LOOK: u64 = 64;
 
-/// Collects the diagnostics of one source text, and counts what its check takes.
+/// Collects the diagnostics of one source text, and counts the work of its check.
 pub(crate) struct Sink<'a> {
     file: &'a str,
     source: &'a str,
@@ -91,19 +90,19 @@ pub(crate) struct Sink<'a> {
     lines: Vec<usize>,
     found: Vec<Diagnostic>,
     errors: usize,
-    /// There were more warnings than are listed.
+    /// Whether there were more warnings than are listed.
     warnings_cut: bool,
-    /// What suggestions have cost so far.
+    /// The work of all suggestions so far.
     suggested: u64,
-    /// Parts of types that may still be looked at.
+    /// How many parts of types may still be looked at.
     types_left: usize,
     types_cut: bool,
-    /// Where something is looked at, for a fault that has no place of its own.
+    /// The place that is looked at now, for a problem that has no place of its own.
     looking_at: Span,
     work: u64,
 }
 
-/// A diagnostic that was just reported, to add to; none if it is one too many.
+/// A diagnostic that was just reported, so that the caller can add to it. Empty if it is one too many.
 pub(crate) struct Reported<'s>(Option<&'s mut Diagnostic>);
 
 impl Reported<'_> {
@@ -145,7 +144,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Adds a fault. Its line and column are found out at the end, for all at once.
+    /// Adds a diagnostic. The lines and columns of all are computed at the end, in one pass.
     pub(crate) fn report(
         &mut self,
         code: &'static Code,
@@ -197,22 +196,23 @@ impl<'a> Sink<'a> {
         self.errors > 0
     }
 
-    /// Whether there are so many errors that nothing more is looked at.
+    /// Whether there are so many errors that the check ends.
     pub(crate) fn is_full(&self) -> bool {
         self.errors > MOST
     }
 
-    /// Counts work: things looked at, whatever they are.
+    /// Counts work: the number of things that were looked at.
     pub(crate) fn work(&mut self, things: usize) {
         self.work += things as u64;
     }
 
-    /// Says where types are looked at from now on.
+    /// Sets the place where types are looked at from now on.
     pub(crate) fn looking_at(&mut self, span: Span) {
         self.looking_at = span;
     }
 
-    /// Counts parts of types that are to be looked at. False if they are too many: then they are not.
+    /// Counts parts of types before the caller looks at them. Returns false if there are too many, and the caller skips
+    /// them.
     pub(crate) fn look_at_types(&mut self, parts: usize) -> bool {
         self.work(parts);
         match self.types_left.checked_sub(parts) {
@@ -229,18 +229,18 @@ impl<'a> Sink<'a> {
         !self.types_cut
     }
 
-    /// All work so far.
+    /// The work so far.
     pub(crate) fn worked(&self) -> u64 {
         self.work
     }
 
-    /// The line of a byte offset, from 1.
+    /// The line of a byte offset, counted from 1.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.lines.partition_point(|&start| start <= offset).max(1)
     }
 
-    /// `did you mean …`, where something in `candidates` is near enough to `name`. What all of a file's suggestions may take is
-    /// limited: after that there are none.
+    /// Returns `did you mean …` if a name in `candidates` is similar enough to `name`. The work for all suggestions of
+    /// a file is limited; beyond that, there are no suggestions.
     pub(crate) fn did_you_mean<'c>(
         &mut self,
         name: &str,
@@ -273,7 +273,7 @@ impl<'a> Sink<'a> {
         nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?"))
     }
 
-    /// Everything reported, by position; what was reported twice stands once.
+    /// Returns all diagnostics by their position. One that was reported twice occurs once.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         let mut offsets: Vec<usize> =
             self.found.iter().flat_map(|found| [found.span.start, found.span.end]).collect();
@@ -292,7 +292,7 @@ impl<'a> Sink<'a> {
         self.found
     }
 
-    /// Lines and columns of offsets that go up. Each line's characters are counted once, however many faults it has.
+    /// The lines and columns of sorted offsets. The characters of a line are counted once, however many diagnostics it has.
     fn positions(&self, offsets: &[usize]) -> Vec<(usize, usize)> {
         let mut positions: Vec<(usize, usize)> = Vec::with_capacity(offsets.len());
         let mut counted = 0;
@@ -316,7 +316,7 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// A message that is not too long to be sent.
+/// Cuts a message that is too long to be sent.
 fn cut(mut message: String) -> String {
     if message.len() > LONGEST_MESSAGE {
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
@@ -325,7 +325,7 @@ fn cut(mut message: String) -> String {
     message
 }
 
-/// What a message quotes of the source: its beginning, where it is long.
+/// The part of a text that a message quotes: all of it, or the beginning of a long one.
 pub(crate) fn brief(text: &str) -> std::borrow::Cow<'_, str> {
     const CHARACTERS: usize = 80;
     match text.char_indices().nth(CHARACTERS) {

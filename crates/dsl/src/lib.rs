@@ -1,14 +1,15 @@
-//! The Aster language: source text to a checked plan, with diagnostics.
+//! The Aster language: turns a source text into a checked plan, with diagnostics.
 //!
-//! [`check()`] takes the text of a file and returns the plans of its workflow functions and everything that is wrong with
-//! it, in one go. [`check_with`] knows, besides, what the components export, and checks the calls against that.
-//! [`render()`] makes a report for people of the diagnostics; as JSON they serialise themselves.
+//! [`check()`] takes the text of a file and returns the plans of its workflow functions, together with all problems of
+//! the text. [`check_with`] also checks the calls against the exports of the components. [`render()`] writes the
+//! diagnostics as a report for people; they can also be serialised to JSON.
 //!
-//! The way of a text: `lex` makes tokens of it, `parse` a syntax tree that is whole even where the text is not, `check`
-//! looks for what makes no sense, `types` for what doesn't fit the components, and `lower` makes the plan.
+//! A text goes through these modules: `lex` splits it into tokens, `parse` builds a syntax tree, which is complete even if
+//! the text is faulty, `check` finds what makes no sense, `types` finds what doesn't fit the components, and `lower` makes
+//! the plan.
 //!
-//! There is no I/O here and nothing of the host, so that a web page can check a file as it is typed. No input makes it
-//! panic, and what it accepts the core can evaluate and store.
+//! This crate does no I/O and knows nothing of the host, so a web page can check a file as it is typed. No input makes it
+//! panic, and the core can evaluate and store every plan that it makes.
 
 mod ast;
 mod check;
@@ -19,6 +20,7 @@ pub mod limits;
 mod lower;
 mod parse;
 mod render;
+mod setting;
 mod types;
 
 use std::borrow::Borrow;
@@ -31,44 +33,44 @@ pub use diagnostic::{Diagnostic, Severity, Span};
 pub use render::render;
 pub use types::{ResolveError, resolve_type};
 
-/// What came of a source text.
+/// The result of a check.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// What stands after `This module is`, if that was readable.
+    /// The name after `This module is`, if it was readable.
     pub module: Option<String>,
-    /// One for each workflow function, in the order of the file; empty if there is any error.
+    /// One plan for each workflow function, in the order of the file. Empty if there is any error.
     pub plans: Vec<Plan>,
-    /// By position.
+    /// All diagnostics, ordered by their position.
     pub diagnostics: Vec<Diagnostic>,
-    /// What the check took, in things looked at: characters, tokens, names, parts of types. For those who watch that it grows
-    /// no faster than the text.
+    /// The work of the check: the number of characters, tokens, names and parts of types that it looked at. Tests use it to
+    /// show that the work grows no faster than the text.
     pub work: u64,
 }
 
 impl Checked {
-    /// Whether something is wrong enough that no plan was made.
+    /// Whether there is an error, so that no plan was made.
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
-/// Checks a source text by itself. What only a component's types could tell is not looked at.
+/// Checks a source text by itself. Without components, the types of calls and values are not checked.
 ///
-/// `file` is the name that the diagnostics carry; nothing is read from it.
+/// `file` is the name in the diagnostics. No file is read.
 pub fn check(file: &str, source: &str) -> Checked {
     run(file, source, None)
 }
 
-/// Checks a source text, and its calls against what the components export.
+/// Checks a source text, and its calls against the exports of the components.
 ///
-/// `components` are all that are registered, by their names in kebab-case. A component that is missing among them is a
-/// warning (`W110`), since it can still come; everything else that doesn't fit is an error.
+/// `components` are all registered components, by their names in kebab-case. A component that is missing is a warning
+/// (`W110`), since it may still be uploaded. Everything else that doesn't fit is an error.
 pub fn check_with<E: Borrow<Exports>>(file: &str, source: &str, components: &BTreeMap<String, E>) -> Checked {
     let components = components.iter().map(|(name, exports)| (name.as_str(), exports.borrow())).collect();
     run(file, source, Some(types::Components::new(components)))
 }
 
-/// Reads a source text as far as its tree, and drops that; how many functions it has. For measurements of what the rest takes.
+/// Parses a source text and returns the number of its functions. Benchmarks use it to measure parsing alone.
 pub fn parse_only(file: &str, source: &str) -> usize {
     let mut sink = diagnostic::Sink::new(file, source);
     let tokens = lex::lex(source, &mut sink);

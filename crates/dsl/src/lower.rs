@@ -1,4 +1,4 @@
-//! A checked tree to plans. Nothing is reported here any more.
+//! Turns a checked tree into plans. Nothing is reported here any more.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ast::{self, Expr, ExprKind, File, StatementKind, TextPart};
 use crate::check::Model;
 use crate::diagnostic::Sink;
 
-/// One plan for each function. The file has no errors.
+/// Makes one plan for each function. The file has no errors.
 pub(crate) fn lower(file: &File, models: &[Model], sink: &Sink) -> Vec<Plan> {
     let module = file.module.as_ref().map_or("", |module| module.text.as_str());
     models.iter().map(|model| Lowering::new(model, sink).plan(module)).collect()
@@ -17,9 +17,9 @@ pub(crate) fn lower(file: &File, models: &[Model], sink: &Sink) -> Vec<Plan> {
 
 struct Lowering<'l, 't, 's> {
     model: &'l Model<'t>,
-    /// For the lines.
+    /// Finds the lines of spans.
     sink: &'l Sink<'s>,
-    /// The steps' names, each kept once.
+    /// The names of the steps, which the plan shares.
     names: Vec<Arc<str>>,
 }
 
@@ -31,7 +31,9 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
 
     fn plan(&self, module: &str) -> Plan {
         let function = self.model.function;
+        // A workflow has no `memory`.
         let settings = &self.model.workflow.settings;
+        let ast::Settings { timeout_ms, fuel, memory_bytes: _, retry: _, trigger } = settings;
         Plan {
             format: PLAN_FORMAT,
             name: format!("{module}.{}", function.name.text),
@@ -48,10 +50,10 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
                     Capabilities::Only(list.iter().map(|name| name.text.clone()).collect())
                 }
             },
-            timeout_ms: settings.timeout_ms.as_ref().map(|timeout| timeout.value),
+            timeout_ms: timeout_ms.as_ref().map(|timeout| timeout.value),
             retry: retry(settings),
-            fuel: settings.fuel.as_ref().map(|fuel| fuel.value),
-            trigger: settings.trigger.as_ref().map(|trigger| plan::Trigger {
+            fuel: fuel.as_ref().map(|fuel| fuel.value),
+            trigger: trigger.as_ref().map(|trigger| plan::Trigger {
                 path: trigger.path.text.clone(),
                 key: self.expr(&trigger.key),
                 key_field: last_name(&trigger.key),
@@ -86,7 +88,7 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
         statements.iter().filter_map(|statement| self.statement(statement)).collect()
     }
 
-    /// An `await` is none: it is among the step's dependencies.
+    /// An `await` is no statement of the plan, since it is among the dependencies of the step.
     fn statement(&self, statement: &ast::Statement) -> Option<plan::Statement> {
         Some(match &statement.kind {
             StatementKind::Await(_) | StatementKind::Lost => return None,
@@ -108,13 +110,13 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
     fn expr(&self, expr: &Expr) -> plan::Expr {
         let boxed = |of: &Expr| Box::new(self.expr(of));
         match &expr.kind {
-            // An error was reported for it, and then no plan is made.
+            // An error was reported for it, so no plan is made.
             ExprKind::Error | ExprKind::Null => plan::Expr::Literal(Value::Null),
             ExprKind::Bool(value) => plan::Expr::Literal(Value::Bool(*value)),
             ExprKind::Int(value) => plan::Expr::Literal(Value::from(*value)),
             ExprKind::Float(value) => plan::Expr::Literal(Value::from(*value)),
             ExprKind::Text(parts) => self.text(parts),
-            // INVARIANT: a name is one thing at most: the check refuses a `Let` with the name of a parameter or step.
+            // INVARIANT: a name has one meaning, since the check refuses a `Let` with the name of a parameter or step.
             ExprKind::Name(name) if self.model.params.contains_key(name.as_str()) => {
                 plan::Expr::Parameter(name.clone())
             }
@@ -162,10 +164,12 @@ impl<'l, 't, 's> Lowering<'l, 't, 's> {
 }
 
 fn limits(settings: &ast::Settings) -> Limits {
+    // `retry` has a place of its own in the plan, and a `trigger` is never here.
+    let ast::Settings { timeout_ms, fuel, memory_bytes, retry: _, trigger: _ } = settings;
     Limits {
-        timeout_ms: settings.timeout_ms.as_ref().map(|timeout| timeout.value),
-        fuel: settings.fuel.as_ref().map(|fuel| fuel.value),
-        memory_bytes: settings.memory_bytes.as_ref().map(|memory| memory.value),
+        timeout_ms: timeout_ms.as_ref().map(|timeout| timeout.value),
+        fuel: fuel.as_ref().map(|fuel| fuel.value),
+        memory_bytes: memory_bytes.as_ref().map(|memory| memory.value),
     }
 }
 

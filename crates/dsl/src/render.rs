@@ -1,4 +1,4 @@
-//! Diagnostics as a report for people, with the source line underlined.
+//! Writes diagnostics as a report for people, with the faulty part of the source underlined.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use miette::{
 
 use crate::{Diagnostic, Severity};
 
-/// The diagnostics as a report for a terminal, one after the other; empty if there are none.
+/// Writes the diagnostics as a report for a terminal, one after the other. The report is empty if there are none.
 pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], color: bool) -> String {
     let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
@@ -30,28 +30,28 @@ pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], color: bool)
     out
 }
 
-/// The longest line, in bytes, that a person might look at. miette panics at 65,536 columns.
+/// The most bytes of a line that a person might look at. miette panics at 65,536 columns.
 const LONGEST_LINE: usize = 4_096;
 
-/// The most lines that are drawn of one diagnostic.
+/// The most lines that are drawn for one diagnostic.
 const MOST_LINES: usize = 200;
 
-/// A source, and where its lines begin and end.
+/// A source, and the places where its lines begin and end.
 struct Lines<'a> {
     file: &'a str,
     source: &'a str,
     ranges: Vec<Range<usize>>,
 }
 
-/// The lines of one diagnostic, with one of context before and after. miette would look for them from the beginning of the
-/// source, for each diagnostic anew.
+/// The lines of one diagnostic, with one line of context before and after. By itself, miette would look for them from the
+/// beginning of the source for each diagnostic.
 #[derive(Debug)]
 struct Excerpt<'a> {
     file: &'a str,
     text: &'a str,
-    /// Where it begins in the source.
+    /// The offset in the source at which it begins.
     start: usize,
-    /// Of its first line, from 0.
+    /// The number of its first line, counted from 0.
     line: usize,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Lines<'a> {
         Self { file, source, ranges: source.split_inclusive('\n').map(range).collect() }
     }
 
-    /// None if nobody could look at it.
+    /// Returns `None` for an excerpt that is too large for a person to look at.
     fn around(&self, diagnostic: &Diagnostic) -> Option<Excerpt<'a>> {
         // Counted from 0.
         let first = diagnostic.line.saturating_sub(2).min(self.ranges.len());
@@ -84,7 +84,7 @@ impl<'a> Lines<'a> {
 }
 
 impl SourceCode for Excerpt<'_> {
-    /// miette's own reading of a text, moved to where the excerpt stands.
+    /// Lets miette read the excerpt, and moves the result to the excerpt's place in the source.
     fn read_span<'b>(
         &'b self,
         span: &SourceSpan,

@@ -1,4 +1,5 @@
-//! Every file of `tests/cases` and its report. Files whose name begins with `types_` are checked against components.
+//! Checks every file of `tests/cases` against its report. A file whose name begins with `types_` is checked against
+//! components.
 
 mod common;
 
@@ -26,7 +27,7 @@ fn a_case_has_a_plan_exactly_if_it_has_no_error() {
     }
 }
 
-/// What only a large text has: `worst.rs` makes them.
+/// The codes that only a large text has. `worst.rs` makes such texts.
 const OF_LARGE_TEXTS: [&str; 4] = ["E008", "E009", "W112", "W113"];
 
 #[test]
@@ -54,7 +55,7 @@ fn every_code_is_in_the_docs_with_its_title_and_an_example() {
         let entry = &entry[..entry.find("\n## ").unwrap_or(entry.len())];
         assert!(entry.contains("```aster\n"), "{} has no example", code.id);
         assert!(entry.contains("**Fix:**"), "{} has no fix", code.id);
-        // A code's page says what kind it is.
+        // The entry of a code names its severity.
         assert!(
             entry.starts_with(&format!("\n{:?}. ", code.severity)),
             "{} does not say its severity",
@@ -103,7 +104,7 @@ fn docs() -> String {
     std::fs::read_to_string(&path).expect("the page of the diagnostics is there")
 }
 
-/// Each code of the docs and its example.
+/// Each code in the docs, with its example.
 fn examples() -> Vec<(String, String)> {
     let docs = docs();
     let entries = docs.split("\n## ").skip(1);

@@ -1,4 +1,4 @@
-//! The project's workflows against the interfaces of the project's components, read from their WIT.
+//! Checks the workflows of the project against the interfaces of its components, which are read from their WIT.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn the_workflows_fit_the_components_that_they_call() {
         let source = std::fs::read_to_string(&path).expect("the workflow is there");
         let checked = check_with(name, &source, &components);
         let report = render(name, &source, &checked.diagnostics, false);
-        // A step that only looks, or speaks, has nothing to undo.
+        // A step that only reads or notifies has nothing to undo.
         assert!(checked.diagnostics.iter().all(|diagnostic| diagnostic.code == "E023"), "{report}");
         assert_eq!(checked.plans.len(), 1);
     }

@@ -1,9 +1,9 @@
-//! How lines, blocks and sentences are told apart.
+//! Lines, blocks and sentences in all their layouts.
 
 use aster_core::plan::Plan;
 use aster_dsl::{Diagnostic, check};
 
-/// The codes and positions of what is reported for `source`.
+/// The codes and positions of the diagnostics of `source`.
 fn codes(source: &str) -> Vec<String> {
     let told = |d: &Diagnostic| format!("{}@{}:{}", d.code, d.line, d.column);
     check("t.aster", source).diagnostics.iter().map(told).collect()
@@ -16,7 +16,7 @@ fn plan(source: &str) -> Plan {
 }
 
 #[test]
-fn the_same_workflow_in_other_layouts_is_the_same_plan() {
+fn a_workflow_has_the_same_plan_in_every_layout() {
     let usual = "\
 This module is m.
 
@@ -160,7 +160,7 @@ To to with with: Json and produce: Json, produce Json with IO. It performs io wi
     step await depends on step:
       Return ok of ok.
 ";
-    // `ok` is the only name that nothing declares.
+    // Nothing declares the name `ok`.
     assert_eq!(codes(source), ["E028@9:9", "E030@11:20"]);
 }
 

@@ -1,4 +1,4 @@
-//! Plans of real files.
+//! The plans of real files.
 
 mod common;
 
@@ -40,8 +40,8 @@ fn everything_that_the_grammar_has_is_in_the_plan() {
 }
 
 #[test]
-fn what_is_accepted_survives_being_stored() {
-    // Nested as deeply as is accepted.
+fn every_accepted_plan_can_be_stored_and_read_back() {
+    // The deepest nesting that is accepted.
     for depth in 1..60 {
         let nested = [
             format!("{}1{}", "[".repeat(depth), "]".repeat(depth)),

@@ -1,4 +1,4 @@
-//! No text makes the check panic, and every span lies in its text.
+//! No text makes the check panic, and every span is inside its text.
 
 mod common;
 
@@ -12,7 +12,7 @@ const VALID: [&str; 4] = [
     include_str!("cases/E031_not_complete.aster"),
 ];
 
-/// Pieces that mean something to the language, and some that don't.
+/// Pieces with a meaning in the language, and some without.
 const PIECES: [&str; 48] = [
     ".",
     ",",
@@ -81,7 +81,7 @@ fn holds(source: &str) {
     }
     let shown: Vec<_> = checked.diagnostics.iter().take(5).cloned().collect();
     render("t.aster", source, &shown, true);
-    // Whatever it is: what is fixed, and so much for each byte.
+    // A fixed amount, and some work for each byte.
     assert!(checked.work <= 10_000_000 + 50 * source.len() as u64, "{} for {}", checked.work, source.len());
 }
 
@@ -145,7 +145,7 @@ fn huge_and_deep_texts_are_checked() {
         steps += &format!("    step s{n}:\n      Return {n}.\n");
     }
     holds(&steps);
-    // A megabyte each of what could be quadratic.
+    // A megabyte of each piece whose work could be quadratic.
     let body = "This module is m.\nTo f produce Int:\n  workflow:\n    step s:\n";
     holds(&format!("{body}      Return {}.\n", "x".repeat(1 << 20)));
     holds(&format!("{body}      Return [{}].\n", "abcdefg, ".repeat(1 << 17)));

@@ -1,4 +1,5 @@
-//! Texts at their worst cost what their size is, and what is too large is refused with a word of its own.
+//! The work for the worst texts grows with their size and no faster, and a text that is too large is refused with a
+//! diagnostic.
 
 mod common;
 #[path = "common/shapes.rs"]
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use aster_dsl::{Checked, check_with, codes, limits, render};
 use shapes::SHAPES;
 
-/// What suggestions and types may take besides, however small the text is.
+/// The work that suggestions and types may take in addition, however small the text is.
 const FIXED: u64 = 10_000_000;
 
 #[test]
@@ -31,7 +32,8 @@ fn no_shape_takes_time_by_the_square_of_its_size() {
             render(shape.name, text, &checked.diagnostics, false);
         };
         let small = (0..2).map(|_| processor_time(|| taken(&small))).min().unwrap_or_default();
-        // Sixteen times the size: the square would be 256 times the time. What is fixed is granted besides.
+        // The size is sixteen times as large: quadratic time would be 256 times as long. The fixed part is allowed in
+        // addition.
         let most = small * 64 + Duration::from_secs(2);
         let large = processor_time(|| taken(&large));
         assert!(large <= most, "{}: {small:?}, and {large:?} for sixteen times as much", shape.name);
@@ -39,7 +41,7 @@ fn no_shape_takes_time_by_the_square_of_its_size() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_with_a_word_of_its_own() {
+fn a_text_over_a_limit_is_refused_with_a_diagnostic_that_names_the_limit() {
     let head = "This module is m.\n";
     let step = "  workflow:\n    step s:\n      Return 1.\n";
     let many = |n: usize, of: &dyn Fn(usize) -> String| (0..n).map(of).collect::<String>();
@@ -128,9 +130,9 @@ fn what_is_too_large_is_refused_with_a_word_of_its_own() {
 }
 
 #[test]
-fn what_is_just_not_too_large_is_taken() {
+fn a_text_at_a_limit_is_accepted() {
     let names = (0..100).map(|n| format!("s{n}, ")).collect::<String>();
-    // 100 steps in a row, and 99 that depend on all of them: 9,999 dependencies.
+    // 100 steps in a row, and 99 steps that depend on all of them, have 9,999 dependencies.
     let steps = (0..100).map(|n| format!("    step s{n}:\n      Return 1.\n")).collect::<String>();
     let last = (100..199)
         .map(|n| format!("    step s{n} depends on [{names}]:\n      Return 1.\n"))
@@ -142,7 +144,7 @@ fn what_is_just_not_too_large_is_taken() {
 }
 
 #[test]
-fn messages_quote_no_more_than_a_beginning() {
+fn a_message_quotes_only_the_beginning_of_a_long_text() {
     for shape in SHAPES {
         let checked = check(&(shape.text)(20_000));
         for found in checked.diagnostics {
@@ -153,7 +155,7 @@ fn messages_quote_no_more_than_a_beginning() {
 }
 
 #[test]
-fn the_docs_say_the_limits() {
+fn the_docs_list_every_limit() {
     let docs = include_str!("../../../docs/LANGUAGE.md");
     for (what, limit) in [
         ("bytes of a file", limits::SOURCE),
@@ -184,7 +186,7 @@ fn separated(number: usize) -> String {
     groups.join(",")
 }
 
-/// What this thread computed meanwhile, so that a busy machine makes nothing slower.
+/// The processor time of this thread during `work`, so that a busy machine makes nothing slower.
 fn processor_time(work: impl FnOnce()) -> Duration {
     let computed = || {
         let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;

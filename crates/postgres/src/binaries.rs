@@ -7,12 +7,12 @@ use std::process::Command;
 
 use crate::Error;
 
-/// The oldest major version that is still used when it is all there is.
+/// The oldest major version that is used.
 pub(crate) const OLDEST: u32 = 15;
 
 const VARIABLE: &str = "ASTER_POSTGRES_BIN";
 
-/// Where packages put them; a `*` stands for a version.
+/// The folders where packages put the programs; a `*` stands for a version.
 const USUAL: &[&str] = &[
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -33,12 +33,12 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// The newest that there are.
+    /// The newest programs that are installed.
     pub(crate) fn find() -> Result<Self, Error> {
         installed()?.into_iter().next().ok_or(Error::NotInstalled)
     }
 
-    /// Those that can open `cluster`, which the major version `major` made.
+    /// The programs that can open `cluster`, which major version `major` made.
     pub(crate) fn find_for(major: u32, cluster: &Path) -> Result<Self, Error> {
         pick(installed()?, major, cluster)
     }
@@ -56,7 +56,7 @@ impl Binaries {
     }
 }
 
-/// Newest first. What the user named is the only one then.
+/// All installed versions, newest first; only the one in [`VARIABLE`] if that is set.
 fn installed() -> Result<Vec<Binaries>, Error> {
     if let Some(dir) = env::var_os(VARIABLE) {
         let dir = PathBuf::from(dir);
@@ -74,7 +74,7 @@ fn installed() -> Result<Vec<Binaries>, Error> {
 fn newest_first(places: impl Iterator<Item = PathBuf>) -> Vec<Binaries> {
     let mut found: Vec<Binaries> = Vec::new();
     for place in places {
-        // A link in PATH leads to the folder that the other programs are in, and that another place names as well.
+        // A link in PATH leads to the folder of the other programs, which another place may name as well.
         let Ok(server) = fs::canonicalize(place.join("postgres")) else { continue };
         let Some(dir) = server.parent() else { continue };
         if found.iter().all(|known| known.dir != dir) {
@@ -107,7 +107,7 @@ fn inspect(dir: &Path) -> Option<Binaries> {
     Some(Binaries { dir: dir.to_owned(), major })
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, `postgres (PostgreSQL) 19beta1`.
+/// The major version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` or `postgres (PostgreSQL) 19beta1`.
 fn major_version(text: &str) -> Option<u32> {
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
@@ -120,7 +120,7 @@ fn pg_config() -> Option<PathBuf> {
     output.status.success().then(|| PathBuf::from(dir.trim_end()))
 }
 
-/// The folders that `pattern` stands for: at most one of its names holds a `*`.
+/// The folders that match `pattern`, which has at most one `*`.
 fn expand(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else { return vec![pattern.into()] };
     let (parent, prefix) = before.rsplit_once('/').expect("the patterns are absolute");
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with programs that say they are of these versions.
+    /// A folder with programs that claim to be of these versions.
     fn machine(versions: &[&str]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for version in versions {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_comes_first_and_the_too_old_is_left_out() {
+    fn the_newest_version_comes_first_and_versions_below_15_are_left_out() {
         let machine = machine(&["15.2", "9.6.24", "17.0", "16.1"]);
         let majors: Vec<u32> = found(machine.path()).iter().map(|binaries| binaries.major).collect();
         assert_eq!(majors, [17, 16, 15]);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_from_what_the_server_says() {
+    fn the_major_version_is_read_from_the_answer_of_the_server() {
         assert_eq!(major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(major_version("postgres (PostgreSQL) 19beta1\n"), Some(19));
         assert_eq!(major_version("command not found\n"), None);

@@ -1,4 +1,4 @@
-//! Makes a cluster, all or nothing: in a folder beside its place, moved there when it is complete.
+//! Makes a cluster, all or nothing: in a folder beside its final place, and moved there when it is complete.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::folder::Folder;
 use crate::user::{self, Account};
 use crate::{Error, NAME};
 
-/// The major version that made the cluster; none if there is no cluster yet.
+/// The major version that made the cluster, or `None` if there is no cluster yet.
 pub(crate) fn version(folder: &Folder) -> Result<Option<u32>, Error> {
     let cluster = folder.cluster();
     if !cluster.exists() {
@@ -33,7 +33,7 @@ pub(crate) fn create(
     durable: bool,
 ) -> Result<(), Error> {
     let unfinished = folder.new_cluster();
-    // What is left of an attempt that was interrupted.
+    // An interrupted attempt may have left it.
     match fs::remove_dir_all(&unfinished) {
         Ok(()) => tracing::info!("removed a half-made database cluster"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -61,8 +61,8 @@ fn initialise(
         .arg("--pgdata")
         .arg(folder.new_cluster())
         .args(["--username", NAME, "--encoding", "UTF8"])
-        // Bytes decide the order: the same on every machine, the cheapest for indexes, and no update of the system's
-        // locales can spoil one.
+        // Texts are ordered by their bytes: that is the same on every machine, the cheapest for indexes, and no update of
+        // the system's locales can spoil an index.
         .args(["--locale", "C"])
         // The socket lies in a folder that only the server's user and root can enter.
         .args(["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]);
@@ -76,7 +76,7 @@ fn initialise(
     check("initdb", output)
 }
 
-/// In single-user mode, so that a cluster is never in its place without its database.
+/// Makes the database in single-user mode, so that a cluster is never in its final place without its database.
 fn create_database(
     folder: &Folder,
     binaries: &Binaries,
@@ -89,7 +89,7 @@ fn create_database(
         .arg("--single")
         .arg("-D")
         .arg(folder.new_cluster())
-        // Otherwise a refused statement is only printed.
+        // Without it, the server prints an error of a statement and still succeeds.
         .args(["-c", "exit_on_error=on"])
         .args(["-c", if durable { "fsync=on" } else { "fsync=off" }])
         .arg("postgres")
@@ -99,7 +99,7 @@ fn create_database(
         .spawn()
         .map_err(spawn_error)?;
     let mut statements = server.stdin.take().expect("it is piped");
-    // If the server is gone already, its status and output say more than the broken pipe.
+    // If the server has ended already, its status and output say more than the broken pipe.
     let _ = writeln!(statements, "create database {NAME};");
     drop(statements);
     check("postgres --single", server.wait_with_output().map_err(spawn_error)?)
@@ -109,13 +109,13 @@ fn check(program: &'static str, output: Output) -> Result<(), Error> {
     if output.status.success() {
         return Ok(());
     }
-    // The complaint is on one, and on the other what had gone well before it.
+    // Standard error has the complaint, and standard output what went well before it.
     let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
     let output_text = String::from_utf8_lossy(said).trim().to_owned();
     Err(Error::Failed { program, status: output.status, output: output_text })
 }
 
-/// Makes a rename in `folder` last.
+/// Writes `folder` to the disk, so that a rename in it survives a crash.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

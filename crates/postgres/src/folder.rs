@@ -10,13 +10,13 @@ use rustix::fs::FlockOperation;
 use crate::Error;
 use crate::user::Account;
 
-/// A data folder that is this process's own until it is dropped.
+/// A data folder that this process has locked; dropping the value releases it.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    /// Without symbolic links, so that it can be compared with what the system says of a process.
+    /// Has no symbolic links, so that it can be compared with the working folder of a process.
     path: PathBuf,
     private: PathBuf,
-    /// Held open: closing it gives up the lock, and so does the end of the process, however it comes.
+    /// Held open. Closing it releases the lock, and so does any end of the process.
     _lock: File,
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn private(path: &Path) -> PathBuf {
     path.join("postgres")
 }
 
-/// `path` without symbolic links, as far as it exists.
+/// `path` with the symbolic links resolved in the part of it that exists.
 pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     for existing in path.ancestors() {
@@ -38,7 +38,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 impl Folder {
-    /// Makes the folder if need be, and locks it.
+    /// Makes the folder if it doesn't exist, and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Self, Error> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Error::io(path, e))?;
         let path = fs::canonicalize(path).map_err(|e| Error::io(path, e))?;
@@ -55,7 +55,7 @@ impl Folder {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
-                // Without it the message is less helpful, and as true.
+                // Without the process id the message is less helpful, but still true.
                 let _ = lock.read_to_string(&mut holder);
                 return Err(Error::InUse { path, pid: holder.trim().parse().ok() });
             }
@@ -65,7 +65,7 @@ impl Folder {
         Ok(Self { private: private(&path), path, _lock: lock })
     }
 
-    /// Makes the private part, and lets the server's user, if it is another than ours, reach it.
+    /// Makes the private part. If the server's user is not ours, lets that user reach it.
     pub(crate) fn prepare(&mut self, account: Option<&Account>) -> Result<(), Error> {
         match fs::DirBuilder::new().mode(0o700).create(&self.private) {
             Ok(()) => {}
@@ -82,7 +82,8 @@ impl Folder {
             .map_err(|e| Error::io(&self.private, e))
     }
 
-    /// The data folder itself is ours, so its rights may be changed: by the group, which lets in nobody else.
+    /// Lets the server's user pass through the data folder, by its group, which lets in nobody else. The folder is ours,
+    /// so its permissions may be changed.
     fn let_through(&self, account: &Account) -> io::Result<()> {
         let metadata = fs::metadata(&self.path)?;
         if account.can_enter(&metadata) {
@@ -101,12 +102,12 @@ impl Folder {
         &self.private
     }
 
-    /// The cluster; complete if it is there at all.
+    /// The cluster. If it exists, it is complete.
     pub(crate) fn cluster(&self) -> PathBuf {
         self.private.join("data")
     }
 
-    /// A cluster in the making.
+    /// The cluster while it is being made.
     pub(crate) fn new_cluster(&self) -> PathBuf {
         self.private.join("data.new")
     }

@@ -2,14 +2,14 @@
 //!
 //! [`Embedded::start`] makes a database cluster in a data folder where there is none, starts a server on a Unix socket
 //! that only this host can reach, and keeps it running: a server that dies is started again, one that a killed host
-//! left behind is stopped first. [`Embedded::stop`] (or dropping it) ends it after a checkpoint.
+//! left behind is stopped first. [`Embedded::stop`], or dropping the value, ends the server after a checkpoint.
 //!
-//! What is in the data folder:
+//! The data folder holds:
 //!
 //! | path | holds |
 //! |---|---|
 //! | `lock` | the lock that keeps a second host out, and the process id of the first |
-//! | `postgres.log` | what the server says; the one before it is `postgres.log.old` |
+//! | `postgres.log` | the server's log; the previous one is `postgres.log.old` |
 //! | `postgres/` | owned by the server's user and closed to all others |
 //! | `postgres/data` | the cluster; `data.new` while it is being made |
 //! | `postgres/.s.PGSQL.5432` | the socket, where the path isn't too long for one |
@@ -17,10 +17,10 @@
 //! There is never a TCP port, and there are no passwords: whoever can enter `postgres/` is the host.
 //! Postgres refuses to run as root, so under a host that is root it runs as the user `postgres`, or `nobody`.
 //!
-//! Who would rather run a server by hand, as tests that ill-treat one do, finds its programs by [`Programs`].
+//! A caller that runs a server by itself, as tests that ill-treat one do, finds the programs with [`Programs`].
 //!
-//! Everything here blocks and is quick but for [`Embedded::start`] and [`Embedded::stop`], which take seconds:
-//! an async host calls them off its executor. It fetches nothing and upgrades nothing.
+//! Every function here blocks. All are quick except [`Embedded::start`] and [`Embedded::stop`], which take seconds:
+//! an async host calls them off its executor. Nothing is downloaded or upgraded.
 
 mod binaries;
 mod cluster;
@@ -50,15 +50,15 @@ use user::Account;
 /// The only role, a superuser, and the database that the host uses.
 const NAME: &str = "aster";
 
-/// What to start.
+/// How to start the server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where everything is kept; made if it isn't there.
-    /// Where the host is root, the server's user must be able to enter the folders above it.
+    /// The data folder; it is made if it doesn't exist.
+    /// If the host is root, the server's user must be able to enter the folders above it.
     pub data_dir: PathBuf,
-    /// Whether what is committed survives a crash of the machine. Default true; false is for tests and benchmarks.
+    /// Whether committed data survives a crash of the machine. The default is true; false is for tests and benchmarks.
     pub durable: bool,
-    /// How many connections the server takes. Default 100; each costs a process while it is open.
+    /// How many connections the server accepts. The default is 100; each open connection costs a process.
     pub max_connections: u32,
 }
 
@@ -74,20 +74,20 @@ pub struct Embedded {
     url: String,
     log: Log,
     supervisor: Supervisor,
-    // After the supervisor, since fields are dropped in this order: the server ends, then its socket's folder
-    // goes, then the next host may come.
+    // These come after the supervisor, since fields are dropped in this order: the server ends, then its socket's
+    // folder is removed, then the lock is released and the next host may start.
     _socket: SocketDir,
     _folder: Folder,
 }
 
 impl Embedded {
-    /// Starts the server and waits until it takes connections; the database is there then.
+    /// Starts the server and waits until it accepts connections. The database exists by then.
     ///
-    /// Blocks: for a few seconds where the cluster must be made, and after a crash until Postgres has recovered.
+    /// Blocks for a few seconds where the cluster must be made, and after a crash until Postgres has recovered.
     ///
     /// # Errors
-    /// Whatever keeps Postgres from running here. The message says what to do, and a server that doesn't get ready
-    /// is quoted.
+    /// Postgres can't run here. The message says what to do; if the server ended or didn't become ready, the message
+    /// quotes the end of its log.
     pub fn start(options: Options) -> Result<Self, Error> {
         let mut folder = Folder::lock(&options.data_dir)?;
         let account = Account::for_folder(folder.private())?;
@@ -117,8 +117,8 @@ impl Embedded {
         Ok(Self { url, log, supervisor, _socket: socket, _folder: folder })
     }
 
-    /// How to connect, for sqlx and for `psql`: `postgres:///aster?host=%2F…&port=5432&user=aster`.
-    /// It is good until this value is dropped; the next start may give another.
+    /// The address for sqlx and for `psql`: `postgres:///aster?host=%2F…&port=5432&user=aster`.
+    /// It is valid until this value is dropped; the next start may give another one.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -128,12 +128,12 @@ impl Embedded {
         self.log.path()
     }
 
-    /// The server's process, unless it is just being started again.
+    /// The process id of the server, or `None` while the server is being started again.
     pub fn pid(&self) -> Option<u32> {
         self.supervisor.pid()
     }
 
-    /// Why the server won't be started again, if it died so often that this is hopeless.
+    /// Why the server won't be started again, if it died so often that another start is hopeless.
     pub fn given_up(&self) -> Option<String> {
         self.supervisor.given_up()
     }
@@ -144,11 +144,11 @@ impl Embedded {
     }
 }
 
-/// Whether a server could run in `data_dir`, as far as the users and rights of this machine go: a caller that is free
-/// to choose a folder asks first. Nothing is made or changed.
+/// Checks whether the users and permissions of this machine let a server run in `data_dir`. A caller that is free to
+/// choose a folder asks first. Nothing is made or changed.
 ///
 /// # Errors
-/// [`Error::Unreachable`] and what else [`Embedded::start`] would say about users.
+/// [`Error::Unreachable`], and every other error about users that [`Embedded::start`] would return.
 pub fn check_reachable(data_dir: &Path) -> Result<(), Error> {
     let data_dir = folder::resolve(data_dir).map_err(|e| Error::io(data_dir, e))?;
     match Account::for_folder(&folder::private(&data_dir))? {
@@ -157,7 +157,8 @@ pub fn check_reachable(data_dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// The port is part of the socket's name; said here, because clients would else take it from `PGPORT`.
+/// The address of the socket in `socket_dir`. It names the port, which is a part of the socket's name, because clients
+/// would otherwise take it from `PGPORT`.
 fn url(socket_dir: &Path) -> String {
     let host: String = socket_dir
         .as_os_str()
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_escapes_what_a_path_may_hold() {
+    fn the_url_escapes_the_special_characters_of_a_path() {
         assert_eq!(
             url(Path::new("/tmp/a b&c/ü")),
             "postgres:///aster?host=%2Ftmp%2Fa%20b%26c%2F%C3%BC&port=5432&user=aster"

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// At the next start a longer log makes room for a new one.
+/// A longer log is set aside at the next start, and a new one begins.
 const LARGE: u64 = 16 << 20;
 const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 8 << 10;
@@ -24,7 +24,7 @@ impl Log {
         &self.path
     }
 
-    /// Opens it for a server that is about to start, which needs no right to the file itself.
+    /// Opens the log for a server that is about to start. The server needs no permission for the file itself.
     pub(crate) fn open(&self) -> io::Result<File> {
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > LARGE) {
             fs::rename(&self.path, self.path.with_added_extension("old"))?;
@@ -32,7 +32,7 @@ impl Log {
         OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
     }
 
-    /// Its last lines, for a message.
+    /// The last lines, for a message.
     pub(crate) fn tail(&self) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;

@@ -1,4 +1,4 @@
-//! One server process: how it is started, when it is ready, and what a dead or orphaned one left behind.
+//! One server process: how it is started, when it is ready, and how the rest of a dead or orphaned one is removed.
 
 use std::fs;
 use std::io;
@@ -14,12 +14,12 @@ use crate::log::Log;
 use crate::user::{self, Account};
 use crate::{Error, socket};
 
-/// A recovery from the largest log that the settings allow takes a fraction of it.
+/// Recovery from the largest log that the settings allow takes a fraction of this time.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
-/// All that is needed to start the server, again and again.
+/// Everything that a start of the server needs. It is kept, since the server may be started many times.
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) server: PathBuf,
@@ -31,7 +31,7 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// Starts the server after whatever an earlier one left is out of the way. It isn't ready yet.
+    /// Removes what an earlier server left, and starts the server. It isn't ready yet.
     pub(crate) fn spawn(&self) -> Result<Child, Error> {
         self.clear_the_way()?;
         let log = self.log.open().map_err(|e| Error::io(self.log.path(), e))?;
@@ -44,7 +44,7 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)
-            // A Ctrl-C is for the host, which stops the server itself when its runs have come to rest.
+            // A Ctrl-C must reach only the host, which stops the server itself once its runs have come to rest.
             .process_group(0);
         for (name, value) in &self.settings {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -52,7 +52,7 @@ impl Launch {
         command.spawn().map_err(|source| Error::Spawn { program: self.server.clone(), source })
     }
 
-    /// Waits until `server` takes connections.
+    /// Waits until `server` accepts connections.
     pub(crate) fn wait_until_ready(&self, server: &mut Child) -> Result<(), Error> {
         let (log, tail) = (self.log.path().to_owned(), || self.log.tail());
         let start = Instant::now();
@@ -71,16 +71,17 @@ impl Launch {
         Err(Error::NotReady { seconds: START_PATIENCE.as_secs(), log, tail: tail() })
     }
 
-    /// The data folder's lock is ours, so a server that is alive here has lost its host.
+    /// Stops an orphaned server and removes a stale pid file. This process holds the lock of the data folder, so a server
+    /// that is alive here has lost its host.
     fn clear_the_way(&self) -> Result<(), Error> {
         let Some(file) = PidFile::read(&self.cluster) else { return Ok(()) };
         let Some(pid) = Pid::from_raw(file.pid).filter(|&pid| is_alive(pid)) else {
-            // Postgres sees for itself that nobody is there.
+            // Postgres itself notices that the process is gone.
             return Ok(());
         };
         if !serves(pid, &self.cluster) {
-            // The number has gone to a process that has nothing to do with us, which Postgres can't tell from a server
-            // (after a restart of a container it's the rule rather than the exception).
+            // The number now belongs to a process that has nothing to do with us, and Postgres can't tell it from a
+            // server. After a restart of a container this is the rule rather than the exception.
             tracing::info!(pid = file.pid, "removing the pid file of a Postgres that is gone");
             let path = PidFile::path(&self.cluster);
             fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
@@ -93,7 +94,7 @@ impl Launch {
             if start.elapsed() > ORPHAN_PATIENCE {
                 return Err(Error::Orphan { path: self.cluster.clone(), pid: file.pid });
             }
-            // Repeating it does no harm, and a server that is still recovering may miss the first.
+            // Repeating the signal does no harm, and a server that is still recovering may miss the first one.
             let _ = stop_fast(pid);
             thread::sleep(POLL);
         }
@@ -101,20 +102,20 @@ impl Launch {
     }
 }
 
-/// "Fast Shutdown": open transactions are aborted, a checkpoint is written.
+/// Asks for a "Fast Shutdown": the server aborts open transactions and writes a checkpoint.
 pub(crate) fn stop_fast(pid: Pid) -> io::Result<()> {
     Ok(kill_process(pid, Signal::INT)?)
 }
 
-/// "Immediate Shutdown": the next start recovers from the log.
+/// Asks for an "Immediate Shutdown": the next start recovers from the log.
 pub(crate) fn stop_immediately(pid: Pid) -> io::Result<()> {
     Ok(kill_process(pid, Signal::QUIT)?)
 }
 
-/// What a server writes of itself into its cluster, as `pg_ctl` reads it (`pidfile.h` of Postgres).
+/// The file in which a server describes itself, `postmaster.pid`, read as `pg_ctl` does (`pidfile.h` of Postgres).
 struct PidFile {
     pid: i32,
-    /// In its eighth line; a server that only recovers is `starting` there.
+    /// Whether the eighth line says `ready`; it says `starting` while the server recovers.
     ready: bool,
 }
 
@@ -136,11 +137,11 @@ impl PidFile {
 }
 
 fn is_alive(pid: Pid) -> bool {
-    // It may belong to another user, and be alive.
+    // Any other error means that the process is alive, and may belong to another user.
     !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
-/// Whether the process is a server of this cluster: a server works in its cluster's folder.
+/// Whether the process is a server of this cluster. A server's working folder is its cluster.
 fn serves(pid: Pid, cluster: &Path) -> bool {
     let pid = pid.as_raw_nonzero();
     if Path::new("/proc/self/cwd").exists() {
@@ -150,7 +151,7 @@ fn serves(pid: Pid, cluster: &Path) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&*cluster.to_string_lossy()))
 }
 
-/// As the pid file has it.
+/// The process id in the type of the pid file.
 fn raw_pid(child: &Child) -> i32 {
     child.id().cast_signed()
 }

@@ -1,4 +1,4 @@
-//! The programs of Postgres, for those who run a server by themselves.
+//! The programs of Postgres, for callers that run a server by themselves.
 
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -12,18 +12,21 @@ use crate::user::{self, Account};
 #[derive(Clone, Debug)]
 pub struct Programs {
     binaries: Binaries,
-    /// None: our own user.
+    /// `None` means our own user.
     account: Option<Account>,
 }
 
 impl Programs {
+    /// Finds them.
+    ///
     /// # Errors
-    /// There is no Postgres on this machine, or we are root and there is no user for it.
+    /// There is no Postgres on this machine, or this process is root and the machine has no user for the server.
     pub fn find() -> Result<Self, Error> {
         Ok(Self { binaries: Binaries::find()?, account: Account::for_new_folder()? })
     }
 
-    /// A program by its name, `initdb` or `pg_ctl`, as the server's user, and without what the environment says to clients.
+    /// A command for the program `program`, such as `initdb` or `pg_ctl`. It runs as the server's user, and without the
+    /// environment variables that are meant for clients.
     pub fn command(&self, program: &str) -> Command {
         user::command(&self.binaries.program(program), self.account.as_ref())
     }
@@ -31,7 +34,7 @@ impl Programs {
     /// Gives a folder of ours to the server's user.
     ///
     /// # Errors
-    /// It isn't there, or isn't ours to give.
+    /// The folder doesn't exist, or this process may not give it away.
     pub fn hand_over(&self, folder: &Path) -> Result<(), Error> {
         let Some(account) = &self.account else { return Ok(()) };
         chown(folder, Some(account.uid), Some(account.gid)).map_err(|e| Error::io(folder, e))

@@ -1,4 +1,4 @@
-//! Where the server's socket is.
+//! The place of the server's socket.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,13 +9,14 @@ use tempfile::TempDir;
 use crate::Error;
 use crate::user::Account;
 
-/// Not a TCP port: only a part of the socket's name.
+/// A part of the socket's name. There is no TCP port.
 pub(crate) const PORT: u16 = 5432;
 
-/// What an address holds, without its closing NUL (`sun_path` in unix(7); it is 104 bytes on the BSDs and macOS).
+/// The longest path in the address of a socket, in bytes without the closing NUL. See `sun_path` in unix(7), which is 104
+/// bytes long on the BSDs and macOS.
 const LONGEST_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// The folder of the socket: only the server's user and root can enter it.
+/// The folder of the socket. Only the server's user and root can enter it.
 #[derive(Debug)]
 pub(crate) enum SocketDir {
     Private(PathBuf),
@@ -24,14 +25,14 @@ pub(crate) enum SocketDir {
 }
 
 impl SocketDir {
-    /// The `private` folder if its path is short enough, else a new one below the system's folder for such things.
+    /// The `private` folder if its path is short enough, otherwise a new folder below the system's temporary one.
     pub(crate) fn choose(private: &Path, account: Option<&Account>) -> Result<Self, Error> {
         if fits(private) {
             return Ok(Self::Private(private.to_owned()));
         }
         let parents = [std::env::temp_dir(), PathBuf::from("/tmp")];
         for parent in &parents {
-            // It is made for us alone, under a name that nobody could guess and occupy.
+            // Only our user can enter it, and nobody can guess its name and take it first.
             let private = fs::Permissions::from_mode(0o700);
             let made = tempfile::Builder::new().prefix("aster-").permissions(private).tempdir_in(parent);
             let Ok(dir) = made else { continue };
@@ -61,12 +62,13 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join(format!(".s.PGSQL.{PORT}"))
 }
 
-/// Clients get the path as text in a URL, and the server in a setting.
+/// Whether a socket in `dir` has a path that is short enough, and is text: clients get it in a URL, the server in a
+/// setting.
 fn fits(dir: &Path) -> bool {
     path(dir).to_str().is_some_and(|path| path.len() <= LONGEST_PATH)
 }
 
-/// Removes a socket and its lock file that no server holds any more.
+/// Removes a socket and its lock file after their server has ended.
 pub(crate) fn remove_stale(dir: &Path) {
     let socket = path(dir);
     let _ = fs::remove_file(socket.with_added_extension("lock"));

@@ -1,4 +1,4 @@
-//! Keeps a server running while its host lives.
+//! Keeps a server running for as long as its host lives.
 
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::Error;
 use crate::postmaster::{Launch, stop_fast, stop_immediately};
 
-/// A server that ended sooner than this after its start has failed quickly.
+/// A server that ends sooner than this after its start has failed quickly.
 const QUICK: Duration = Duration::from_secs(10);
-/// After so many quick failures in a row another start is hopeless. The waits between them add up to 13 s:
-/// long enough for the processes of a killed server to notice that it is gone, which keep a new one from starting.
+/// After this many quick failures in a row another start is hopeless. The waits between them add up to 13 s. In that time
+/// the processes of a killed server notice that it is gone; until then they keep a new one from starting.
 const MOST_FAILURES: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// A fast shutdown that takes longer has a checkpoint that the disk can't cope with; recovery can do without it.
+/// A fast shutdown that takes longer writes a checkpoint that the disk can't cope with. Recovery works without it.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Signals are sent to it, and it is reaped, under this lock only: so its number can't be another process's.
+    /// Signalled and reaped only under this lock, so its number can't belong to another process.
     server: Option<Child>,
     stopping: bool,
     given_up: Option<String>,
@@ -71,7 +71,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
-            // If it has panicked, the server is gone or the next host stops it.
+            // If the thread has panicked, the server has ended, or the next host stops it.
             let _ = thread.join();
         }
     }
@@ -79,7 +79,7 @@ impl Drop for Supervisor {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock leaves the state half changed.
+        // A panic under the lock never leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,10 +132,10 @@ impl Shared {
         }
     }
 
-    /// Waits for the server's end, if there is one, and reaps it.
+    /// Waits until the server ends and reaps it. Returns `None` at once if there is no server.
     fn wait_for_end(&self) -> Option<ExitStatus> {
         let pid = self.lock().server.as_ref().map(pid_of)?;
-        // Leaves it as a zombie, so that its number isn't given away before the lock is held.
+        // Leaves the process as a zombie, so that its number isn't reused before the lock is held.
         while let Err(rustix::io::Errno::INTR) =
             waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
         {}

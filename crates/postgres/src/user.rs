@@ -1,4 +1,4 @@
-//! Which user the server runs as.
+//! The user that the server runs as.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -18,7 +18,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Whom the server of the private folder `private` has to run as; none if that is our own user.
+    /// The user that the server of the private folder `private` has to run as, or `None` if it is our own.
     pub(crate) fn for_folder(private: &Path) -> Result<Option<Self>, Error> {
         let me = rustix::process::geteuid();
         let owner = fs::metadata(private).ok().map(|metadata| (metadata.uid(), metadata.gid()));
@@ -27,7 +27,7 @@ impl Account {
                 Err(Error::ForeignFolder { path: private.to_owned(), owner: uid })
             }
             _ if !me.is_root() => Ok(None),
-            // A cluster stays with the user who made it, whoever starts it later.
+            // A cluster stays with the user that made it, whichever user starts it later.
             Some((uid, gid)) if uid != 0 => {
                 let name = id(&["-un", &uid.to_string()]).unwrap_or_else(|| format!("uid {uid}"));
                 Ok(Some(Self { name, uid, gid }))
@@ -36,7 +36,7 @@ impl Account {
         }
     }
 
-    /// Whom a server has to run as whose folder isn't there yet; none if that is our own user.
+    /// The user that a server with a new folder has to run as, or `None` if it is our own.
     pub(crate) fn for_new_folder() -> Result<Option<Self>, Error> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Account {
         Some(Self { name: name.to_owned(), uid: number("-u")?, gid: number("-g")? })
     }
 
-    /// Checks that all folders above `data_dir` let this user pass, as far as they exist.
+    /// Checks that all existing folders above `data_dir` let this user pass.
     pub(crate) fn check_reach(&self, data_dir: &Path) -> Result<(), Error> {
         for folder in data_dir.ancestors().skip(1) {
             match fs::metadata(folder) {
@@ -67,7 +67,7 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the mode of a folder lets this user through; access lists aren't looked at.
+    /// Whether the mode of a folder lets this user pass. Access lists are ignored.
     pub(crate) fn can_enter(&self, folder: &Metadata) -> bool {
         let execute = if folder.uid() == self.uid {
             0o100
@@ -80,26 +80,26 @@ impl Account {
     }
 }
 
-/// A command that runs as `account` (with its own group only), or as our own user.
+/// A command that runs as `account`, with only its own group, or as our own user if there is no account.
 pub(crate) fn command(program: &Path, account: Option<&Account>) -> Command {
     let mut command = Command::new(program);
     if let Some(account) = account {
         // The standard library clears the other groups when it drops root.
         command.uid(account.uid).gid(account.gid);
     }
-    // What the user set for a client of theirs (PGDATA, PGPORT, PGOPTIONS) isn't meant for this server, nor are the host's own
-    // settings, with a secret among them.
+    // The variables that a user sets for a client (PGDATA, PGPORT, PGOPTIONS) aren't meant for this server. Neither are the
+    // host's own settings, among them a secret.
     let is_others =
         |name: &OsStr| [b"PG".as_slice(), b"ASTER_"].iter().any(|it| name.as_encoded_bytes().starts_with(it));
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_others(name)) {
         command.env_remove(name);
     }
-    // English messages; and macOS starts threads in a server without a locale, which it then refuses to run with.
+    // Messages are English then. Without a locale, macOS starts threads in the server, which then refuses to run.
     command.env("LC_ALL", "C");
     command
 }
 
-/// Asks `id`, which knows users from wherever this machine has them.
+/// Asks `id`, which knows all users of this machine, wherever they are kept.
 fn id(arguments: &[&str]) -> Option<String> {
     let output = Command::new("id").args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -1,4 +1,5 @@
-//! With the real Postgres of this machine. As root it runs under another user; one test runs all of it without root.
+//! Tests with the real Postgres of this machine. Under root it runs as another user, and one test runs all others without
+//! root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-/// Names the data folder for [`a_host_for_other_tests`].
+/// The variable that names the data folder of [`a_host_for_other_tests`].
 const HOST_FOLDER: &str = "ASTER_TEST_HOST_FOLDER";
 
 /// A folder that only its owner can enter.
@@ -59,7 +60,7 @@ fn pid(raw: u32) -> Pid {
 }
 
 fn is_alive(raw: u32) -> bool {
-    // One that has ended, and that nobody has waited for yet, doesn't count.
+    // A process that has ended but was not reaped yet does not count.
     let is_zombie =
         fs::read_to_string(format!("/proc/{raw}/status")).is_ok_and(|status| status.contains("State:\tZ"));
     test_kill_process(pid(raw)).is_ok() && !is_zombie
@@ -89,7 +90,7 @@ impl Drop for Host {
     }
 }
 
-/// Not a test of its own: with the variable it is a host that runs until it is killed.
+/// Not a test by itself: if the variable is set, this is a host that runs until it is killed.
 #[test]
 fn a_host_for_other_tests() {
     let Some(data_dir) = std::env::var_os(HOST_FOLDER) else { return };
@@ -116,7 +117,7 @@ fn data_outlives_a_stop() {
 }
 
 #[test]
-fn what_is_committed_is_on_the_disk_by_default() {
+fn committed_data_is_on_the_disk_by_default() {
     let folder = private_folder();
     let postgres = Embedded::start(Options::new(folder.path())).unwrap_or_else(|error| panic!("{error}"));
     let durable = "select count(*)::int from pg_settings \
@@ -188,7 +189,7 @@ fn a_folder_whose_host_and_server_were_both_killed_recovers() {
     kill_process(pid(orphan), Signal::KILL).unwrap();
     wait_until("the server is gone", || !is_alive(orphan));
 
-    // Its number may belong to another process by now: to this one.
+    // Its number may belong to another process by now. Here it belongs to this one.
     let pid_file = folder.path().join("postgres/data/postmaster.pid");
     let stale = fs::read_to_string(&pid_file).unwrap();
     let (_, rest) = stale.split_once('\n').unwrap();
@@ -241,7 +242,7 @@ fn a_server_that_dies_again_and_again_is_given_up() {
     assert_eq!(postgres.pid(), None);
 }
 
-/// From the next start on, the server refuses to run.
+/// Makes the server refuse to run from its next start on.
 fn break_settings(data_dir: &Path) {
     let path = data_dir.join("postgres/data/postgresql.conf");
     let settings = fs::read_to_string(&path).unwrap();
@@ -271,9 +272,9 @@ fn a_folder_that_the_servers_user_cannot_reach_is_refused() {
     assert!(matches!(Embedded::start(options(&data_dir)), Err(Error::Unreachable { .. })));
 }
 
-/// This file's tests once more as `nobody`, from a copy that they can reach.
+/// Runs the tests of this file once more as `nobody`, from a copy that this user can reach.
 #[test]
-fn all_of_it_works_without_root() {
+fn every_test_here_passes_without_root() {
     if !geteuid().is_root() {
         return;
     }

@@ -1,10 +1,10 @@
-//! Expressions and bodies, computed as pure functions.
+//! The evaluator of expressions and bodies, which are pure functions.
 //!
-//! A body is a function of its environment and of the answers to the calls that it has made: [`run`] computes it from its
-//! beginning each time, and ends at the first call that has no answer yet. So the shell makes calls one by one without a
-//! suspended evaluation to keep, and the n-th call is the n-th in every attempt: its idempotency key is stable.
+//! A body is a function of its environment and of the answers to its calls. [`run`] computes the body from its beginning
+//! each time, and ends at the first call that has no answer yet. So the shell makes the calls one by one and keeps no
+//! suspended evaluation. The n-th call is the n-th in every attempt, so its idempotency key is stable.
 //!
-//! Expressions are total: whatever can't be computed is a [`Failure`] of the step, never a panic.
+//! Expressions are total: one that can't be computed is a [`Failure`] of the step, never a panic.
 
 mod operator;
 #[cfg(test)]
@@ -20,27 +20,27 @@ use crate::event::{Failure, FailureCode};
 use crate::plan::{BinaryOp, Call, Expr, Plan, Statement};
 use crate::state::RunState;
 
-/// What one evaluation may build or copy, in bytes of the values, and the calls' answers together with it: a text that doubles
-/// itself thirty times would end the host.
+/// The most bytes of values that one evaluation may build or copy, the answers of its calls included. Without it, a text
+/// that is doubled thirty times would take the host's memory.
 pub const MAX_BUILT_BYTES: usize = 64 << 20;
 
-/// Calls that one attempt may make. The body is computed anew for each, so this bounds that work, too.
+/// The most calls that one attempt may make. The body is computed again for each call, so this bounds that work, too.
 pub const MAX_CALLS: u32 = 256;
 
-/// Steps of one evaluation: each expression and statement is one, and so is each field that is compared with a name by its words.
-/// It bounds what an evaluation takes where little is built: some hundred milliseconds.
+/// The most steps of one evaluation. Each expression and statement is a step, and so is each field whose words are compared
+/// with a name. It bounds an evaluation that builds little to some hundred milliseconds.
 pub const MAX_STEPS: usize = 1_000_000;
 
-/// How deep values may be nested: what is stored must be read back, and readers of JSON stop at 128 levels.
+/// The deepest nesting of values. Stored values must be read back, and readers of JSON stop at 128 levels.
 pub const MAX_DEPTH: usize = 64;
 
-/// What a body ended in, or waits for.
+/// The end of an evaluation: a call that the body waits for, or the end of the body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress<'p> {
     Call(PendingCall<'p>),
-    /// `Return e`, `Return ok of e`, or null where the body ends without.
+    /// The value of `Return e` or `Return ok of e`, or null if the body ends without a `Return`.
     Returned(Value),
-    /// `Return err of e`, an `err` that a call answered, or a value that can't be computed.
+    /// The error of `Return err of e` or of a failed call, or a value that can't be computed.
     Failed(Failure),
 }
 
@@ -52,11 +52,11 @@ pub struct PendingCall<'p> {
     pub args: Vec<Value>,
 }
 
-/// What the calls of a body answered, in their order.
+/// The answers of the calls of a body, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     answers: Vec<Result<Value, Failure>>,
-    /// INVARIANT: the size of all values. Kept, since every evaluation counts it.
+    /// INVARIANT: the size of all values. It is kept, since every evaluation needs it.
     bytes: usize,
 }
 
@@ -67,7 +67,7 @@ impl Answers {
     }
 }
 
-/// What names stand for while a body or an expression is computed.
+/// The meaning of names while a body or an expression is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Env<'a> {
     plan: &'a Plan,
@@ -80,12 +80,12 @@ impl<'a> Env<'a> {
         Self { plan, input: &state.accepted.input, state: Some(state) }
     }
 
-    /// For `keyed by`, which is computed before there is a run.
+    /// For `keyed by`, which is computed before the run exists.
     pub fn of_input(plan: &'a Plan, input: &'a Value) -> Self {
         Self { plan, input, state: None }
     }
 
-    /// With one parameter the input is its value, with several an object by their names.
+    /// A single parameter is the input itself. Several are fields of the input, by their names.
     fn parameter(&self, name: &str) -> &'a Value {
         match self.plan.parameters.as_slice() {
             [_] => self.input,
@@ -110,10 +110,10 @@ pub fn run<'p>(body: &'p [Statement], env: Env<'_>, answers: &Answers) -> Progre
     }
 }
 
-/// Computes an expression without calls: `when`, `keyed by`.
+/// Computes an expression without calls, such as `when` and `keyed by`.
 ///
 /// # Errors
-/// It can't be computed; also if there is a call in it, which a checked plan hasn't.
+/// The expression can't be computed, or it has a call. Checked plans have none there.
 pub fn pure(expr: &Expr, env: Env<'_>) -> Result<Value, Failure> {
     let mut frame = Frame::new(env, &[]);
     frame.owned(expr).map_err(|stop| match stop {
@@ -122,13 +122,13 @@ pub fn pure(expr: &Expr, env: Env<'_>) -> Result<Value, Failure> {
     })
 }
 
-/// Values that are there already (input, steps, answers) are borrowed until they become part of another one: an evaluation must
-/// cost little however large they are, since each call begins one.
+/// One evaluation. Existing values (input, steps, answers) are borrowed until they become part of another value. So an
+/// evaluation, which each call begins again, costs little however large they are.
 struct Frame<'a, 'p> {
     env: Env<'a>,
     answers: &'a [Result<Value, Failure>],
     calls_made: u32,
-    /// Inner blocks push behind outer ones and are cut off at their end.
+    /// Inner blocks push their locals after the outer ones, and drop them at their end.
     locals: Vec<Local<'a, 'p>>,
     /// The place of each name's innermost local.
     places: HashMap<&'p str, usize>,
@@ -139,11 +139,11 @@ struct Frame<'a, 'p> {
 struct Local<'a, 'p> {
     name: &'p str,
     value: Cow<'a, Value>,
-    /// The place of the one that it hides.
+    /// The place of the local that this one hides.
     hides: Option<usize>,
 }
 
-/// Why a computation doesn't go on.
+/// Why an evaluation stops.
 enum Stop<'p> {
     Call(PendingCall<'p>),
     Failed(Failure),
@@ -168,7 +168,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    /// Counts steps that were made, or are about to be.
+    /// Counts steps that were taken or are about to be.
     fn step(&mut self, steps: usize) -> Result<(), Failure> {
         self.steps = self.steps.saturating_add(steps);
         if self.steps > MAX_STEPS {
@@ -267,7 +267,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         }))
     }
 
-    /// For a value that becomes part of another one, or leaves the evaluation.
+    /// Computes a value that becomes part of another one or leaves the evaluation.
     fn owned(&mut self, expr: &'p Expr) -> Result<Value, Stop<'p>> {
         let value = self.expr(expr)?;
         Ok(self.taken(value)?)
@@ -283,7 +283,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    /// Paths are walked by reference, so that a field of a large value doesn't copy the value.
+    /// Walks a path by reference, so that reading a field of a large value doesn't copy the value.
     fn field(&mut self, of: &'p Expr, name: &str) -> Result<Cow<'a, Value>, Stop<'p>> {
         let mut steps = 0;
         let found = match self.place(of, &mut steps)? {
@@ -303,7 +303,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         Ok(found)
     }
 
-    /// The value that a path of names stands for, where it begins at a value that was built here. Adds to `steps` what it takes.
+    /// The value of a path of names that begins at a value which was built here. Adds the steps taken to `steps`.
     fn place(&self, expr: &Expr, steps: &mut usize) -> Result<Option<&Value>, Failure> {
         match expr {
             Expr::Local(name) => Ok(match self.local(name) {
@@ -343,7 +343,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    /// Counts a value that was made or copied here against what one evaluation may make.
+    /// Counts a value that was made or copied here against [`MAX_BUILT_BYTES`].
     fn built(&mut self, value: Value) -> Result<Value, Failure> {
         self.count(size(&value))?;
         Ok(value)
@@ -357,7 +357,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         Ok(())
     }
 
-    /// The same for a value around others, which may be one level too deep.
+    /// Does the same for a value around others, which may be one level too deep.
     fn nested(&mut self, value: Value) -> Result<Value, Failure> {
         if is_too_deep(&value) {
             return Err(type_error(format!("a value is nested deeper than {MAX_DEPTH} levels")));
@@ -392,7 +392,7 @@ fn returned_error(error: Value) -> Failure {
     }
 }
 
-/// How much a value takes, roughly: each part of it, and its texts.
+/// The rough size of a value in bytes: its parts and its texts.
 fn size(value: &Value) -> usize {
     let part = std::mem::size_of::<Value>();
     part + match value {
@@ -403,7 +403,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Whether a value is nested deeper than [`MAX_DEPTH`]; looks no deeper than that.
+/// Whether a value is nested deeper than [`MAX_DEPTH`]. It looks no deeper than that.
 pub fn is_too_deep(value: &Value) -> bool {
     fn deeper_than(levels: usize, value: &Value) -> bool {
         match value {
@@ -417,10 +417,10 @@ pub fn is_too_deep(value: &Value) -> bool {
     deeper_than(MAX_DEPTH, value)
 }
 
-/// A path through null is null; a field missing from a record that is there is an error. Fields are found by their words,
-/// since a value's names are camelCase and the source's may be snake_case.
+/// The field `name` of a value. A path through null is null, but a field that a record lacks is an error. Fields are
+/// found by their words, since a value has names in camelCase and the source may write snake_case.
 ///
-/// Adds to `steps` what it takes: a field that isn't spelled like `name` is compared by its words.
+/// Adds the steps taken to `steps`: a field that isn't spelled like `name` is compared by its words.
 fn field_of<'v>(value: &'v Value, name: &str, steps: &mut usize) -> Result<&'v Value, Failure> {
     const NULL: &Value = &Value::Null;
     match value {

@@ -1,6 +1,6 @@
 //! The operators of the language, on values.
 //!
-//! Integers are 64-bit and exact; a result that leaves them is an error, as is a division by zero.
+//! Integers have 64 bits and are exact. A result out of their range is an error, and so is a division by zero.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::{kind, type_error};
 use crate::event::Failure;
 use crate::plan::BinaryOp;
 
-/// What `op` makes of two values; `and` and `or` are computed before their second one is.
+/// Applies `op` to two values. The caller handles `and` and `or`, which may not need their second value.
 pub(super) fn operate(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Failure> {
     let symbol = symbol(op);
     match op {
@@ -42,7 +42,7 @@ fn integers(op: BinaryOp, a: i128, b: i128) -> Result<Value, Failure> {
     let number = match op {
         BinaryOp::Add => a + b,
         BinaryOp::Sub => a - b,
-        // Both are below 2^64, so that the product may be beyond an i128, but not far.
+        // Both are at most 2^64, so the product may just leave an i128. It is out of range then in any case.
         BinaryOp::Mul => a.saturating_mul(b),
         BinaryOp::Div if b == 0 => return Err(type_error(format!("`{a} / 0`: division by zero"))),
         BinaryOp::Div => a / b,
@@ -76,12 +76,12 @@ fn float(number: f64) -> Option<Value> {
     serde_json::Number::from_f64(number).map(Value::Number)
 }
 
-/// These operators are computed before numbers are looked at.
+/// The failure of an operator that isn't one of numbers. [`operate`] handles these before it looks at numbers.
 fn unreachable_op(op: BinaryOp) -> Result<Value, Failure> {
     Err(type_error(format!("`{}` is not an operator of numbers", symbol(op))))
 }
 
-/// Numbers are equal by value (`1 == 1.0`), at any depth.
+/// Compares numbers by their value at any depth: `1 == 1.0`.
 fn equal(a: &Value, b: &Value) -> bool {
     if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
         return match (a, b) {
@@ -109,8 +109,7 @@ pub(super) fn negate(value: Value) -> Result<Value, Failure> {
     }
 }
 
-/// What the operators take for a number. A component's `u64` may be beyond the language's integers; what is computed of it
-/// may not.
+/// A number as the operators see it. The `u64` of a component may exceed the language's integers, but a result may not.
 #[derive(Clone, Copy)]
 enum Number {
     Integer(i128),
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_exact_and_what_leaves_64_bits_fails() {
+    fn integers_are_exact_and_a_result_beyond_64_bits_fails() {
         let compute = |op, a: Value, b: Value| operate(op, &a, &b);
         let large = 9_007_199_254_740_993_i64;
         assert_eq!(compute(BinaryOp::Add, json!(large - 2), json!(2)), Ok(json!(large)));

@@ -88,7 +88,7 @@ fn a_body_asks_for_its_calls_one_by_one_and_uses_their_answers() {
 }
 
 #[test]
-fn an_err_ends_the_body_where_it_is_answered() {
+fn an_err_that_a_call_answers_ends_the_body() {
     let plan = empty_plan();
     let failure = Failure::new(FailureCode::Error, "no");
     let body = [
@@ -100,7 +100,7 @@ fn an_err_ends_the_body_where_it_is_answered() {
 }
 
 #[test]
-fn what_doubles_itself_again_and_again_fails_before_it_fills_the_memory() {
+fn a_value_that_doubles_itself_fails_before_it_fills_the_memory() {
     let plan = empty_plan();
     let double = |name: &str, of: &str| Statement::Let {
         name: name.into(),
@@ -156,7 +156,7 @@ fn a_name_stands_for_its_innermost_value_and_for_the_outer_one_after_that() {
 #[test]
 fn many_names_take_no_longer_than_their_number() {
     let plan = empty_plan();
-    // Each reads the first one. Looked for one by one that would be two billion comparisons.
+    // Each reads the first name. A search from name to name would take two billion comparisons.
     let first = Expr::Local("n0".into());
     let body: Vec<Statement> = (0..60_000)
         .map(|n| Statement::Let {
@@ -172,12 +172,12 @@ fn many_names_take_no_longer_than_their_number() {
 }
 
 #[test]
-fn what_an_evaluation_looks_at_is_bounded_where_nothing_is_built() {
+fn the_steps_of_an_evaluation_are_bounded_even_if_it_builds_nothing() {
     let mut plan = empty_plan();
     plan.parameters = vec![crate::plan::Parameter { name: "a".into(), ty: Type::Json }];
     let wide: Value =
         (0..100_000).map(|n| (format!("f{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into();
-    // Its words are those of the last field, so that all are compared.
+    // The name has the words of the last field, so that all fields are compared.
     let read = field(Expr::Parameter("a".into()), "F99999");
     let body = |times| [Statement::Return { err: false, value: Expr::List(vec![read.clone(); times]) }];
     let env = Env::of_input(&plan, &wide);

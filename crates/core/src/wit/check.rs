@@ -1,4 +1,4 @@
-//! JSON against a WIT type: every mismatch at once, each with the path that leads to it.
+//! Checks JSON against a WIT type. It finds all mismatches at once, each with its path.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,29 +7,29 @@ use serde_json::{Map, Value};
 
 use super::{Case, Field, Type, json};
 
-/// More mismatches than this aren't gathered: the first ones say enough.
+/// The most mismatches that are collected. The first ones say enough.
 pub const MAX_MISMATCHES: usize = 20;
 
-/// So many parts of a value and of its type are looked at. A list of empty objects, whose type has a thousand options, has a
-/// thousand parts for each three bytes; and [`normalize`](super::normalize) would write them all out.
+/// The most parts of a value and of its type that are looked at. If a record has a thousand options, a list of empty
+/// objects has a thousand parts for each three bytes, and [`normalize`](super::normalize) would write all of them.
 pub const MAX_PARTS: usize = 4_000_000;
 
-/// More names than this are found by a table.
+/// More names than this are looked up in a table.
 const FEW: usize = 16;
 
 /// One place where a value doesn't fit its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// For people: `order.items[2].quantity`.
+    /// The place for people, such as `order.items[2].quantity`.
     pub path: String,
-    /// For programs, from the checked value on: a JSON pointer (RFC 6901), `/items/2/quantity`.
+    /// The place for programs: a JSON pointer (RFC 6901) from the checked value on, such as `/items/2/quantity`.
     pub pointer: String,
-    /// What is wrong there, without the path.
+    /// What is wrong at that place. It doesn't repeat the path.
     pub message: String,
 }
 
-/// All places where `value` doesn't fit `ty`, at most [`MAX_MISMATCHES`]; none if it fits. `path` is what the value
-/// itself is called in messages.
+/// Returns the places where `value` doesn't fit `ty`, at most [`MAX_MISMATCHES`]. There are none if it fits. Messages call
+/// the value itself `path`.
 pub fn check(ty: &Type, value: &Value, path: &str) -> Vec<Mismatch> {
     let mut checker = Checker { root: path, trail: Vec::new(), found: Vec::new(), parts: 0 };
     checker.value(ty, value);
@@ -48,15 +48,15 @@ enum Segment<'a> {
 
 struct Checker<'a> {
     root: &'a str,
-    /// From the root to the value that is looked at.
+    /// The path from the root to the current value.
     trail: Vec<Segment<'a>>,
     found: Vec<Mismatch>,
-    /// Looked at so far.
+    /// The number of parts that were looked at so far.
     parts: usize,
 }
 
 impl<'a> Checker<'a> {
-    /// Whether there is more to be said, and not too much to be looked at.
+    /// Whether another mismatch would be collected, and not too many parts were looked at.
     fn goes_on(&self) -> bool {
         self.found.len() < MAX_MISMATCHES && self.parts <= MAX_PARTS
     }
@@ -64,7 +64,7 @@ impl<'a> Checker<'a> {
     fn value(&mut self, ty: &'a Type, value: &'a Value) {
         self.parts += match ty {
             Type::Record(fields) => 1 + fields.len(),
-            // A look at a name is a fraction of what else a part costs.
+            // Comparing a name costs a fraction of what other parts cost.
             Type::Enum(names) | Type::Flags(names) => 1 + names.len() / 4,
             Type::Variant(cases) => 1 + cases.len() / 4,
             _ => 1,
@@ -152,7 +152,7 @@ impl<'a> Checker<'a> {
             Some(table) => table.get(key).copied(),
             None => fields.iter().position(|field| json::spells(&field.name, key)),
         };
-        // What each field is given, and a second time.
+        // The key and value that each field is given, and those of a second time.
         let mut given: Vec<[Option<(&'a String, &'a Value)>; 2]> = vec![[None; 2]; fields.len()];
         let mut unknown = Vec::new();
         for (key, value) in object {
@@ -311,7 +311,7 @@ impl<'a> Checker<'a> {
         self.trail.pop();
     }
 
-    /// A mismatch at the field `name` of the value that is looked at.
+    /// Notes a mismatch at the field `name` of the current value.
     fn note_at(&mut self, name: &str, message: String) {
         if self.found.len() < MAX_MISMATCHES {
             let (mut path, mut pointer) = self.place();
@@ -343,7 +343,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Where each spelling's field stands. WIT's own spelling comes before another field's in JSON.
+/// The place of the field for each spelling. A spelling in WIT takes precedence over the JSON spelling of another field.
 fn places(fields: &[Field]) -> HashMap<Cow<'_, str>, usize> {
     let mut places = HashMap::with_capacity(2 * fields.len());
     for (place, field) in fields.iter().enumerate() {
@@ -355,8 +355,8 @@ fn places(fields: &[Field]) -> HashMap<Cow<'_, str>, usize> {
     places
 }
 
-/// A key of a map that isn't keyed by text, in a form in which equal keys are equal: `"1"` and `1` are one integer, `1` and
-/// `1.0` one float, and so are all that an `f32` rounds to one.
+/// Returns a key of a map whose keys aren't texts, in a form that is the same for equal keys: `"1"` and `1` are one
+/// integer, `1` and `1.0` are one float, and so are all numbers that an `f32` rounds to the same.
 pub fn map_key(ty: &Type, key: &Value) -> String {
     let number = match ty {
         #[expect(clippy::cast_possible_truncation, reason = "the component is given the rounded one")]
@@ -371,7 +371,7 @@ fn push_field(path: &mut String, pointer: &mut String, name: &str) {
     if !path.is_empty() {
         path.push('.');
     }
-    // A name that a client made up may be of any length.
+    // A client may have made up the name, so it can have any length.
     path.extend(name.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }));
     pointer.push('/');
     pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));

@@ -1,4 +1,4 @@
-//! Each kind of type against values that fit and values that don't.
+//! Checks each kind of type against values that fit and values that don't.
 
 use serde_json::json;
 
@@ -213,7 +213,7 @@ fn a_value_that_is_wrong_all_over_gives_a_bounded_answer() {
 
 #[test]
 fn a_record_of_many_fields_is_checked_like_one_of_few() {
-    // Few are looked through, many are found by a table.
+    // Few fields are searched one by one, and many are looked up in a table.
     for more in [0, 100_usize] {
         let mut fields: Vec<Field> =
             ["order-id", "ship-to"].map(|name| Field { name: name.into(), ty: Type::U8 }).into();

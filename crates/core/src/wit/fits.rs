@@ -1,25 +1,25 @@
-//! Whether a new version of a component may take an old one's place (SPEC 4.4).
+//! Decides whether a new version of a component may replace an old one (SPEC 4.4).
 //!
-//! The rule is over JSON, since that is all that a workflow sees: order of fields and names of parameters don't count.
-//! Parameters may gain option fields and cases and widen integers; results may gain fields and lose cases; all else
-//! must be equal.
+//! The rule is about JSON, since a workflow sees nothing else: the order of fields and the names of parameters don't count.
+//! Parameters may gain optional fields and cases, and their integers may get wider. Results may gain fields and lose cases.
+//! All else must be equal.
 
 use std::collections::BTreeSet;
 
 use super::{Case, Exports, Field, Function, Type, json};
 use crate::name;
 
-/// One thing that a new version would break.
+/// One incompatible change of a new version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Break {
-    /// The function, as it is called.
+    /// The name of the function.
     pub function: String,
-    /// Where in its signature: `order.items[].quantity`, `result.total`; empty for the function as a whole.
+    /// The place in its signature, such as `order.items[].quantity` or `result.total`. Empty for the function as a whole.
     pub path: String,
     pub message: String,
 }
 
-/// What keeps `new` from standing where `old` was called; nothing if it fits.
+/// Returns the changes that keep callers of `old` from calling `new`. There are none if it fits.
 pub fn fits(old: &Function, new: &Function) -> Vec<Break> {
     let mut comparison = Comparison { function: &old.name, breaks: Vec::new() };
     if old.params.len() == new.params.len() {
@@ -35,8 +35,8 @@ pub fn fits(old: &Function, new: &Function) -> Vec<Break> {
     comparison.breaks
 }
 
-/// What keeps the component version `new` from standing where `old` was, for the functions in `calls`: each as a
-/// workflow names it, with or without its interface.
+/// Returns the changes that keep the component version `new` from replacing `old`, for the functions in `calls`. Each
+/// is given as a workflow names it, with or without its interface.
 pub fn fits_calls<'a>(
     old: &Exports,
     new: &Exports,
@@ -44,7 +44,7 @@ pub fn fits_calls<'a>(
 ) -> Vec<Break> {
     let mut breaks = Vec::new();
     for (interface, name) in calls {
-        // What the old version doesn't offer either can't break.
+        // A function that the old version lacks as well can't break.
         let Ok(before) = old.find_function(interface, name) else { continue };
         match new.find_function(interface, name) {
             Ok(after) => breaks.extend(fits(before, after)),
@@ -60,9 +60,9 @@ pub fn fits_calls<'a>(
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Position {
-    /// Values go in: whatever the old type took, the new one must take.
+    /// Values go in. The new type must accept every value that the old one accepted.
     Param,
-    /// Values come out: whatever the new type gives, a reader of the old one must understand.
+    /// Values come out. A reader of the old type must understand every value of the new one.
     Result,
 }
 
@@ -231,7 +231,7 @@ mod tests {
 
     /// Each row: old, new, whether the change fits in a parameter, whether it fits in a result.
     #[test]
-    fn the_table() {
+    fn a_change_of_a_type_fits_as_the_table_says() {
         use Type::{Bool, F32, F64, S8, S16, S64, String, U8, U16, U32, U64};
         let one = || ("a", U8);
         let table: Vec<(Type, Type, bool, bool)> = vec![
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_called_must_stay() {
+    fn only_functions_that_are_called_must_stay() {
         let exports = |names: &[&str]| Exports {
             functions: names
                 .iter()

@@ -1,6 +1,6 @@
-//! How names and scalars of WIT stand in JSON (SPEC 4.1).
+//! The spelling of WIT names and scalars in JSON (SPEC 4.1).
 //!
-//! The check of inputs and the sandbox's conversion both go through here, so that they agree.
+//! The check of inputs and the conversion of the sandbox both use it, so they agree.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::Type;
 
-/// Integers beyond this are texts in what the host answers: JSON readers that know only doubles would round them.
+/// The host sends larger integers as texts, since JSON readers that know only doubles would round them.
 pub const MAX_SAFE_INTEGER: i128 = (1 << 53) - 1;
 
-/// A JSON value as it leaves the host: every integer beyond [`MAX_SAFE_INTEGER`] is a text.
+/// Converts a JSON value that leaves the host: every integer beyond [`MAX_SAFE_INTEGER`] becomes a text.
 pub fn with_safe_integers(value: Value) -> Value {
     match value {
         Value::Number(number) => {
@@ -29,17 +29,17 @@ pub fn with_safe_integers(value: Value) -> Value {
     }
 }
 
-/// A WIT name in lowerCamelCase.
+/// Returns a WIT name in lowerCamelCase.
 pub fn camel(wit: &str) -> String {
     camel_chars(wit).collect()
 }
 
-/// Whether `json` spells the WIT name `wit`: in lowerCamelCase, or as WIT has it.
+/// Whether `json` is the WIT name `wit`, in lowerCamelCase or in WIT's own spelling.
 pub fn spells(wit: &str, json: &str) -> bool {
     wit == json || camel_chars(wit).eq(json.chars())
 }
 
-/// The smallest and largest value of an integer type; `None` for other types.
+/// The smallest and the largest value of an integer type, or `None` for any other type.
 pub fn integer_range(ty: &Type) -> Option<(i128, i128)> {
     Some(match ty {
         Type::S8 => (i8::MIN.into(), i8::MAX.into()),
@@ -54,7 +54,7 @@ pub fn integer_range(ty: &Type) -> Option<(i128, i128)> {
     })
 }
 
-/// The integer that a JSON value stands for: a number without fraction, or a decimal text.
+/// Reads an integer: a number without a fraction, or a decimal text.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
@@ -84,8 +84,8 @@ pub fn integer(value: &Value, (min, max): (i128, i128)) -> Result<i128, String> 
     }
 }
 
-/// An integer of any WIT type as a number: exact inside the host, whatever its size. Where it leaves the host,
-/// [`with_safe_integers`] makes a text of a large one.
+/// Converts an integer of any WIT type to a number, which is exact inside the host. When a large one leaves the host,
+/// [`with_safe_integers`] converts it to a text.
 pub fn integer_to_json(n: i128) -> Value {
     match (i64::try_from(n), u64::try_from(n)) {
         (Ok(n), _) => n.into(),
@@ -95,7 +95,7 @@ pub fn integer_to_json(n: i128) -> Value {
     }
 }
 
-/// The number that a JSON value stands for, in the range of `f32` if `single`.
+/// Reads a number. If `single` is true, it must be in the range of `f32`.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
@@ -113,7 +113,7 @@ pub fn float(value: &Value, single: bool) -> Result<f64, String> {
     }
 }
 
-/// The single Unicode scalar value of a text.
+/// Reads a text of exactly one Unicode scalar value.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
@@ -126,7 +126,7 @@ pub fn character(value: &Value) -> Result<char, String> {
     }
 }
 
-/// A text without NUL, which neither Postgres nor a C library would carry.
+/// Reads a text without NUL, which neither Postgres nor a C library could hold.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
@@ -138,7 +138,7 @@ pub fn text(value: &Value) -> Result<&str, String> {
     }
 }
 
-/// The bytes of a `list<u8>`: base64 of RFC 4648 section 4, padded.
+/// Reads the bytes of a `list<u8>` from a text in base64 with padding (RFC 4648 section 4).
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without subject.
@@ -149,12 +149,12 @@ pub fn bytes(value: &Value) -> Result<Vec<u8>, String> {
     STANDARD.decode(text).map_err(|error| format!("expected bytes as base64 text: {error}"))
 }
 
-/// Bytes as base64 text.
+/// Converts bytes to a text in base64.
 pub fn bytes_to_json(bytes: &[u8]) -> Value {
     Value::String(STANDARD.encode(bytes))
 }
 
-/// What a value is, short enough for a message.
+/// Describes a value in a few words, for a message.
 pub fn brief(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -170,7 +170,7 @@ pub fn brief(value: &Value) -> String {
     }
 }
 
-/// Words of WIT are all small or all capitals, joined by `-`.
+/// The characters of a WIT name in lowerCamelCase. Its words are all small or all capitals, joined by `-`.
 fn camel_chars(wit: &str) -> impl Iterator<Item = char> {
     let mut capital = false;
     wit.chars().filter_map(move |c| {
@@ -183,7 +183,7 @@ fn camel_chars(wit: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// A double without fraction, where it stands for one integer only.
+/// The integer of a double without a fraction, if only one integer has this double.
 fn whole(n: f64) -> Option<i128> {
     #[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is exact")]
     let safe = n.fract() == 0.0 && n.abs() <= MAX_SAFE_INTEGER as f64;
@@ -191,7 +191,7 @@ fn whole(n: f64) -> Option<i128> {
     safe.then_some(n as i128)
 }
 
-/// `-?[0-9]+`, at most as long as 64 bits need.
+/// Reads `-?[0-9]+` with at most as many digits as 64 bits need.
 fn decimal(text: &str) -> Option<i128> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = (1..=20).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Functions and types by the words of their names.
+//! Finds functions and types by the words of their names.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use super::{Exports, Function, NamedType, Type};
 use crate::name;
 
 impl Exports {
-    /// The function `name` of `interface`, both matched by their words.
+    /// Finds the function `name` of `interface`. Both are matched by their words.
     ///
-    /// An interface is given by its own name (`cart` for `acme:shop/cart@1.0.0`) or in full. Without one, the function
-    /// must be the only one of that name among all exports.
+    /// The interface is its own name (`cart` for `acme:shop/cart@1.0.0`) or its full name. Without an interface, the
+    /// function must be the only export of that name.
     ///
     /// # Errors
-    /// No function or more than one matches.
+    /// No function matches, or more than one does.
     pub fn find_function(&self, interface: Option<&str>, name: &str) -> Result<&Function, LookupError> {
         let words = name::kebab(name);
         let matches: Vec<&Function> = self
@@ -31,8 +31,8 @@ impl Exports {
         }
     }
 
-    /// The type exported under `name`, matched by its words. The same type under that name in several interfaces is
-    /// one type.
+    /// Finds the type that is exported under `name`, which is matched by its words. Equal types of that name in several
+    /// interfaces are one type.
     ///
     /// # Errors
     /// Different types are exported under that name.
@@ -53,22 +53,22 @@ impl Exports {
 }
 
 impl Function {
-    /// Whether it can be called with JSON: no resource, stream, future or error context is in its signature.
+    /// Whether it can be called with JSON: its signature has no resource, stream, future or error context.
     pub fn is_callable(&self) -> bool {
         self.opaque().is_none()
     }
 
-    /// What in its signature has no JSON, if anything.
+    /// The first part of its signature that has no JSON, or `None` if all parts have.
     pub fn opaque(&self) -> Option<&str> {
         self.params.iter().map(|p| &p.ty).chain(&self.result).find_map(Type::opaque)
     }
 
-    /// `acme:shop/cart@1.0.0.place-order`, or `place-order` at the top level.
+    /// The full name, such as `acme:shop/cart@1.0.0.place-order`, or `place-order` at the top level.
     pub fn qualified_name(&self) -> String {
         qualified(self.interface.as_deref(), &self.name)
     }
 
-    /// Whether it stands in the interface of that name: its own one by its words, or the full one.
+    /// Whether its interface is `wanted`, which is an own name, matched by its words, or a full name.
     pub fn is_in(&self, wanted: &str) -> bool {
         self.interface
             .as_deref()
@@ -77,14 +77,14 @@ impl Function {
 }
 
 impl NamedType {
-    /// `acme:shop/cart@1.0.0.order`, or `order` at the top level.
+    /// The full name, such as `acme:shop/cart@1.0.0.order`, or `order` at the top level.
     pub fn qualified_name(&self) -> String {
         qualified(self.interface.as_deref(), &self.name)
     }
 }
 
 impl Type {
-    /// The first resource, stream, future or error context inside.
+    /// The first resource, stream, future or error context inside, or `None`.
     pub fn opaque(&self) -> Option<&str> {
         match self {
             Type::Opaque(description) => Some(description),
@@ -99,7 +99,7 @@ impl Type {
     }
 }
 
-/// As WIT writes it, with what is long cut: `list<order>` can't be told any more, since names of types are not kept.
+/// Writes the type as WIT does, but with its structure in place of names: names of types such as `order` are not kept.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = match self {
@@ -153,13 +153,13 @@ impl fmt::Display for Type {
     }
 }
 
-/// An interface's own name: `cart` of `acme:shop/cart@1.0.0`.
+/// The own name of an interface: `cart` for `acme:shop/cart@1.0.0`.
 pub fn interface_own_name(full: &str) -> &str {
     let after_package = full.rsplit_once('/').map_or(full, |(_, name)| name);
     after_package.split_once('@').map_or(after_package, |(name, _)| name)
 }
 
-/// Why a name stands for no export, or for several.
+/// Why a name doesn't identify one export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
     #[error("nothing is exported as `{wanted}`; there {}", offer(offered))]
@@ -178,7 +178,7 @@ fn offer(names: &[String]) -> String {
     }
 }
 
-/// Whether an export's name has these words, given in kebab-case; it mostly is spelled so itself.
+/// Whether the name of an export has these words, which are given in kebab-case. Most names are already in kebab-case.
 pub fn has_words(export: &str, words: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_kebab = export.bytes().all(plain) && !export.contains("--");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_json_is_found_at_any_depth() {
+    fn a_part_without_json_is_found_at_any_depth() {
         let stream = Type::Opaque("stream<u8>".into());
         let mut f = function(None, "watch");
         assert!(f.is_callable());

@@ -1,10 +1,11 @@
-//! The types of components, as data: what the language checks calls against, what inputs are checked against, and
-//! what the sandbox converts values by. Computed once per component version by the sandbox, and stored with it.
+//! The types of components, as data. The language checks calls against them, the host checks inputs against them, and the
+//! sandbox converts values by them. The sandbox computes them once for each version of a component, and they are stored
+//! with it.
 //!
-//! - [`lookup`]: a function or type of [`Exports`] by its name's words.
-//! - [`check`](mod@check): whether a JSON value fits a type, with every mismatch at once.
+//! - [`lookup`]: finds a function or type of [`Exports`] by the words of its name.
+//! - [`check`](mod@check): whether a JSON value fits a type. It finds all mismatches at once.
 //! - [`json`]: the spelling of names and scalars in JSON, shared by `check` and the sandbox's conversion.
-//! - [`fits`](mod@fits): whether a new version of a component may take an old one's place.
+//! - [`fits`](mod@fits): whether a new version of a component may replace an old one.
 
 pub mod check;
 pub mod fits;
@@ -19,20 +20,20 @@ pub use normal::normalize;
 
 use serde::{Deserialize, Serialize};
 
-/// What a component version exports.
+/// The exports of one version of a component.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exports {
     pub functions: Vec<Function>,
-    /// Types exported under a name, also those that no function mentions.
+    /// All types that are exported under a name, including those that no function uses.
     pub types: Vec<NamedType>,
 }
 
-/// An exported function. Names are WIT's own, in kebab-case.
+/// An exported function. Its names are those of WIT, in kebab-case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Function {
-    /// The full name of the instance that holds it, `acme:shop/cart@1.0.0`; none at the top level.
+    /// The full name of its interface, such as `acme:shop/cart@1.0.0`. `None` at the top level.
     pub interface: Option<String>,
     pub name: String,
     pub params: Vec<Field>,
@@ -48,7 +49,7 @@ pub struct NamedType {
     pub ty: Type,
 }
 
-/// A WIT value type. Structural: aliases are resolved, names of types are not kept.
+/// A type of WIT values. It is structural: aliases are resolved, and the names of types are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Type {
@@ -77,11 +78,12 @@ pub enum Type {
         err: Option<Box<Type>>,
     },
     Map(Box<Type>, Box<Type>),
-    /// Any JSON: the language's `Json`, and a type name that no component exports. Never in a component.
+    /// Any JSON: the language's `Json`, or a type name that no component exports. No component has it.
     Any,
-    /// No value: the language's `Unit`. Never in a component.
+    /// No value: the language's `Unit`. No component has it.
     Unit,
-    /// A resource, stream, future or error context, by its description: listed, not callable.
+    /// A resource, stream, future or error context, with its description. A function with one is listed but can't be
+    /// called.
     Opaque(String),
 }
 

@@ -1,13 +1,14 @@
-//! The normal form of a JSON value that fits a type: what expressions of the language may rely on.
+//! The normal form of a JSON value that fits a type. Expressions of the language rely on it.
 
 use serde_json::Value;
 
 use super::{Type, json};
 
-/// `value` with every field of its records there and spelled in lowerCamelCase (an option that was left out is null), and
-/// every number as its type has it: `7.0` for an integer is `7`, and so is `"7"`; `5` for a float is `5.0`.
+/// Returns `value` in its normal form. Records have all their fields, spelled in lowerCamelCase; an option that was
+/// left out is null. Numbers have the form of their type: the integers `7.0` and `"7"` become `7`, and the float `5`
+/// becomes `5.0`.
 ///
-/// What doesn't fit `ty` is left as it is; [`check`](fn@super::check) says so.
+/// A part that doesn't fit `ty` is left unchanged. [`check`](fn@super::check) finds such parts.
 pub fn normalize(ty: &Type, value: Value) -> Value {
     match (ty, value) {
         (Type::Record(fields), Value::Object(mut given)) => {
@@ -30,7 +31,7 @@ pub fn normalize(ty: &Type, value: Value) -> Value {
         (Type::Tuple(types), Value::Array(items)) if types.len() == items.len() => {
             types.iter().zip(items).map(|(ty, value)| normalize(ty, value)).collect()
         }
-        // Only a nested option wraps its value: `{"some": v}`.
+        // Only a nested option wraps its value, as `{"some": v}`.
         (Type::Option(inner), value) if !value.is_null() => match (&**inner, value) {
             (Type::Option(_), Value::Object(mut some)) if some.len() == 1 && some.contains_key("some") => {
                 let value = some.remove("some").unwrap_or_default();
@@ -89,7 +90,7 @@ pub fn normalize(ty: &Type, value: Value) -> Value {
     }
 }
 
-/// The one of `names` that `given` spells, in lowerCamelCase.
+/// The name of `names` that `given` spells, in lowerCamelCase; `given` itself if there is none.
 fn spelled<'n>(mut names: impl Iterator<Item = &'n str>, given: String) -> Value {
     Value::String(names.find(|name| json::spells(name, &given)).map_or(given, json::camel))
 }
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_as_their_type_has_them() {
+    fn numbers_get_the_form_of_their_type() {
         for (ty, given, normal) in [
             (Type::S64, json!("5"), json!(5)),
             (Type::S64, json!(7.0), json!(7)),
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_type_stays_as_it_is() {
+    fn a_value_of_any_type_stays_as_it_is() {
         assert_normal(&Type::Any, json!({"a-b": [1, null]}), json!({"a-b": [1, null]}));
     }
 }

@@ -1,4 +1,4 @@
-//! Which components a workflow may call, and whether what it does can be undone.
+//! Checks the components that a workflow calls, and that its steps can be undone.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -28,11 +28,11 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
         }
         let Some(declared) = declared else { continue };
         forward.iter().chain(&back).for_each(|call| undeclared(call, declared, sink));
-        // One that isn't declared at all has been told of.
+        // A call of an undeclared component was reported.
         let back: Vec<&Call> = back.into_iter().filter(|call| is_declared(call, declared)).collect();
         foreign(&step.name, &forward, &back, sink);
     }
-    // Without a result the head was not readable, and may well have it.
+    // Without a result the head could not be read, and may have `It performs io`.
     if io.is_none() && calls_something && model.function.result.is_some() {
         let name = &model.function.name;
         sink.report(
@@ -44,7 +44,7 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     }
 }
 
-/// What the head lists, by words, each with its spelling there.
+/// The components in the head by the words of their names, each with its spelling.
 type Declared<'t> = BTreeMap<String, &'t str>;
 
 fn declared<'t>(list: &'t [Name], sink: &mut Sink) -> Declared<'t> {
@@ -79,7 +79,7 @@ fn is_declared(call: &Call, declared: &Declared) -> bool {
 }
 
 fn foreign(step: &Name, forward: &[&Call], back: &[&Call], sink: &mut Sink) {
-    // Its own ones, and those that were told of.
+    // The components of the step, and those that were reported.
     let mut known: HashSet<String> = forward.iter().map(|call| kebab(&call.capability.text)).collect();
     for call in back {
         let name = &call.capability;

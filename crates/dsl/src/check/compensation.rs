@@ -1,4 +1,4 @@
-//! Which step each compensation belongs to.
+//! Finds the step that each compensation belongs to.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use crate::ast::{Compensation, Workflow};
 use crate::codes;
 use crate::diagnostic::Sink;
 
-/// The compensation of each step, by the step's place. One inside its step may carry a name of its own choosing; one
-/// that stands after a step belongs to the step that it names, or else to the one right before it.
+/// Returns the compensation of each step, by the place of the step. A compensation inside a step belongs to that step,
+/// and may have any name. One after a step belongs to the step that it names, or else to the step right before it.
 pub(super) fn owners<'t>(
     workflow: &'t Workflow,
     steps: &HashMap<&str, usize>,

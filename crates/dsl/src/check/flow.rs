@@ -1,4 +1,4 @@
-//! In which order statements run: what is never reached, and where `await` may stand.
+//! Checks the order of statements: which are never reached, and where `await` may stand.
 
 use super::Model;
 use crate::Span;
@@ -24,7 +24,7 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     }
 }
 
-/// Whether the body can return something.
+/// Whether the body can return a value.
 pub(super) fn returns_value(body: &[Statement]) -> bool {
     body.iter().any(|statement| match &statement.kind {
         StatementKind::Return { err, .. } => !err,
@@ -34,7 +34,7 @@ pub(super) fn returns_value(body: &[Statement]) -> bool {
     })
 }
 
-/// Whether no statement after these is reached.
+/// Whether the body always returns, so that no statement after it is reached.
 pub(crate) fn surely_returns(body: &[Statement]) -> bool {
     body.iter().any(ends)
 }

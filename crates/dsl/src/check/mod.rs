@@ -1,5 +1,5 @@
-//! What can be wrong with a text that reads well, one file for each kind of question. Components' types aren't asked
-//! here, but in [`crate::types`].
+//! Checks a text that could be parsed. Each kind of problem has a file. The types of components are checked in
+//! [`crate::types`].
 
 mod capabilities;
 mod compensation;
@@ -19,24 +19,24 @@ use crate::codes;
 use crate::diagnostic::Sink;
 use crate::{Span, limits};
 
-/// A function whose parts have been found: what the later checks and the lowering work on.
+/// A function with its parts resolved. The later checks and the lowering work on it.
 pub(crate) struct Model<'t> {
     pub(crate) function: &'t Function,
     pub(crate) workflow: &'t Workflow,
-    /// Parameter names to their places.
+    /// The place of each parameter, by its name.
     pub(crate) params: HashMap<&'t str, usize>,
-    /// Step names to their places.
+    /// The place of each step, by its name.
     pub(crate) steps: HashMap<&'t str, usize>,
-    /// What each step depends on by itself, by place, each once.
+    /// The direct dependencies of each step, each once, by the place of the step.
     pub(crate) depends_on: Vec<Vec<usize>>,
-    /// What is surely complete, or skipped, when a step starts.
+    /// The steps that are surely complete or skipped when a step starts, by the place of the step.
     pub(crate) before: Vec<Set>,
-    /// Whether a step can return something, by place.
+    /// Whether a step can return a value, by the place of the step.
     pub(crate) returns: Vec<bool>,
     pub(crate) compensations: Vec<Option<&'t Compensation>>,
 }
 
-/// Checks each function of the file, and returns what could be made out of it.
+/// Checks each function of the file, and returns those whose parts could be resolved.
 pub(crate) fn check<'t>(file: &'t File, sink: &mut Sink) -> Vec<Model<'t>> {
     let names = || file.functions.iter().map(|function| &function.name);
     if too_many(
@@ -94,7 +94,7 @@ fn function<'t>(function: &'t Function, sink: &mut Sink) -> Option<Model<'t>> {
     Some(model)
 }
 
-/// Whether there is more of anything than the later checks and a run are made for.
+/// Whether the function exceeds a limit of the later checks and of a run.
 fn is_too_large(function: &Function, workflow: &Workflow, sink: &mut Sink) -> bool {
     let steps = workflow.steps.iter().map(|step| &step.name);
     let params = function.params.iter().map(|param| &param.name);
@@ -102,7 +102,7 @@ fn is_too_large(function: &Function, workflow: &Workflow, sink: &mut Sink) -> bo
     let several = "make several workflows of it";
     let record = "make a record of some of them";
     let any = "write `It performs io` without a list, which admits any";
-    // All are told of.
+    // Every exceeded limit is reported.
     [
         too_many(steps, limits::STEPS, "this workflow", "steps", several, sink),
         too_many(params, limits::PARAMETERS, "this function", "parameters", record, sink),
@@ -111,7 +111,7 @@ fn is_too_large(function: &Function, workflow: &Workflow, sink: &mut Sink) -> bo
     .contains(&true)
 }
 
-/// Reports the first of `names` that is one too many.
+/// Reports the first of `names` that exceeds `most`.
 fn too_many<'t>(
     mut names: impl Iterator<Item = &'t Name>,
     most: usize,
@@ -146,7 +146,7 @@ fn declared_once<'t>(names: impl Iterator<Item = &'t Name>, what: &str, sink: &m
     }
 }
 
-/// The first of several with one name is meant; the others are reported.
+/// The place of each name. If several have one name it is the place of the first; the others are reported elsewhere.
 fn places<'t>(names: impl Iterator<Item = &'t Name>) -> HashMap<&'t str, usize> {
     let mut places = HashMap::new();
     for (place, name) in names.enumerate() {

@@ -1,4 +1,4 @@
-//! What each step waits for, and that no step waits for itself.
+//! Finds the dependencies of each step, and checks that they have no cycle.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::codes;
 use crate::diagnostic::{Sink, brief};
 use crate::limits::DEPENDENCIES;
 
-/// A set of steps, by their places; one bit for each.
+/// A set of steps, with one bit for each place.
 #[derive(Clone)]
 pub(crate) struct Set(Vec<u64>);
 
@@ -20,7 +20,7 @@ impl Set {
         self.0[step / 64] & (1 << (step % 64)) != 0
     }
 
-    /// How many steps are in it.
+    /// The number of steps in the set.
     pub(crate) fn len(&self) -> u32 {
         self.0.iter().map(|bits| bits.count_ones()).sum()
     }
@@ -34,7 +34,7 @@ impl Set {
     }
 }
 
-/// Each step's own dependencies, and all that is done before it; none if there are too many.
+/// Returns the direct dependencies of each step, and the set of all steps before it. Returns `None` if there are too many.
 pub(super) fn dependencies(
     workflow: &Workflow,
     steps: &HashMap<&str, usize>,
@@ -43,7 +43,7 @@ pub(super) fn dependencies(
     let mut depends_on = Vec::with_capacity(workflow.steps.len());
     let mut known: Vec<&str> = steps.keys().copied().collect();
     known.sort_unstable();
-    // The step that named each one last, so that it counts once.
+    // The last step that named each step, so that a step counts once for each.
     let mut named_by = vec![None; workflow.steps.len()];
     let mut total = 0;
     for (place, step) in workflow.steps.iter().enumerate() {
@@ -53,7 +53,7 @@ pub(super) fn dependencies(
         });
         let explicit = step.depends_on.is_some() || !step.awaits.is_empty() || leading.is_some();
         if !explicit {
-            // A step that says nothing follows the one declared before it.
+            // A step without dependencies depends on the step before it.
             depends_on.push(place.checked_sub(1).into_iter().collect());
             continue;
         }
@@ -83,7 +83,7 @@ pub(super) fn dependencies(
     Some((depends_on, before))
 }
 
-/// `known` are all steps, sorted.
+/// Reports that `name` is no step. `known` are the names of all steps, sorted.
 fn unknown(name: &Name, own: &str, known: &[&str], sink: &mut Sink) {
     if sink.is_full() {
         return;
@@ -108,10 +108,10 @@ fn listed<'n>(mut names: impl Iterator<Item = &'n str>) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// Steps that depend on each other in many ways have very many cycles.
+/// The most cycles that are reported. Steps that depend on each other in many ways have very many.
 const MOST_CYCLES: usize = 10;
 
-/// Everything before each step. Steps of a cycle are reported, once for each cycle that is met.
+/// Returns all steps before each step. Reports the cycles that it meets.
 fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -> Vec<Set> {
     let count = depends_on.len();
     let mut before = vec![Set::new(count); count];
@@ -121,7 +121,7 @@ fn transitive(workflow: &Workflow, depends_on: &[Vec<usize>], sink: &mut Sink) -
         if state[start] != State::Unseen {
             continue;
         }
-        // Depth first, without recursion: a step, and how many of its dependencies have been followed.
+        // Goes depth first, without recursion. Each entry is a step and the number of its dependencies that were followed.
         let mut path = vec![(start, 0)];
         state[start] = State::Open;
         while let Some(top) = path.last_mut() {
@@ -172,7 +172,7 @@ fn report_cycle(workflow: &Workflow, cycle: &[usize], sink: &mut Sink) {
     let (message, help) = if cycle.len() == 1 {
         (format!("step `{}` waits for itself", name(first)), "leave its own name out")
     } else {
-        // Told from the step that is declared first.
+        // The message begins with the step that is declared first.
         let turn = cycle.iter().position(|step| *step == first).unwrap_or(0);
         let round = cycle[turn..].iter().chain(&cycle[..turn]).chain([&first]);
         let mut round: Vec<String> = round.map(|step| format!("`{}`", name(*step))).collect();

@@ -1,4 +1,4 @@
-//! What names refer to.
+//! Checks the names in expressions.
 
 use std::collections::HashSet;
 
@@ -33,14 +33,14 @@ pub(super) fn no_calls(expr: &Expr, place: &str, sink: &mut Sink) {
     }
 }
 
-/// What is known at one point of a step or its compensation.
+/// The names that are known at one point of a step or its compensation.
 struct Scope<'m, 't> {
     model: &'m Model<'t>,
-    /// Of the step.
+    /// The place of the step.
     place: usize,
-    /// In its compensation, a step's own value can be read.
+    /// Whether the step's own value can be read, as in its compensation.
     own_value: bool,
-    /// Those of inner blocks behind those of outer ones.
+    /// The names of all `Let` so far. Those of inner blocks come after those of outer ones.
     locals: Vec<&'t str>,
     known: HashSet<&'t str>,
 }
@@ -107,7 +107,7 @@ impl<'m, 't> Scope<'m, 't> {
         expr.children().into_iter().for_each(|child| self.expr(child, sink));
     }
 
-    /// What is called is a component, also where it has the name of a value.
+    /// Checks the component of a call. The name of a value can't be called.
     fn component(&self, call: &Call, sink: &mut Sink) {
         let name = &call.capability;
         let text = name.text.as_str();
@@ -177,7 +177,7 @@ impl<'m, 't> Scope<'m, 't> {
         sink.report(&codes::NOT_COMPLETE, span, message).help(help);
     }
 
-    /// The step's dependencies and one more.
+    /// The names of the step's dependencies and one more.
     fn with(&self, more: &str) -> String {
         let own = self.model.depends_on[self.place]
             .iter()

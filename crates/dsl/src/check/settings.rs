@@ -1,4 +1,4 @@
-//! Settings that can be meant, but probably aren't.
+//! Warns of settings that are valid but probably a mistake.
 
 use aster_core::plan;
 
@@ -9,7 +9,7 @@ use crate::diagnostic::Sink;
 
 const SHORT_MS: u64 = 2_000;
 const LONG_MS: u64 = 3_600_000;
-/// Where the workflow sets no timeout.
+/// The timeout of a workflow that sets none.
 const DEFAULT_TIMEOUT_MS: u64 = 3_600_000;
 const MANY_ATTEMPTS: u32 = 10;
 
@@ -63,7 +63,7 @@ fn retry(settings: &Settings, limit_ms: Option<u64>, sink: &mut Sink) {
     }
 }
 
-/// Without jitter.
+/// The sum of all waits between the attempts, without jitter.
 fn total_wait(retry: &Retry, attempts: u32) -> u64 {
     let initial = retry.initial_delay_ms.unwrap_or(plan::Retry::DEFAULT_INITIAL_DELAY_MS);
     let most = retry.max_delay_ms.unwrap_or(plan::Retry::DEFAULT_MAX_DELAY_MS);

@@ -1,4 +1,4 @@
-//! The path that starts the workflow, and the key that it is started under.
+//! Checks the path of a trigger and the key of its runs.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ pub(super) fn check(model: &Model, sink: &mut Sink) {
     }
 }
 
-/// Two functions of a file can't answer the same path.
+/// Checks that no two functions of a file answer the same path.
 pub(super) fn distinct(functions: &[Function], sink: &mut Sink) {
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for function in functions {

@@ -1,7 +1,7 @@
-//! Characters to tokens.
+//! Splits characters into tokens.
 //!
-//! A token that is the first of its line carries the line's indentation, and the parser makes blocks of that. Inside
-//! brackets no token is first, so that brackets join lines.
+//! The first token of a line carries the indentation of the line, from which the parser makes blocks. Inside brackets no
+//! token counts as first, so brackets join lines.
 
 mod number;
 mod text;
@@ -14,7 +14,7 @@ use crate::codes;
 use crate::diagnostic::{Sink, brief};
 use crate::limits::NAME as MAX_NAME;
 
-/// The tokens of the whole source; the last one is [`Kind::Eof`].
+/// Returns the tokens of the whole source. The last one is [`Kind::Eof`].
 pub(crate) fn lex(source: &str, sink: &mut Sink) -> Vec<Token> {
     let mut lexer =
         Lexer { source, at: 0, end: source.len(), depth: 0, tokens: Vec::new(), tabs: Vec::new() };
@@ -27,7 +27,7 @@ pub(crate) fn lex(source: &str, sink: &mut Sink) -> Vec<Token> {
     lexer.tokens
 }
 
-/// The tokens of one piece of the source, the inside of `{…}` in a text.
+/// Returns the tokens of one piece of the source, which is the inside of `{…}` in a text.
 pub(crate) fn lex_piece(source: &str, piece: Span, sink: &mut Sink) -> Vec<Token> {
     let mut lexer =
         Lexer { source, at: piece.start, end: piece.end, depth: 1, tokens: Vec::new(), tabs: Vec::new() };
@@ -39,10 +39,10 @@ struct Lexer<'a> {
     source: &'a str,
     at: usize,
     end: usize,
-    /// Open brackets.
+    /// The open brackets.
     depth: usize,
     tokens: Vec<Token>,
-    /// Where the indentation of a line has a tab.
+    /// The place of a tab in the indentation of a line.
     tabs: Vec<Span>,
 }
 
@@ -70,7 +70,7 @@ impl Lexer<'_> {
         self.push_with_indent(Kind::Eof, Span::new(self.end, self.end), Some(0));
     }
 
-    /// At the start of a line: marks the first token of the line with its indentation.
+    /// Marks the first token of a line with the indentation. The lexer is at the start of the line.
     fn line(&mut self) {
         let mut indent = 0;
         let mut tab = None;
@@ -100,7 +100,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// The next token is pushed as the first of its line. A placeholder holds the indentation until then.
+    /// Makes the next token the first of its line. A placeholder holds the indentation until then.
     fn first(&mut self, indent: u32) {
         self.tokens.pop_if(|last| last.kind == Kind::LineStart);
         self.tokens.push(Token {
@@ -181,19 +181,19 @@ impl Lexer<'_> {
         self.push(kind, start);
     }
 
-    /// A `.` ends a sentence when white space, a comment or the end follows.
+    /// Reads a `.`. It ends a sentence if white space, a comment or the end of the file follows.
     fn dot(&mut self) -> Kind {
         let after = &self.rest()[1..];
         let comment = |rest: &str| rest.starts_with('#') || rest.starts_with("//");
         if !(after.is_empty() || after.starts_with(char::is_whitespace) || comment(after)) {
             return Kind::Dot;
         }
-        // The rest of the line is looked at once, for its first token.
+        // The rest of a line is looked at only for its first token.
         let alone = matches!(self.tokens.last(), Some(Token { kind: Kind::LineStart, .. })) && {
             let rest_of_line = after[..after.find('\n').unwrap_or(after.len())].trim_start();
             rest_of_line.is_empty() || comment(rest_of_line)
         };
-        // No bracket goes past the end of its sentence, so that one that is left open spoils no other.
+        // A bracket ends with its sentence, so that an open bracket spoils no other sentence.
         self.depth = 0;
         if alone { Kind::LoneStop } else { Kind::Stop }
     }
@@ -253,7 +253,7 @@ impl Lexer<'_> {
     }
 }
 
-/// Whether a line can't be the inside of a bracket: a bracket before it was left open.
+/// Whether a line can't be the inside of a bracket, so that a bracket before it was left open.
 fn starts_sentence(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let first = words.next().unwrap_or("");

@@ -1,4 +1,4 @@
-//! Numbers. An integer is digits; a float has digits on both sides of its point.
+//! Reads numbers. An integer consists of digits, and a float has digits on both sides of its point.
 
 use super::{Kind, Lexer};
 use crate::Span;
@@ -40,7 +40,7 @@ impl Lexer<'_> {
         }
         self.push(kind, start);
         if let Some(token) = self.tokens.last_mut() {
-            // What came after the number was reported, and plays no part any more.
+            // The characters after the number were reported and are ignored.
             token.span.end = end;
         }
     }

@@ -1,4 +1,4 @@
-//! Texts: `"total: {order.total}\n"`.
+//! Reads texts, such as `"total: {order.total}\n"`.
 
 use super::{Kind, Lexer, Segment};
 use crate::Span;
@@ -12,7 +12,7 @@ impl Lexer<'_> {
         let mut segments = Vec::new();
         let mut plain = String::new();
         let mut closed = false;
-        // Where the next `}`, `"` or line break stands, so that it is looked for once for all `{` before it.
+        // The place of the next `}`, `"` or line break. It is looked for once for all `{` before it.
         let mut ahead = None;
         while !closed && !sink.is_full() {
             let at = self.at;
@@ -75,13 +75,13 @@ impl Lexer<'_> {
         }
         self.push(Kind::Text(segments), start);
         if !closed {
-            // The text took the end of its sentence with it.
+            // The text includes the end of its sentence.
             self.depth = 0;
             self.push(Kind::Stop, self.at);
         }
     }
 
-    /// After a `\` at `at`.
+    /// Reads the escape after a `\` at `at`.
     fn escape(&mut self, at: usize, sink: &mut Sink) -> Option<char> {
         let c = self.rest().chars().next().filter(|&c| c != '\n')?;
         self.at += c.len_utf8();
@@ -101,7 +101,7 @@ impl Lexer<'_> {
         value
     }
 
-    /// `{1f600}`, after `\u`. A NUL can't be stored, so it is none.
+    /// Reads `{1f600}` after `\u`. A NUL is refused, since it can't be stored.
     fn code_point(&mut self) -> Option<char> {
         let rest = self.rest().strip_prefix('{')?;
         let length =
@@ -111,7 +111,7 @@ impl Lexer<'_> {
         value.and_then(char::from_u32).filter(|&c| c != '\0')
     }
 
-    /// The end of an unclosed text, without the white space and the carriage return at the end of its line.
+    /// The end of an unclosed text. The white space and the carriage return at the end of its line don't belong to it.
     fn text_end(&self, start: usize) -> usize {
         start + self.source[start..self.at].trim_end().len()
     }

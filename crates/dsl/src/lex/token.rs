@@ -1,4 +1,4 @@
-//! What the source is made of.
+//! The tokens of the language.
 
 use crate::Span;
 
@@ -6,13 +6,13 @@ use crate::Span;
 pub(crate) struct Token {
     pub(crate) kind: Kind,
     pub(crate) span: Span,
-    /// The line's indentation, if this is the first token of a line and stands in no bracket.
+    /// The indentation of the line, if this is its first token and outside of all brackets.
     pub(crate) first: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// A name or a keyword; which of them, only its place says.
+    /// A name or a keyword, depending on its place.
     Word,
     Int,
     Float,
@@ -21,25 +21,25 @@ pub(crate) enum Kind {
     Close(char),
     Comma,
     Colon,
-    /// Inside a name or path.
+    /// A `.` inside a name or a path.
     Dot,
-    /// At the end of a sentence.
+    /// A `.` at the end of a sentence.
     Stop,
-    /// A [`Kind::Stop`] that has its line to itself: the end of the workflow, or of a sentence of several lines.
+    /// A [`Kind::Stop`] alone on its line. It ends the workflow, or a sentence of several lines.
     LoneStop,
     Operator(&'static str),
-    /// Already reported.
+    /// Characters that were reported.
     Bad,
     Eof,
-    /// Only inside the lexer: the next token is the first of its line.
+    /// A placeholder inside the lexer: the next token is the first of its line.
     LineStart,
 }
 
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Segment {
-    /// With its escapes resolved.
+    /// Plain characters, with the escapes resolved.
     Plain(String),
-    /// What stands between `{` and `}`.
+    /// The piece between `{` and `}`.
     Path(Span),
 }

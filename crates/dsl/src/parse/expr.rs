@@ -1,4 +1,4 @@
-//! Expressions, with the usual precedence: `or`, `and`, `not`, comparison, `+ -`, `* /`, sign, call and path.
+//! Parses expressions, with the usual precedence: `or`, `and`, `not`, comparison, `+ -`, `* /`, sign, call and path.
 
 use std::collections::HashSet;
 
@@ -107,7 +107,7 @@ impl<'s> Parser<'_, 's> {
         }
     }
 
-    /// Something that no operator takes apart; paths and calls begin with one as well.
+    /// Parses an expression without operators. Paths and calls begin with one as well.
     pub(super) fn primary(&mut self) -> Parsed<Expr> {
         let span = self.token().span;
         match self.kind().clone() {
@@ -155,7 +155,7 @@ impl<'s> Parser<'_, 's> {
         }
     }
 
-    /// Expressions with `,` between them, to the closing bracket.
+    /// Parses expressions with `,` between them, and the closing bracket.
     pub(super) fn items(&mut self, close: char, open: Span) -> Parsed<(Vec<Expr>, Span)> {
         let mut items = Vec::new();
         while *self.kind() != Kind::Close(close) {
@@ -171,7 +171,7 @@ impl<'s> Parser<'_, 's> {
         Ok((items, end))
     }
 
-    /// A node of the tree, unless that would nest too deeply.
+    /// Makes a node of the tree, unless it would nest too deeply.
     pub(super) fn make(&mut self, kind: ExprKind, span: Span) -> Parsed<Expr> {
         let own = match &kind {
             ExprKind::Not(_) | ExprKind::Negate(_) => 1,
@@ -287,7 +287,7 @@ impl<'s> Parser<'_, 's> {
     }
 }
 
-/// A name, and what is picked from it.
+/// Whether an expression is a name with fields and indices after it.
 fn is_path(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Name(_) => true,

@@ -1,4 +1,4 @@
-//! The file, its module sentence and the heads of its functions.
+//! Parses the file, its module sentence and the heads of its functions.
 
 use super::{Lost, Parsed, Parser, is_keyword};
 use crate::ast::{File, Function, Io, Name, Param, TypeExpr};
@@ -6,7 +6,7 @@ use crate::codes;
 use crate::lex::Kind;
 use crate::limits;
 
-/// What stands between `To` and `:`.
+/// The part between `To` and `:`.
 struct Head {
     params: Vec<Param>,
     result: Option<TypeExpr>,
@@ -80,7 +80,7 @@ impl Parser<'_, '_> {
         Ok(name)
     }
 
-    /// After a fault at the top of the file.
+    /// Skips to the next function, after an error at the top level of the file.
     fn skip_to_function(&mut self) {
         self.bump();
         while !self.at_end() && (self.token().first != Some(0) || !self.at_keywords("to")) {
@@ -108,7 +108,7 @@ impl Parser<'_, '_> {
                 function.io = head.io;
             }
             Err(Lost) => {
-                // Its parameters are unknown, and so is what its steps may call.
+                // Its parameters are unknown, and so are the components that its steps may call.
                 self.incomplete = true;
                 while !self.at_end()
                     && self.token().first.is_none_or(|indent| indent > 0 && !self.at_keywords("workflow"))
@@ -118,7 +118,7 @@ impl Parser<'_, '_> {
             }
         }
         let incomplete = self.incomplete;
-        // The lone `.` stands at the workflow's own indentation or before it, so in the function's block or after it.
+        // The lone `.` is at the workflow's own indentation or less, so it is in the function's block or after it.
         let mut own = 0;
         let mut ended = false;
         self.block("the function", |p| {
@@ -186,7 +186,7 @@ impl Parser<'_, '_> {
         Ok(Head { params, result, io })
     }
 
-    /// `,` or `and`, and then `ident (":" | "as")`.
+    /// Whether another parameter follows: `,` or `and`, then `ident (":" | "as")`.
     fn at_another_param(&self) -> bool {
         (*self.kind() == Kind::Comma || self.at_keywords("and")) && self.at_param(1)
     }

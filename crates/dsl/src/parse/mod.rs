@@ -1,8 +1,9 @@
-//! Tokens to a syntax tree, by recursive descent, one file for each part of the grammar.
+//! Parses tokens into a syntax tree by recursive descent. Each part of the grammar has a file.
 //!
-//! Blocks are made here, since only the grammar knows where one may begin: a block is the lines that are indented deeper
-//! than the line of its `:`, and inside it [`Kind::Eof`] is seen at the first line that isn't. A fault costs the
-//! sentence that it is in: the parser reports it and goes on with the next sentence or the next line of the block.
+//! Blocks are made here, since only the grammar knows where one may begin. A block consists of the lines that are
+//! indented deeper than the line of its `:`. Inside a block, the parser sees [`Kind::Eof`] at the first line that
+//! isn't. A syntax error loses its sentence: the parser reports it, and goes on with the next sentence or the next line
+//! of the block.
 
 mod expr;
 mod header;
@@ -19,15 +20,15 @@ use crate::diagnostic::{Reported, Sink, brief};
 use crate::lex::{Kind, Token};
 use crate::limits;
 
-/// Words that can't be names, since an expression reads them as something else.
+/// Words that can't be names, since they have another meaning in an expression.
 const RESERVED: [&str; 6] = ["true", "false", "null", "and", "or", "not"];
 
-/// The tree of a source text. It holds whatever could be read.
+/// Parses a source text. The tree has every part that could be read.
 pub(crate) fn parse(source: &str, tokens: Vec<Token>, sink: &mut Sink) -> File {
     Parser::new(source, tokens, sink).file()
 }
 
-/// Says that a fault was reported, and that the sentence around it is lost.
+/// A problem was reported, and the sentence around it is lost.
 #[derive(Debug)]
 pub(crate) struct Lost;
 
@@ -36,15 +37,15 @@ type Parsed<T> = Result<T, Lost>;
 struct Parser<'p, 's> {
     source: &'p str,
     tokens: Vec<Token>,
-    /// Of the next token. INVARIANT: less than `tokens.len()`, as the last token is never taken.
+    /// The place of the next token. INVARIANT: less than `tokens.len()`, since the last token is never taken.
     at: usize,
-    /// Indentation of the block that is being read; the tokens of a line with less are out of sight.
+    /// The indentation of the current block. The parser doesn't see the tokens of a line with less.
     indent: u32,
-    /// How deep brackets, signs and types nest at this point.
+    /// The nesting of brackets, signs and types at this point.
     nesting: u32,
-    /// A declaration was lost.
+    /// Whether a declaration was lost.
     incomplete: bool,
-    /// Expressions and statements of this workflow so far.
+    /// The number of expressions and statements of this workflow so far.
     parts: usize,
     sink: &'p mut Sink<'s>,
 }
@@ -54,13 +55,13 @@ impl<'p, 's> Parser<'p, 's> {
         Self { source, tokens, at: 0, indent: 0, nesting: 0, incomplete: false, parts: 0, sink }
     }
 
-    // What comes next.
+    // Looking at the next tokens.
 
     fn token(&self) -> &Token {
         &self.tokens[self.at]
     }
 
-    /// The kind of the token `n` places on; [`Kind::Eof`] from the end of the block on.
+    /// The kind of the token after the next `n` tokens, or [`Kind::Eof`] from the end of the block on.
     fn nth(&self, n: usize) -> &Kind {
         for i in self.at..=self.at + n {
             match self.tokens.get(i) {
@@ -80,12 +81,12 @@ impl<'p, 's> Parser<'p, 's> {
         *self.kind() == Kind::Eof
     }
 
-    /// Whether the next token begins a line, or the block is over.
+    /// Whether the next token begins a line or the block ends here.
     fn at_line(&self) -> bool {
         self.at_end() || self.token().first.is_some()
     }
 
-    /// The word `n` places on, as it is written; empty if there is none.
+    /// The word after the next `n` tokens as the source spells it, or an empty text if that is no word.
     fn nth_word(&self, n: usize) -> &'p str {
         if *self.nth(n) == Kind::Word { &self.source[self.tokens[self.at + n].span.range()] } else { "" }
     }
@@ -94,23 +95,23 @@ impl<'p, 's> Parser<'p, 's> {
         *self.kind() == Kind::Word
     }
 
-    /// Whether the next words are these keywords; each may begin with a capital.
+    /// Whether the next words are these keywords. Each may begin with a capital.
     fn at_keywords(&self, keywords: &str) -> bool {
         keywords.split(' ').enumerate().all(|(n, keyword)| is_keyword(self.nth_word(n), keyword))
     }
 
-    /// Whether `ident (":" | "as")` comes `n` places on: the beginning of a parameter.
+    /// Whether a parameter begins after the next `n` tokens: `ident (":" | "as")`.
     fn at_param(&self, n: usize) -> bool {
         *self.nth(n) == Kind::Word
             && (*self.nth(n + 1) == Kind::Colon || is_keyword(self.nth_word(n + 1), "as"))
     }
 
-    /// Whether a `.` is joined to the next token, so that a path goes on there.
+    /// Whether a `.` follows the next token without a blank, so that a path goes on.
     fn dot_follows(&self) -> bool {
         *self.nth(1) == Kind::Dot && self.tokens[self.at + 1].span.start == self.token().span.end
     }
 
-    // Taking it.
+    // Taking tokens.
 
     fn bump(&mut self) -> Span {
         let span = self.token().span;
@@ -157,7 +158,7 @@ impl<'p, 's> Parser<'p, 's> {
         Err(Lost)
     }
 
-    /// The bracket that closes the one at `open`.
+    /// Takes the bracket that closes the one at `open`.
     fn expect_close(&mut self, bracket: char, open: Span) -> Parsed<Span> {
         if *self.kind() == Kind::Close(bracket) {
             return Ok(self.bump());
@@ -173,14 +174,14 @@ impl<'p, 's> Parser<'p, 's> {
         Err(self.unexpected(&format!("`,` or `{bracket}`")))
     }
 
-    /// The `.` of a sentence.
+    /// Takes the `.` of a sentence.
     fn expect_stop(&mut self) -> Parsed<()> {
         if matches!(self.kind(), Kind::Stop | Kind::LoneStop) {
             self.bump();
             return Ok(());
         }
         if self.at_line() {
-            // The next line begins something else, so that nothing else is lost.
+            // The next line begins something else, so nothing more is lost.
             let before = self.previous();
             self.report(&codes::SENTENCE_END, before, "this sentence does not end with `.`")
                 .help("write `.` at its end")
@@ -190,7 +191,7 @@ impl<'p, 's> Parser<'p, 's> {
         Err(self.unexpected("`.`"))
     }
 
-    /// A name that is declared or referred to here.
+    /// Takes a name that is declared or used here.
     fn name(&mut self, what: &str) -> Parsed<Name> {
         if !self.at_word() {
             return Err(self.unexpected(what));
@@ -204,7 +205,7 @@ impl<'p, 's> Parser<'p, 's> {
         Ok(name)
     }
 
-    /// The next token, which is a word.
+    /// Takes the next token, which is a word.
     fn any_word(&mut self) -> Name {
         let span = self.bump();
         Name { text: self.source[span.range()].to_owned(), span }
@@ -214,13 +215,13 @@ impl<'p, 's> Parser<'p, 's> {
         self.at.checked_sub(1).map_or(Span::default(), |before| self.tokens[before].span)
     }
 
-    // Faults.
+    // Reporting problems.
 
     fn report(&mut self, code: &'static Code, span: Span, message: impl Into<String>) -> Reported<'_> {
         self.sink.report(code, span, message)
     }
 
-    /// Reports that `expected` should have come next.
+    /// Reports that `expected` was expected next.
     fn unexpected(&mut self, expected: &str) -> Lost {
         if *self.kind() == Kind::Bad {
             return Lost;
@@ -246,7 +247,7 @@ impl<'p, 's> Parser<'p, 's> {
         (span, found)
     }
 
-    /// Goes on to the next sentence of the block: behind a `.`, or at a line that is not indented deeper.
+    /// Skips to the next sentence of the block, which begins after a `.` or at a line that is not indented deeper.
     fn recover(&mut self) {
         while !self.at_end() {
             let token = self.token();
@@ -261,7 +262,7 @@ impl<'p, 's> Parser<'p, 's> {
         }
     }
 
-    /// After a fault in the head of a block: goes on to the `:` at the end of the line, or to the end of the line.
+    /// Skips to the `:` at the end of the line or to the end of the line, after an error in the head of a block.
     fn recover_head(&mut self) {
         while !self.at_line() {
             let colon = *self.kind() == Kind::Colon;
@@ -272,7 +273,7 @@ impl<'p, 's> Parser<'p, 's> {
         }
     }
 
-    /// Reads the items of the block that begins on the next line. `after` says what it belongs to.
+    /// Reads the items of the block that begins on the next line. `after` names what the block belongs to.
     fn block(&mut self, after: &str, mut item: impl FnMut(&mut Self)) {
         let outer = self.indent;
         let token = self.token();
@@ -313,7 +314,7 @@ impl<'p, 's> Parser<'p, 's> {
         self.indent = outer;
     }
 
-    /// Runs `read` one level deeper, if the stack allows.
+    /// Runs `read` one level deeper, unless that would nest too deeply.
     fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.nesting >= limits::NESTING {
             let span = self.token().span;
@@ -325,7 +326,7 @@ impl<'p, 's> Parser<'p, 's> {
         result
     }
 
-    /// Counts an expression or a statement; one too many is lost, like all after it.
+    /// Counts an expression or a statement. One too many is lost, and so are all after it.
     fn part(&mut self, span: Span) -> Parsed<()> {
         self.parts += 1;
         if self.parts <= limits::PARTS {
@@ -347,6 +348,11 @@ impl<'p, 's> Parser<'p, 's> {
             .help("name the inner parts with `Let name be …`");
         Lost
     }
+}
+
+/// Some words in backticks, for a message.
+fn list<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether `word` is `keyword`, with a small or a capital first letter; `io` may also be `IO`.

@@ -1,4 +1,4 @@
-//! Paths and calls: `order.items[0].price`, `Inventory.reserve(order.orderId)`, `List.empty()`.
+//! Parses paths and calls, such as `order.items[0].price`, `Inventory.reserve(order.orderId)` and `List.empty()`.
 
 use super::{Lost, Parsed, Parser};
 use crate::Span;
@@ -7,7 +7,7 @@ use crate::codes;
 use crate::lex::Kind;
 
 impl Parser<'_, '_> {
-    /// A primary, and what is picked from it.
+    /// Parses a primary expression with the fields, indices and arguments after it.
     pub(super) fn path(&mut self) -> Parsed<Expr> {
         let mut of = self.primary()?;
         loop {
@@ -33,7 +33,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// `callee` is followed by `(`.
+    /// Parses the arguments of a call. The `(` after `callee` is next.
     fn call(&mut self, callee: Expr) -> Parsed<Expr> {
         let open = self.bump();
         let (args, end) = self.items(')', open)?;
@@ -74,7 +74,7 @@ impl Parser<'_, '_> {
     }
 }
 
-/// The names of `a.b.c`; false if it is anything else.
+/// Collects the names of `a.b.c`. Returns false if the expression is anything else.
 fn names_of(expr: &Expr, out: &mut Vec<Name>) -> bool {
     match &expr.kind {
         ExprKind::Name(text) => {

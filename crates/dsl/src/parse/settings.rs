@@ -1,30 +1,13 @@
-//! Settings: `timeout`, `retry`, `trigger`, `fuel` and `memory`, and their durations and sizes.
+//! Parses settings with their durations and sizes.
 
 use aster_core::plan::Backoff;
 
-use super::{Lost, Parsed, Parser, is_keyword};
+use super::{Lost, Parsed, Parser, is_keyword, list};
 use crate::Span;
 use crate::ast::{Retry, Settings, Spanned, Trigger};
 use crate::codes::{self, Code};
 use crate::lex::Kind;
-
-/// Where a setting stands.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Place {
-    Workflow,
-    Step,
-    Compensation,
-}
-
-impl Place {
-    pub(super) fn noun(self) -> &'static str {
-        match self {
-            Place::Workflow => "workflow",
-            Place::Step => "step",
-            Place::Compensation => "compensation",
-        }
-    }
-}
+use crate::setting::{Place, RetrySetting, Setting};
 
 const TIME_UNITS: [(&str, u64); 5] = [
     ("milliseconds", 1),
@@ -35,77 +18,61 @@ const TIME_UNITS: [(&str, u64); 5] = [
 ];
 const SIZE_UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// A hundred years: beyond, instants leave the range of the host's clock.
+/// A hundred years. Longer times would leave the range of the host's clock.
 const LONGEST_MS: u64 = 36_500 * 86_400_000;
-/// More than a computer has, and within a float's exact integers.
+/// More than any computer has, and still an integer that a float holds exactly.
 const LARGEST_BYTES: u64 = 1 << 50;
 
 impl Parser<'_, '_> {
-    /// Reads the setting that begins here into `settings`; false if none does.
+    /// Reads the setting that begins here into `settings`. Returns false if none begins here.
     pub(super) fn setting(&mut self, place: Place, settings: &mut Settings) -> bool {
-        const ALL: [&str; 5] = ["timeout", "retry", "trigger", "fuel", "memory"];
         if *self.nth(1) != Kind::Colon {
             return false;
         }
-        let Some(keyword) = ALL.into_iter().find(|keyword| self.at_keywords(keyword)) else {
+        let Some(setting) = Setting::ALL.into_iter().find(|setting| self.at_keywords(setting.word())) else {
             return false;
         };
-        let allowed = match keyword {
-            "trigger" => place == Place::Workflow,
-            "memory" => place != Place::Workflow,
-            _ => true,
-        };
-        let twice = match keyword {
-            "timeout" => settings.timeout_ms.is_some(),
-            "retry" => settings.retry.is_some(),
-            "trigger" => settings.trigger.is_some(),
-            "fuel" => settings.fuel.is_some(),
-            _ => settings.memory_bytes.is_some(),
-        };
+        let word = setting.word();
         let span = self.token().span;
-        if !allowed {
-            let owner = if keyword == "trigger" { "the workflow" } else { "a step or a compensation" };
-            self.report(
-                &codes::UNKNOWN_ITEM,
-                span,
-                format!("`{keyword}` is not a setting of a {}", place.noun()),
-            )
-            .help(format!("`{keyword}` belongs to {owner}"));
-        } else if twice {
-            self.report(&codes::SETTING_TWICE, span, format!("`{keyword}` is set twice"))
+        if !setting.is_allowed_in(place) {
+            let message = format!("`{word}` is not a setting of a {}", place.noun());
+            self.report(&codes::UNKNOWN_ITEM, span, message)
+                .help(format!("`{word}` belongs to {}", setting.owners()));
+        } else if setting.is_set(settings) {
+            self.report(&codes::SETTING_TWICE, span, format!("`{word}` is set twice"))
                 .help("keep one of them");
         }
         self.bump();
         self.bump();
-        if self.setting_value(keyword, span, settings).is_err() {
+        if self.setting_value(setting, span, settings).is_err() {
             self.recover();
         }
         true
     }
 
-    fn setting_value(&mut self, keyword: &str, span: Span, settings: &mut Settings) -> Parsed<()> {
-        match keyword {
-            "timeout" => settings.timeout_ms = Some(self.timeout()?),
-            "fuel" => {
-                settings.fuel = Some(self.fuel()?);
-                self.expect_stop()?;
-            }
-            "memory" => {
-                let size = self.quantity(&codes::QUANTITY, "a size", &SIZE_UNITS, LARGEST_BYTES)?;
-                self.positive(&codes::QUANTITY, "memory", &size);
-                settings.memory_bytes = Some(size);
-                self.expect_stop()?;
-            }
-            "retry" => {
+    fn setting_value(&mut self, setting: Setting, span: Span, settings: &mut Settings) -> Parsed<()> {
+        match setting {
+            Setting::Timeout => settings.timeout_ms = Some(self.timeout()?),
+            Setting::Retry => {
                 let value = self.retry();
                 settings.retry = Some(Spanned { value, span });
             }
-            _ => settings.trigger = Some(self.trigger()?),
+            Setting::Trigger => settings.trigger = Some(self.trigger()?),
+            Setting::Fuel => {
+                settings.fuel = Some(self.fuel()?);
+                self.expect_stop()?;
+            }
+            Setting::Memory => {
+                let size = self.quantity(&codes::QUANTITY, "a size", &SIZE_UNITS, LARGEST_BYTES)?;
+                self.positive(&codes::QUANTITY, setting.word(), &size);
+                settings.memory_bytes = Some(size);
+                self.expect_stop()?;
+            }
         }
         Ok(())
     }
 
-    /// `300 seconds.`, or a block with `seconds: 300.`
+    /// Reads `300 seconds.`, or a block with `seconds: 300.`
     fn timeout(&mut self) -> Parsed<Spanned<u64>> {
         let number = matches!(self.kind(), Kind::Int | Kind::Float | Kind::Operator(_));
         if number || self.token().first.is_none_or(|indent| indent <= self.indent) {
@@ -150,37 +117,30 @@ impl Parser<'_, '_> {
         Ok(value)
     }
 
-    /// After `retry:`.
+    /// Reads the block after `retry:`.
     fn retry(&mut self) -> Retry {
-        const ALL: [&str; 4] = ["max attempts", "backoff", "initial delay", "max delay"];
+        let words = || RetrySetting::ALL.into_iter().map(RetrySetting::words);
         let mut retry = Retry::default();
         let head = self.previous();
         let mut lost = self.token().first.is_none_or(|indent| indent <= self.indent);
         self.block("`retry`", |p| {
             let start = p.token().span;
-            let Some(keyword) = ALL.into_iter().find(|keyword| p.at_keywords(keyword)) else {
+            let setting = RetrySetting::ALL.into_iter().find(|setting| p.at_keywords(setting.words()));
+            let Some(setting) = setting else {
                 let (span, found) = p.found();
                 let word = format!("{} {}", p.nth_word(0), p.nth_word(1));
-                let near = p.sink.did_you_mean(word.trim(), ALL);
+                let near = p.sink.did_you_mean(word.trim(), words());
                 p.report(&codes::UNKNOWN_ITEM, span, format!("expected a setting of `retry`, found {found}"))
-                    .help(near.unwrap_or(
-                        "what can stand here: `max attempts`, `backoff`, `initial delay`, `max delay`".into(),
-                    ));
+                    .help(near.unwrap_or_else(|| format!("what can stand here: {}", list(words()))));
                 lost = true;
                 p.bump();
                 return p.recover();
             };
-            let twice = match keyword {
-                "max attempts" => retry.max_attempts.is_some(),
-                "backoff" => retry.backoff.is_some(),
-                "initial delay" => retry.initial_delay_ms.is_some(),
-                _ => retry.max_delay_ms.is_some(),
-            };
-            if twice {
-                p.report(&codes::SETTING_TWICE, start, format!("`{keyword}` is set twice"))
+            if setting.is_set(&retry) {
+                p.report(&codes::SETTING_TWICE, start, format!("`{}` is set twice", setting.words()))
                     .help("keep one of them");
             }
-            if p.retry_item(keyword, &mut retry).is_err() {
+            if p.retry_item(setting, &mut retry).is_err() {
                 lost = true;
                 p.recover();
             }
@@ -192,12 +152,12 @@ impl Parser<'_, '_> {
         retry
     }
 
-    fn retry_item(&mut self, keyword: &str, retry: &mut Retry) -> Parsed<()> {
-        self.eat_keywords(keyword);
+    fn retry_item(&mut self, setting: RetrySetting, retry: &mut Retry) -> Parsed<()> {
+        self.eat_keywords(setting.words());
         self.expect_colon()?;
-        match keyword {
-            "max attempts" => retry.max_attempts = Some(self.max_attempts()?),
-            "backoff" => {
+        match setting {
+            RetrySetting::MaxAttempts => retry.max_attempts = Some(self.max_attempts()?),
+            RetrySetting::Backoff => {
                 let all = [
                     ("exponential", Backoff::Exponential),
                     ("linear", Backoff::Linear),
@@ -209,8 +169,8 @@ impl Parser<'_, '_> {
                 self.eat_keywords(word);
                 retry.backoff = Some(backoff);
             }
-            "initial delay" => retry.initial_delay_ms = Some(self.duration()?.value),
-            _ => retry.max_delay_ms = Some(self.duration()?.value),
+            RetrySetting::InitialDelay => retry.initial_delay_ms = Some(self.duration()?.value),
+            RetrySetting::MaxDelay => retry.max_delay_ms = Some(self.duration()?.value),
         }
         self.expect_stop()
     }
@@ -235,7 +195,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// After `trigger:`.
+    /// Reads the sentence after `trigger:`.
     fn trigger(&mut self) -> Parsed<Trigger> {
         let method = self.nth_word(0);
         if !method.eq_ignore_ascii_case("post") {
@@ -256,7 +216,7 @@ impl Parser<'_, '_> {
         self.quantity(&codes::DURATION, "a duration", &TIME_UNITS, LONGEST_MS)
     }
 
-    /// A number and its unit, counted in the smallest one.
+    /// Reads a number and its unit, and returns the value in the smallest unit.
     fn quantity(
         &mut self,
         code: &'static Code,
@@ -281,11 +241,11 @@ impl Parser<'_, '_> {
             self.report(code, span, format!("{what} can't be negative")).help("write a positive number");
             return Err(Lost);
         }
-        // Only digits and a point, which is a number to Rust as well.
+        // The lexer accepts only digits and a point, which Rust can parse.
         Ok((self.source[span.range()].parse().unwrap_or(f64::INFINITY), span))
     }
 
-    /// A unit, in the plural or singular. `after` is the number that it belongs to, if that came first.
+    /// Reads a unit in the plural or singular. `after` is its number, if that comes first.
     fn unit(&mut self, code: &'static Code, units: &[(&str, u64)], after: Option<Span>) -> Parsed<u64> {
         let word = self.nth_word(0);
         let singular = |unit: &str| unit.strip_suffix('s').is_some_and(|unit| is_keyword(word, unit));
@@ -293,7 +253,7 @@ impl Parser<'_, '_> {
             self.bump();
             return Ok(*size);
         }
-        let list = units.iter().map(|(unit, _)| format!("`{unit}`")).collect::<Vec<_>>().join(", ");
+        let list = list(units.iter().map(|(unit, _)| *unit));
         let (span, message) = match (word, after) {
             ("", Some(number)) => (number, "this number has no unit".to_owned()),
             ("", None) => (self.found().0, "a unit is missing here".to_owned()),

@@ -1,4 +1,4 @@
-//! Statements: `Let`, `Return`, `await`, `If`, and a call.
+//! Parses statements: `Let`, `Return`, `await`, `If` and calls.
 
 use super::{Lost, Parsed, Parser};
 use crate::Span;
@@ -8,7 +8,7 @@ use crate::lex::Kind;
 use crate::limits::IFS;
 
 impl Parser<'_, '_> {
-    /// The statement that begins here; none if it is lost.
+    /// Parses the statement that begins here. Returns `None` if it is lost.
     pub(super) fn statement(&mut self) -> Option<Statement> {
         self.statement_within(0)
     }
@@ -19,7 +19,7 @@ impl Parser<'_, '_> {
             self.recover();
             return None;
         }
-        // A component may have a keyword's name, but then a `.` follows.
+        // A component may have the name of a keyword, but then a `.` follows.
         let keyword = !self.dot_follows();
         let kind = if keyword && self.at_keywords("if") {
             return self.condition(start, ifs);
@@ -76,7 +76,7 @@ impl Parser<'_, '_> {
                 value
             }
             Err(Lost) => {
-                // The name is known all the same.
+                // The name is still declared.
                 self.recover();
                 Expr { kind: ExprKind::Error, span: name.span, depth: 0 }
             }
@@ -146,7 +146,7 @@ impl Parser<'_, '_> {
         let mut statements = Vec::new();
         self.block(after, |p| {
             if ifs >= IFS {
-                // Reported already; skipped, so that the stack suffices.
+                // This was reported. The block is skipped, so that the stack suffices.
                 while !p.at_end() {
                     p.bump();
                 }

@@ -1,4 +1,4 @@
-//! Types, and to which of them an `and` belongs.
+//! Parses types, and decides which of them an `and` belongs to.
 
 use aster_core::plan::Type;
 
@@ -17,12 +17,13 @@ const PLAIN: [(&str, Type); 8] = [
 ];
 
 impl Parser<'_, '_> {
-    /// In a parameter, `and name:` begins the next parameter.
+    /// Parses the type of a parameter. After it, `and name:` begins the next parameter.
     pub(super) fn param_type(&mut self) -> Parsed<TypeExpr> {
         self.whole_type(true)
     }
 
-    /// No parameter can follow the result, so that the head's own `:` makes none of a type's name.
+    /// Parses the type of the result. No parameter can follow it, so the `:` of the head doesn't turn a type's name
+    /// into one.
     pub(super) fn result_type(&mut self) -> Parsed<TypeExpr> {
         self.whole_type(false)
     }
@@ -33,7 +34,7 @@ impl Parser<'_, '_> {
         Ok(TypeExpr { ty, named })
     }
 
-    /// Each constructor takes the `and` that follows as long as it has room, and the innermost is asked first.
+    /// Parses a type. The innermost constructor that still lacks a type takes a following `and`.
     fn ty(&mut self, params_follow: bool, named: &mut Vec<Name>) -> Parsed<Type> {
         if !self.at_word() {
             return Err(self.unexpected("a type"));
@@ -75,7 +76,7 @@ impl Parser<'_, '_> {
 mod tests {
     use aster_core::plan::Type;
 
-    /// The types of the parameters and of the result of `To f with <params>, produce <result>:`.
+    /// Returns the types of the parameters and of the result of `To f with <params>, produce <result>:`.
     fn types(head: &str) -> String {
         let source = format!("This module is m.\nTo f {head}:\n  workflow:\n    step s:\n      Return 1.\n");
         let mut sink = crate::diagnostic::Sink::new("t.aster", &source);

@@ -1,11 +1,11 @@
-//! The workflow's block: steps, compensations, settings and `await` between steps.
+//! Parses the block of a workflow: steps, compensations, settings and `await` between steps.
 
-use super::settings::Place;
-use super::{Lost, Parsed, Parser};
+use super::{Lost, Parsed, Parser, list};
 use crate::Span;
 use crate::ast::{Compensation, LateCompensation, Name, Settings, Step, Workflow};
 use crate::codes;
 use crate::lex::{Kind, Segment};
+use crate::setting::{Place, Setting};
 
 impl Parser<'_, '_> {
     pub(super) fn workflow(&mut self) -> Workflow {
@@ -14,7 +14,7 @@ impl Parser<'_, '_> {
         if self.expect_colon().is_err() {
             self.recover_head();
         }
-        // What `await` between steps names, for the next step.
+        // The names of an `await` between steps, for the next step.
         let mut awaited: Vec<Name> = Vec::new();
         let mut await_span = None;
         self.block("`workflow`", |p| {
@@ -38,10 +38,9 @@ impl Parser<'_, '_> {
                     Err(Lost) => p.recover(),
                 }
             } else if !p.setting(Place::Workflow, &mut workflow.settings) {
-                p.unknown_item(
-                    "a step or a setting of the workflow",
-                    &["step", "compensate", "await", "timeout", "retry", "trigger", "fuel"],
-                );
+                let items = ["step", "compensate", "await"];
+                let known: Vec<&str> = items.into_iter().chain(Setting::words(Place::Workflow)).collect();
+                p.unknown_item("a step or a setting of the workflow", &known);
             }
         });
         workflow.stray_await = await_span;
@@ -119,30 +118,28 @@ impl Parser<'_, '_> {
         compensation
     }
 
-    /// One statement or setting of a step or compensation.
+    /// Parses one statement or setting of a step or compensation.
     fn body_item(&mut self, place: Place, body: &mut Vec<crate::ast::Statement>, settings: &mut Settings) {
         if self.setting(place, settings) {
             return;
         }
         if self.at_word() && *self.nth(1) == Kind::Colon && !self.at_keywords("otherwise") {
-            let known: &[&str] = match place {
-                Place::Step => &["timeout", "retry", "fuel", "memory", "compensate"],
-                _ => &["timeout", "retry", "fuel", "memory"],
-            };
-            self.unknown_item(&format!("a setting of a {}", place.noun()), known);
+            let block = (place == Place::Step).then_some("compensate");
+            let known: Vec<&str> = Setting::words(place).chain(block).collect();
+            self.unknown_item(&format!("a setting of a {}", place.noun()), &known);
             return;
         }
         body.extend(self.statement());
     }
 
-    /// After `await`, to the end of the sentence.
+    /// Parses the names after `await`, to the end of the sentence.
     pub(super) fn awaited_names(&mut self) -> Parsed<Vec<Name>> {
         let names = self.names()?;
         self.expect_stop()?;
         Ok(names)
     }
 
-    /// `[a, b]`, or `a, b and c`; each a name or a text.
+    /// Parses `[a, b]` or `a, b and c`. Each is a name or a text.
     fn names(&mut self) -> Parsed<Vec<Name>> {
         let mut names = Vec::new();
         if *self.kind() == Kind::Open('[') {
@@ -169,7 +166,7 @@ impl Parser<'_, '_> {
         if matches!(self.kind(), Kind::Text(_)) { self.plain_text() } else { self.name("a step's name") }
     }
 
-    /// A text that can't have values in it.
+    /// Parses a text that can't have values in it.
     pub(super) fn plain_text(&mut self) -> Parsed<Name> {
         let Kind::Text(segments) = self.kind().clone() else {
             return Err(self.unexpected("a text"));
@@ -190,8 +187,8 @@ impl Parser<'_, '_> {
         Ok(Name { text, span })
     }
 
-    /// Reports what stands at the beginning of a sentence and belongs to no sentence of this place, and skips it with
-    /// everything that is indented below it.
+    /// Reports a word that begins no sentence of this place, and skips it together with everything that is indented below
+    /// it.
     pub(super) fn unknown_item(&mut self, expected: &str, known: &[&str]) {
         let (span, found) = self.found();
         let word = self.nth_word(0).to_owned();
@@ -202,9 +199,8 @@ impl Parser<'_, '_> {
         } else {
             self.sink.did_you_mean(&word, known.iter().copied())
         };
-        let list = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         self.report(&codes::UNKNOWN_ITEM, span, format!("expected {expected}, found {found}"))
-            .help(near.unwrap_or_else(|| format!("what can stand here: {list}")));
+            .help(near.unwrap_or_else(|| format!("what can stand here: {}", list(known.iter().copied()))));
         // Without a `:` it may have been a step.
         self.incomplete |= *self.nth(1) != Kind::Colon;
         self.bump();

@@ -1,4 +1,4 @@
-//! The registered components, each with its exports by the words of their names, and those that one workflow calls.
+//! The registered components, with their exports by the words of the names, and the components that a workflow calls.
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
@@ -11,14 +11,14 @@ use aster_core::wit::{Exports, Function, NamedType, Type};
 use super::resolve::{self, ResolveError};
 use crate::ast::TypeExpr;
 
-/// All that are registered, by name.
+/// All registered components.
 pub(crate) struct Components<'c> {
     pub(super) all: BTreeMap<&'c str, &'c Exports>,
-    /// Indices of the components that were called so far.
+    /// The indices of the components that were called so far.
     indices: RefCell<HashMap<&'c str, Rc<Index<'c>>>>,
 }
 
-/// What one component exports, by the words of the names.
+/// The exports of one component, by the words of their names.
 pub(super) struct Index<'c> {
     pub(super) exports: &'c Exports,
     functions: HashMap<String, Vec<Export<'c>>>,
@@ -30,10 +30,10 @@ pub(super) struct Export<'c> {
     opaque: OnceCell<Option<&'c str>>,
 }
 
-/// The components that a workflow calls, those of them that are there.
+/// The registered components that a workflow calls.
 pub(super) struct Called<'c> {
     pub(super) by_name: BTreeMap<String, Rc<Index<'c>>>,
-    /// One is missing, so that nobody knows what it would have exported.
+    /// Whether a called component is missing, so that its exports are unknown.
     pub(super) missing: bool,
     types: RefCell<HashMap<String, Result<Option<&'c Type>, ResolveError>>>,
 }
@@ -64,14 +64,14 @@ impl<'c> Index<'c> {
         Self { exports, functions, types }
     }
 
-    /// The functions of that name, in whatever interface.
+    /// The functions of that name in all interfaces.
     pub(super) fn functions(&self, name: &str) -> &[Export<'c>] {
         self.functions.get(&kebab(name)).map_or(&[], Vec::as_slice)
     }
 }
 
 impl<'c> Export<'c> {
-    /// What in its signature has no JSON, if anything.
+    /// The first part of the signature that has no JSON, or `None` if all parts have.
     pub(super) fn opaque(&self) -> Option<&'c str> {
         *self.opaque.get_or_init(|| self.function.opaque())
     }
@@ -82,11 +82,11 @@ impl<'c> Called<'c> {
         Self { by_name, missing, types: RefCell::default() }
     }
 
-    /// The one type that the components export under this name; none if there is none.
+    /// The type that the components export under this name, or `None` if there is none.
     pub(super) fn named(&self, name: &str) -> Result<Option<&'c Type>, ResolveError> {
         let words = kebab(name);
         if let Some(known) = self.types.borrow().get(&words) {
-            // The error spells the name as it is asked for here.
+            // The error spells the name as this caller does.
             let respelled = |error: &ResolveError| ResolveError { name: name.to_owned(), ..error.clone() };
             return known.as_ref().map(|ty| *ty).map_err(respelled);
         }
@@ -99,7 +99,7 @@ impl<'c> Called<'c> {
         found
     }
 
-    /// What values of a type look like that the source writes; one that has no single meaning may be anything.
+    /// The type of the values of a type expression. A name that isn't exported, or not only once, may be anything.
     pub(super) fn resolve(&self, ty: &TypeExpr) -> Cow<'c, Type> {
         let named = |name: &str| self.named(name);
         match &ty.ty {

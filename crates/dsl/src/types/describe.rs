@@ -1,12 +1,12 @@
-//! Types in words, for messages.
+//! Describes types in words, for messages.
 
 use aster_core::name::lower_camel;
 use aster_core::wit::Type;
 
-/// Deeper parts of a type only blur a message.
+/// Deeper parts of a type are left out, since they only blur a message.
 const DEPTH: u32 = 2;
 
-/// `a record { orderId, items }`, `a list of texts`; to be read after "is" or "expects".
+/// Describes a type, such as `a record { orderId, items }`. The words fit after "is".
 pub(super) fn describe(ty: &Type) -> String {
     at_depth(ty, 0)
 }

@@ -1,7 +1,7 @@
-//! Whether an argument fits its parameter.
+//! Checks that arguments fit their parameters.
 //!
-//! The rules are those of the JSON mapping. A value whose type is known fits if some value of that type does: what is
-//! only sometimes wrong (an integer that may be too large, an option that may be null) is left to the run.
+//! The rules are those of the JSON mapping. A value of a known type fits if some value of that type does. A value that
+//! is only sometimes wrong, such as an integer that may be too large, is checked when the step runs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ use crate::codes;
 use crate::diagnostic::{Sink, brief};
 
 impl Scope<'_, '_, '_> {
-    /// Checks what is written for parameter `name`.
+    /// Checks the argument for the parameter `name`.
     pub(super) fn argument(&self, name: &str, arg: &Expr, param: &Type, sink: &mut Sink) {
         if sink.is_full() || !sink.look_at_types(1) {
             return;
@@ -114,7 +114,7 @@ impl Scope<'_, '_, '_> {
     }
 }
 
-/// A text that is written out, where only some texts are right.
+/// Checks a literal text against a type that only some texts fit.
 fn constant(name: &str, span: Span, text: &str, param: &Type, sink: &mut Sink) {
     let cases: Vec<&str> = match param {
         Type::Enum(cases) => cases.iter().map(String::as_str).collect(),
@@ -147,7 +147,7 @@ fn mismatch(name: &str, span: Span, ty: &Type, param: &Type, sink: &mut Sink) {
         .help(format!("write something that is {}", describe(strip(param))));
 }
 
-/// Whether some value of type `arg` is taken for a `param`; also where types are no longer looked at.
+/// Whether some value of the type `arg` fits the type `param`. Also true if types are no longer looked at.
 fn fits(arg: &Type, param: &Type, sink: &mut Sink) -> bool {
     if !sink.look_at_types(1) {
         return true;
@@ -156,7 +156,7 @@ fn fits(arg: &Type, param: &Type, sink: &mut Sink) -> bool {
         (Type::Any, _) | (_, Type::Any) => true,
         (Type::Unit, _) => accepts_null(param),
         (Type::Option(arg), Type::Option(param)) => fits(arg, param, sink),
-        // Null is left to the run, or taken; the value is what can be wrong.
+        // Null is accepted, or checked when the step runs. Only the value can be wrong.
         (Type::Option(arg), param) => fits(arg, param, sink),
         (arg, Type::Option(param)) => fits(arg, param, sink),
         (arg, param) if is_integer(param) => is_integer(arg),
@@ -204,7 +204,7 @@ fn have_one_in_common<'n>(
     !sink.look_at_types(others.len()) || some.any(|name| others.contains(name))
 }
 
-/// Every field that must be there is, and there is no other: a field that is unknown is refused.
+/// Whether a record has all required fields of another and no unknown ones.
 fn record_fits(arg: &[Field], param: &[Field], sink: &mut Sink) -> bool {
     if !sink.look_at_types(arg.len() + param.len()) {
         return true;
@@ -216,7 +216,7 @@ fn record_fits(arg: &[Field], param: &[Field], sink: &mut Sink) -> bool {
         && param.iter().all(|field| accepts_null(&field.ty) || given.contains(&kebab(&field.name)))
 }
 
-/// Some names of many, for a message.
+/// The first names of a list, for a message.
 pub(super) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
@@ -228,7 +228,7 @@ fn accepts_null(param: &Type) -> bool {
     matches!(param, Type::Option(_) | Type::Any | Type::Unit)
 }
 
-/// Without the option around it, if it is a simple one.
+/// The type inside an option, unless that is an option again; otherwise the type itself.
 fn strip(param: &Type) -> &Type {
     match param {
         Type::Option(inner) if !matches!(**inner, Type::Option(_)) => inner,

@@ -1,4 +1,4 @@
-//! The types of expressions, as far as they are known.
+//! Infers the types of expressions, as far as they are known.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,13 +17,13 @@ use crate::check::Model;
 use crate::codes;
 use crate::diagnostic::{CANDIDATES, Sink};
 
-/// What is known at one point of a body.
+/// The types that are known at one point of a body.
 pub(super) struct Scope<'s, 't, 'c> {
     model: &'s Model<'t>,
     called: &'s Called<'c>,
-    /// The parameters' types, by place.
+    /// The types of the parameters, by their places.
     params: &'s Params<'c>,
-    /// The steps' types, by place, as far as they have been looked at.
+    /// The types of the steps that were already checked, by their places.
     values: &'s [Option<Type>],
     pub(super) locals: HashMap<&'t str, Type>,
 }
@@ -38,8 +38,8 @@ impl<'s, 't, 'c> Scope<'s, 't, 'c> {
         Self { model, called, params, values, locals: HashMap::new() }
     }
 
-    /// The type of the expression's value. What is surely wrong inside it is reported. A type that is known is lent, since it
-    /// may be large, and a name read often.
+    /// Infers the type of an expression, and reports what is surely wrong inside it. A known type is borrowed, since it
+    /// may be large, and a name may be read often.
     pub(super) fn infer(&self, expr: &Expr, sink: &mut Sink) -> Cow<'_, Type> {
         sink.looking_at(expr.span);
         if sink.is_full() || !sink.look_at_types(1) {
@@ -76,7 +76,7 @@ impl<'s, 't, 'c> Scope<'s, 't, 'c> {
                     let ty = self.infer(item, sink);
                     all = Some(match all {
                         None => ty,
-                        // The same one again, as it mostly is.
+                        // It is mostly the same type again.
                         Some(Cow::Borrowed(before)) if matches!(ty, Cow::Borrowed(ty) if std::ptr::eq(ty, before)) => {
                             ty
                         }
@@ -87,7 +87,7 @@ impl<'s, 't, 'c> Scope<'s, 't, 'c> {
                         }
                     });
                 }
-                // A list of bytes is a text, and this is none.
+                // A list of bytes would be a text in JSON, which this list isn't.
                 let item = all.filter(|ty| **ty != Type::U8).map_or(Type::Any, |ty| owned(ty, sink));
                 bounded(Type::List(Box::new(item)), sink)
             }
@@ -117,12 +117,12 @@ impl<'s, 't, 'c> Scope<'s, 't, 'c> {
         })
     }
 
-    /// A copy of a type, or any JSON if types are no longer looked at.
+    /// Copies a type. Returns `Any` if types are no longer looked at.
     pub(super) fn copied(&self, ty: &Type, sink: &mut Sink) -> Type {
         owned(Cow::Borrowed(ty), sink)
     }
 
-    /// Checks the call; its value is the `ok` of the function's result.
+    /// Checks a call and returns the type of its value, which is the `ok` of a result.
     pub(super) fn call(&self, call: &Call, sink: &mut Sink) -> Cow<'_, Type> {
         sink.looking_at(call.span);
         let Some(function) = lookup::function(call, self.called, sink) else {
@@ -213,10 +213,10 @@ impl<'s, 't, 'c> Scope<'s, 't, 'c> {
     }
 }
 
-/// Of an inferred type.
+/// The most parts of an inferred type.
 const MAX_PARTS: usize = 10_000;
 
-/// A type that is larger than any that a component has is not looked into any further: each `Let` could double it.
+/// Returns `Any` for a type that is larger than any type of a component. Each `Let` could double it.
 fn bounded(ty: Type, sink: &mut Sink) -> Type {
     match known_parts(&ty, MAX_PARTS, MAX_DEPTH) {
         Some(parts) if sink.look_at_types(parts) => ty,
@@ -224,7 +224,7 @@ fn bounded(ty: Type, sink: &mut Sink) -> Type {
     }
 }
 
-/// The type itself, copied if it is lent; any JSON where types are no longer looked at.
+/// The type itself, copied if it is borrowed. Returns `Any` if types are no longer looked at.
 pub(super) fn owned(ty: Cow<'_, Type>, sink: &mut Sink) -> Type {
     match ty {
         Cow::Owned(ty) => ty,
@@ -233,7 +233,7 @@ pub(super) fn owned(ty: Cow<'_, Type>, sink: &mut Sink) -> Type {
     }
 }
 
-/// The type of a value that is one or the other.
+/// The type of a value that has one type or the other.
 pub(super) fn join(a: Type, b: Type) -> Type {
     match (a, b) {
         (a, b) if a == b => a,
@@ -249,7 +249,7 @@ pub(super) fn join(a: Type, b: Type) -> Type {
 
 pub(super) fn join_all(before: Option<Type>, more: Type, sink: &mut Sink) -> Type {
     match before {
-        // Both are compared as a whole.
+        // Both types are compared as a whole.
         Some(before) if sink.look_at_types(parts(&more, MAX_PARTS)) => join(before, more),
         Some(_) => Type::Any,
         None => more,
@@ -264,7 +264,7 @@ pub(super) fn is_number(ty: &Type) -> bool {
     is_integer(ty) || matches!(ty, Type::F32 | Type::F64)
 }
 
-/// Whether its JSON is always a text.
+/// Whether the JSON of every value is a text.
 pub(super) fn is_text(ty: &Type) -> bool {
     matches!(ty, Type::String | Type::Char | Type::Enum(_))
         || matches!(ty, Type::List(item) if **item == Type::U8)
@@ -317,7 +317,7 @@ fn arguments(count: usize) -> String {
 fn field<'a>(of: Cow<'a, Type>, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
     match of {
         Cow::Borrowed(of) => part(of, name, sink),
-        // A value that is made for this path only is mostly small.
+        // A type that is made for this path only is mostly small.
         Cow::Owned(of) => Cow::Owned(part(&of, name, sink).into_owned()),
     }
 }
@@ -327,7 +327,7 @@ fn part<'a>(of: &'a Type, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
     let found = match of {
         Type::Any => return any,
         Type::Unit => return Cow::Owned(Type::Unit),
-        // A nested option has a JSON of its own.
+        // A nested option has its own form in JSON.
         Type::Option(inner) if matches!(**inner, Type::Option(_)) => return any,
         Type::Option(inner) => {
             let found = part(inner, name, sink);
@@ -366,7 +366,7 @@ fn part<'a>(of: &'a Type, name: &Name, sink: &mut Sink) -> Cow<'a, Type> {
     })
 }
 
-/// A path finds a field by its words, as the core does when it evaluates the path.
+/// Finds a field by its words, as the core does when it evaluates a path.
 fn find<'a, T>(all: &'a [T], name_of: impl Fn(&T) -> &str, name: &str, sink: &mut Sink) -> Option<&'a T> {
     let spelled = |it: &&T| name_of(it) == name || json::spells(name_of(it), name);
     let found = all.iter().find(spelled);
@@ -378,7 +378,7 @@ fn find<'a, T>(all: &'a [T], name_of: impl Fn(&T) -> &str, name: &str, sink: &mu
 }
 
 fn unknown_part(of: &Type, name: &Name, sink: &mut Sink) {
-    // They were all compared by their words.
+    // All names were already compared by their words.
     let names: Vec<&str> = match of {
         Type::Record(fields) => fields.iter().map(|field| field.name.as_str()).collect(),
         Type::Variant(cases) => {
@@ -431,7 +431,7 @@ fn item<'a>(list: &'a Type, span: Span, index: &Expr, at: &Type, sink: &mut Sink
                 .help("the first one is `[0]`");
             return any;
         }
-        // A map whose keys are no texts is a list of pairs.
+        // A map whose keys aren't texts is a list of pairs.
         Type::Map(key, _) if **key != Type::String => return any,
         _ => {}
     }

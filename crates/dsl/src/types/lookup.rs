@@ -1,4 +1,4 @@
-//! Components and their functions, by the names that a call gives.
+//! Finds the component and the function of a call by their names.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,10 +11,10 @@ use crate::check::Model;
 use crate::codes;
 use crate::diagnostic::Sink;
 
-/// So many names are listed in a help.
+/// The most names that a help lists.
 const SHOWN: usize = 8;
 
-/// The components that the workflow calls. One that is missing is reported at its first call.
+/// Returns the components that the workflow calls. A missing one is reported at its first call.
 pub(super) fn called<'c>(model: &Model, components: &Components<'c>, sink: &mut Sink) -> Called<'c> {
     let mut called = BTreeMap::new();
     let mut missing = HashSet::new();
@@ -44,7 +44,7 @@ pub(super) fn called<'c>(model: &Model, components: &Components<'c>, sink: &mut 
     Called::new(called, !missing.is_empty())
 }
 
-/// The function that the call names, if there is exactly one and it can be called.
+/// Returns the function of a call, if there is exactly one and it can be called. Otherwise reports why not.
 pub(super) fn function<'c>(call: &Call, called: &Called<'c>, sink: &mut Sink) -> Option<&'c Function> {
     let component = kebab(&call.capability.text);
     let index = called.by_name.get(&component)?;
@@ -89,7 +89,8 @@ pub(super) fn function<'c>(call: &Call, called: &Called<'c>, sink: &mut Sink) ->
     Some(function)
 }
 
-/// `functions` are all that the component exports, `named` those of the call's name.
+/// Reports that the function doesn't exist. `functions` are all functions of the component, and `named` those of the call's
+/// name.
 fn unknown(call: &Call, component: &str, functions: &[Function], named: &[Export], sink: &mut Sink) {
     if sink.is_full() {
         return;

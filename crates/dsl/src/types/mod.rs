@@ -1,8 +1,8 @@
-//! Checks against what the components export: functions, arguments, and paths into values whose type is known.
+//! Checks calls against the exports of the components: functions, arguments, and paths into values of a known type.
 //!
-//! A type is known where it comes from a component: the value of a call, of a step that returns one, of a parameter
-//! whose type a component exports. Everything else is [`Type::Any`] and is left to the run. Only what is surely wrong
-//! is reported.
+//! A type is known if it comes from a component: the type of a call, of a step that returns one, or of a parameter
+//! whose type a component exports. Every other type is [`Type::Any`], and is checked when the step runs. Only what is
+//! surely wrong is reported.
 
 mod components;
 mod describe;
@@ -62,7 +62,8 @@ fn named_types(model: &Model, called: &Called, sink: &mut Sink) {
     }
 }
 
-/// Steps after what they depend on, so that the types of the values that they read are known.
+/// Checks the bodies of all steps. A step comes after its dependencies, so that the types of the values that it reads are
+/// known.
 fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
     let count = model.workflow.steps.len();
     let mut order: Vec<usize> = (0..count).collect();
@@ -84,7 +85,7 @@ fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
             value = infer::join(value, Type::Unit);
         }
         if let Some(compensation) = model.compensations[place] {
-            // Null if the step never completed.
+            // The value is null if the step never completed.
             let own = scope.copied(&value, sink);
             values[place] = Some(infer::join(own, Type::Unit));
             Scope::new(model, called, &params, &values).body(&compensation.body, sink);
@@ -102,11 +103,11 @@ fn bodies(model: &Model, called: &Called, sink: &mut Sink) {
     }
 }
 
-/// The types of the parameters, each found when it is first read.
+/// The types of the parameters. Each is resolved when it is first read.
 type Params<'c> = Vec<OnceCell<Cow<'c, Type>>>;
 
 impl<'t> Scope<'_, 't, '_> {
-    /// The value that the body returns, if it does; null where it may end without.
+    /// Checks a body and returns the type of the value that it returns, or `None` if it never returns one.
     fn body(&mut self, statements: &'t [Statement], sink: &mut Sink) -> Option<Type> {
         let mut value = None;
         for statement in statements {
@@ -138,7 +139,7 @@ impl<'t> Scope<'_, 't, '_> {
                 }
             }
         }
-        // Names of inner blocks end with them; none hides another.
+        // The names of a block end with it. No name hides another.
         for statement in statements {
             if let StatementKind::Let { name, .. } = &statement.kind {
                 self.locals.remove(name.text.as_str());

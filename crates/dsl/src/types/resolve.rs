@@ -1,4 +1,4 @@
-//! Type names to the types that components export under them.
+//! Resolves the names of types to the types that components export.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use aster_core::plan;
 use aster_core::wit::lookup::has_words;
 use aster_core::wit::{Exports, Type};
 
-/// A type's name stands for different types in different components.
+/// The name of a type stands for different types in different components.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolveError {
-    /// As the source spells it.
+    /// The name as the source spells it.
     pub name: String,
     /// The components that export a type of this name, sorted.
     pub components: Vec<String>,
@@ -26,14 +26,14 @@ impl fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-/// What values of `ty` look like.
+/// Resolves a type of the language to a type of WIT.
 ///
-/// `components` are those that the workflow calls ([`plan::Plan::components`]), by name, and no others. A name that
-/// none of them exports is any JSON.
+/// `components` are the components that the workflow calls ([`plan::Plan::components`]), by name. A name that none of them
+/// exports stands for any JSON.
 ///
 /// # Errors
 ///
-/// A name is exported more than once, with different types.
+/// Components export a name with different types.
 pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> Result<Type, ResolveError> {
     let named = |name: &str| {
         let words = kebab(name);
@@ -46,7 +46,7 @@ pub fn resolve_type(ty: &plan::Type, components: &BTreeMap<String, Exports>) -> 
     resolve(ty, &named)
 }
 
-/// The same, where `named` finds the type that a name stands for.
+/// Does the same, with `named` to find the type of a name.
 pub(super) fn resolve<'c>(
     ty: &plan::Type,
     named: &impl Fn(&str) -> Result<Option<&'c Type>, ResolveError>,
@@ -58,7 +58,7 @@ pub(super) fn resolve<'c>(
         plan::Type::Float | plan::Type::Double => Type::F64,
         plan::Type::Bool => Type::Bool,
         plan::Type::Unit => Type::Unit,
-        // A workflow is no value that JSON has.
+        // A workflow has no form in JSON.
         plan::Type::Json | plan::Type::Io | plan::Type::Workflow(_) => Type::Any,
         plan::Type::Named(name) => named(name)?.cloned().unwrap_or(Type::Any),
         plan::Type::List(of) => Type::List(boxed(of)?),
@@ -73,7 +73,7 @@ pub(super) fn resolve<'c>(
     })
 }
 
-/// The one type among those that components export under this name; none if there is none.
+/// The only type among the exports of this name, or `None` if there is no export.
 pub(super) fn one_of<'e, 'c>(
     name: &str,
     exports: impl Iterator<Item = (&'e str, &'c Type)>,

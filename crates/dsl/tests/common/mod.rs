@@ -1,8 +1,12 @@
 //! The components that the cases call.
 
+mod builders;
+
 use std::collections::BTreeMap;
 
-use aster_core::wit::{Case, Exports, Field, Function, NamedType, Type};
+use aster_core::wit::{Case, Exports, NamedType, Type};
+
+use builders::{function, list, option, record};
 
 /// `inventory`, `orders`, `payment` and `shop`, by name.
 pub(crate) fn components() -> BTreeMap<String, Exports> {
@@ -74,28 +78,8 @@ pub(crate) fn components() -> BTreeMap<String, Exports> {
         .into()
 }
 
-fn function(interface: Option<&str>, name: &str, params: &[(&str, Type)], result: Option<Type>) -> Function {
-    Function { interface: interface.map(Into::into), name: name.into(), params: fields(params), result }
-}
-
 fn named(name: &str, ty: Type) -> NamedType {
     NamedType { interface: None, name: name.into(), ty }
-}
-
-fn record(of: &[(&str, Type)]) -> Type {
-    Type::Record(fields(of))
-}
-
-fn fields(of: &[(&str, Type)]) -> Vec<Field> {
-    of.iter().map(|(name, ty)| Field { name: (*name).into(), ty: ty.clone() }).collect()
-}
-
-fn list(of: Type) -> Type {
-    Type::List(Box::new(of))
-}
-
-fn option(of: Type) -> Type {
-    Type::Option(Box::new(of))
 }
 
 fn result(ok: Type) -> Type {

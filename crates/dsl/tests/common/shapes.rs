@@ -1,10 +1,10 @@
-//! Source texts at their worst: each of a shape that once took, or could take, more than its size in work.
+//! The worst source texts. Each has a shape that once took, or could take, more work than its size allows.
 //!
-//! The tests, the bench and the corpus of the fuzz target use the same ones.
+//! The tests, the benchmark and the corpus of the fuzz target use the same texts.
 
 use std::fmt::Write as _;
 
-/// One shape: its name, and a text of it that has roughly so many bytes.
+/// One shape: its name, and a function that makes a text of roughly so many bytes.
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     pub(crate) text: fn(usize) -> String,
@@ -276,13 +276,13 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape { name: "awaits", text: |n| body("", "await s.\n      ", "Return 1.", n) },
 ];
 
-/// The body of a workflow's one step: `before`, as many of `piece` as make `bytes`, `after`.
+/// A workflow with one step, whose body is `before`, as many of `piece` as fill `bytes`, and `after`.
 fn body(before: &str, piece: &str, after: &str, bytes: usize) -> String {
     let pieces = piece.repeat(bytes.checked_div(piece.len()).unwrap_or(0));
     format!("{HEAD}{STEP}      {before}{pieces}{after}\n")
 }
 
-/// `piece` of 0, 1, 2, …, together so many bytes.
+/// Joins `piece` of 0, 1, 2 and so on, up to `bytes`.
 fn counted(bytes: usize, piece: impl Fn(usize) -> String) -> String {
     let (mut text, mut n) = (String::with_capacity(bytes + 100), 0);
     while text.len() < bytes {
@@ -292,7 +292,7 @@ fn counted(bytes: usize, piece: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// At most a thousand steps, and what each depends on, so many bytes.
+/// A workflow of up to `bytes` and at most a thousand steps, with the dependencies of each.
 fn dependencies(bytes: usize, of: impl Fn(usize) -> std::ops::Range<usize>) -> String {
     let mut text = HEAD.to_owned();
     for step in 0..1_000 {
