@@ -63,6 +63,10 @@ const CORE_INSTANCES: Bound = Bound {
 const INSTANCES: Bound =
     Bound { what: "instances of components", most: 1_000, advice: "compose it of fewer components" };
 
+/// How many instances these make depends on what is given: a component that makes 1,000 of what it is given, given one that does the
+/// same, makes a million. No toolchain builds such.
+const GIVEN: &str = "instances of components that a component imports, or takes out of an instance";
+
 /// Whether it is worth compiling.
 ///
 /// # Errors
@@ -150,8 +154,6 @@ struct Survey {
     exports: u64,
     functions: u64,
     carried: u64,
-    /// The most that instantiating any component so far makes.
-    largest: Made,
     body: Body,
 }
 
@@ -159,8 +161,9 @@ struct Survey {
 #[derive(Default)]
 struct Frame {
     is_component: bool,
-    /// What instantiating each component of its index space makes.
-    components: Vec<Made>,
+    /// What instantiating each component of its index space makes. `None` for one that is given to it: by whoever instantiates it, or by
+    /// an instance.
+    components: Vec<Option<Made>>,
     /// What instantiating it makes.
     made: Made,
 }
@@ -176,10 +179,6 @@ impl Made {
     fn add(&mut self, other: Self) {
         self.core = self.core.saturating_add(other.core);
         self.components = self.components.saturating_add(other.components);
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self { core: self.core.max(other.core), components: self.components.max(other.components) }
     }
 }
 
@@ -218,7 +217,7 @@ impl Survey {
                 count(&mut self.imports, section.count(), IMPORTS)?;
                 for import in section {
                     if let ComponentTypeRef::Component(_) = import?.ty {
-                        self.add_component(self.largest)?;
+                        self.add_component(None)?;
                     }
                 }
             }
@@ -247,7 +246,9 @@ impl Survey {
             Payload::ComponentInstanceSection(section) => {
                 for instance in section {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
-                        let mut made = self.component(component_index);
+                        let Some(mut made) = self.component(component_index) else {
+                            return Err(UploadError::Unsupported(GIVEN.to_owned()));
+                        };
                         made.add(Made { core: 0, components: 1 });
                         self.make(made);
                     }
@@ -270,12 +271,11 @@ impl Survey {
 
     fn close(&mut self) -> Result<(), UploadError> {
         let Some(Frame { is_component: true, made, .. }) = self.open.pop() else { return Ok(()) };
-        self.largest = self.largest.max(made);
         if self.open.is_empty() {
             within(made.core, CORE_INSTANCES)?;
             return within(made.components, INSTANCES);
         }
-        self.add_component(made)
+        self.add_component(Some(made))
     }
 
     fn make(&mut self, made: Made) {
@@ -284,13 +284,13 @@ impl Survey {
         }
     }
 
-    /// What instantiating the component of that index makes. One that comes from elsewhere is none that was read later.
-    fn component(&self, index: u32) -> Made {
+    /// The component of that index. An index that leads nowhere is for Wasmtime to refuse.
+    fn component(&self, index: u32) -> Option<Made> {
         let known = self.open.last().and_then(|frame| frame.components.get(index as usize));
-        known.copied().unwrap_or(self.largest)
+        known.copied().unwrap_or(Some(Made::default()))
     }
 
-    fn add_component(&mut self, made: Made) -> Result<(), UploadError> {
+    fn add_component(&mut self, made: Option<Made>) -> Result<(), UploadError> {
         let Some(frame) = self.open.last_mut() else { return Ok(()) };
         frame.components.push(made);
         within(frame.components.len() as u64, PARTS)
@@ -299,12 +299,12 @@ impl Survey {
     fn alias(&mut self, alias: &ComponentAlias<'_>) -> Result<(), UploadError> {
         match *alias {
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
-                self.add_component(self.largest)
+                self.add_component(None)
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
                 let outer = self.open.iter().rev().nth(count as usize);
-                let known = outer.and_then(|frame| frame.components.get(index as usize)).copied();
-                self.add_component(known.unwrap_or(self.largest))
+                let known = outer.and_then(|frame| frame.components.get(index as usize));
+                self.add_component(known.copied().unwrap_or(Some(Made::default())))
             }
             _ => Ok(()),
         }
