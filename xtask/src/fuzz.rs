@@ -23,6 +23,10 @@ enum Target {
     Language,
     /// Types of components, and JSON for them
     Values,
+    /// Queries and cursors
+    Cursors,
+    /// Bytes offered as a component
+    Uploads,
 }
 
 impl Target {
@@ -30,6 +34,8 @@ impl Target {
         match self {
             Self::Language => "language",
             Self::Values => "values",
+            Self::Cursors => "cursors",
+            Self::Uploads => "uploads",
         }
     }
 
@@ -37,7 +43,16 @@ impl Target {
     fn seeds(self) -> &'static [&'static str] {
         match self {
             Self::Language => &["crates/dsl/tests/cases", "workflows"],
-            Self::Values => &[],
+            // These make their own.
+            Self::Values | Self::Cursors | Self::Uploads => &[],
+        }
+    }
+
+    /// How it is built. The host is safe code: the address sanitizer would find nothing in it, and slow it down.
+    fn build(self) -> &'static [&'static str] {
+        match self {
+            Self::Language | Self::Values => &[],
+            Self::Cursors | Self::Uploads => &["--features=host", "--sanitizer=none"],
         }
     }
 
@@ -45,6 +60,9 @@ impl Target {
         match self {
             Self::Language => &["-dict=fuzz/language.dict", "-max_len=16384"],
             Self::Values => &["-max_len=4096"],
+            Self::Cursors => &["-dict=fuzz/cursors.dict", "-max_len=4096"],
+            // Components from the start, which are longer than what libFuzzer begins with.
+            Self::Uploads => &["-max_len=65536", "-len_control=0"],
         }
     }
 }
@@ -61,7 +79,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         let corpus = workspace.folder("fuzz").join("corpus").join(target.name());
         std::fs::create_dir_all(&corpus)?;
         let mut fuzz = rustup(["cargo", "fuzz", "run"]);
-        fuzz.current_dir(workspace.folder("")).arg(target.name()).arg(corpus).args(target.seeds());
+        fuzz.current_dir(workspace.folder(""))
+            .args(target.build())
+            .arg(target.name())
+            .arg(corpus)
+            .args(target.seeds());
         // A text or value that takes seconds is a finding.
         fuzz.args(["--", "-timeout=10", &format!("-max_total_time={}", arguments.seconds)]);
         fuzz.args(target.options());

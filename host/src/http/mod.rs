@@ -16,6 +16,8 @@ mod cursor;
 mod definitions;
 mod docs;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod intake;
 mod json;

@@ -146,7 +146,7 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub(crate) struct ListQuery {
     filter: RunFilter,
-    paging: Paging,
+    pub(super) paging: Paging,
 }
 
 impl FromQuery for ListQuery {

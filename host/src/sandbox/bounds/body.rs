@@ -29,9 +29,12 @@ pub(super) struct Body {
     number: u64,
     /// For each open block, whether it is a loop.
     blocks: Vec<bool>,
+    /// The number of loops that have begun, in all functions.
+    begun: u32,
     /// The open loops. Loops are numbered in the order in which they begin, from 1.
     loops: Vec<u32>,
-    /// For each local, the innermost loop of its last mention.
+    /// For each local, the innermost loop of its last mention. A loop of an earlier function counts as none, so that
+    /// nothing has to be cleared: a function of a few bytes may mention local 50,000.
     mentioned: Vec<u32>,
 }
 
@@ -52,14 +55,13 @@ impl Body {
         self.carried = 0;
         self.blocks.clear();
         self.loops.clear();
-        self.mentioned.clear();
-        let (mut calls, mut loops) = (0, 0);
+        let mut calls = 0;
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {
             match operators.read()? {
                 Operator::Loop { .. } => {
-                    loops += 1;
-                    self.loops.push(loops);
+                    self.begun += 1;
+                    self.loops.push(self.begun);
                     self.blocks.push(true);
                 }
                 Operator::Block { .. }
@@ -104,5 +106,43 @@ impl Body {
         let last = std::mem::replace(&mut self.mentioned[local], innermost);
         let newer = self.loops.iter().rev().take_while(|began| **began > last).count();
         self.carried += newer as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmparser::BinaryReader;
+
+    use super::*;
+
+    fn carried(body: &mut Body, instructions: &[u8]) -> u64 {
+        let function = [b"\0".as_slice(), instructions, b"\x0b"].concat();
+        body.read(&FunctionBody::new(BinaryReader::new(&function, 0))).expect("it is within the bounds");
+        body.carried
+    }
+
+    #[test]
+    fn pairs_of_a_loop_and_a_local_are_counted_in_each_function_anew() {
+        let mut body = Body::default();
+        // `loop`, `local.get`, `end`
+        let once = b"\x03\x40\x20\x07\x0b";
+        let nested = b"\x03\x40\x03\x40\x20\x07\x20\x07\x0b\x20\x07\x20\x00\x0b";
+        let none = b"\x03\x40\x0b\x20\x07";
+        for _ in 0..2 {
+            assert_eq!(carried(&mut body, once), 1);
+            // Local 7 in both loops, local 0 in the outer one.
+            assert_eq!(carried(&mut body, nested), 3);
+            assert_eq!(carried(&mut body, none), 0);
+            assert_eq!(carried(&mut body, &once.repeat(5)), 5);
+        }
+    }
+
+    #[test]
+    fn a_function_costs_nothing_for_the_locals_of_others() {
+        let mut body = Body::default();
+        // `loop`, `local.get 50000`, `end`
+        assert_eq!(carried(&mut body, b"\x03\x40\x20\xd0\x86\x03\x0b"), 1);
+        assert_eq!(carried(&mut body, b"\x03\x40\x20\x00\x0b"), 1);
+        assert_eq!(body.mentioned.len(), MAX_LOCALS + 1, "nothing is cleared");
     }
 }

@@ -64,6 +64,10 @@ const CORE_INSTANCES: Bound = Bound {
 const INSTANCES: Bound =
     Bound { what: "instances of components", most: 1_000, advice: "compose it of fewer components" };
 
+/// The number of instances that these make depends on the component that is given. A component that instantiates an
+/// imported one 1,000 times makes a million instances if it imports another such component. No toolchain builds this.
+const GIVEN: &str = "instances of components that a component imports, or takes out of an instance";
+
 /// Checks whether the component is worth compiling.
 ///
 /// # Errors
@@ -152,8 +156,6 @@ struct Survey {
     exports: u64,
     functions: u64,
     carried: u64,
-    /// The most instances that instantiating any component so far makes.
-    largest: Made,
     body: Body,
 }
 
@@ -161,8 +163,9 @@ struct Survey {
 #[derive(Default)]
 struct Frame {
     is_component: bool,
-    /// For each component of its index space, the instances that instantiating it makes.
-    components: Vec<Made>,
+    /// For each component of its index space, the instances that instantiating it makes. `None` means that the component
+    /// is given: by the instantiation, or by an instance.
+    components: Vec<Option<Made>>,
     /// The instances that instantiating this module or component makes.
     made: Made,
 }
@@ -178,10 +181,6 @@ impl Made {
     fn add(&mut self, other: Self) {
         self.core = self.core.saturating_add(other.core);
         self.components = self.components.saturating_add(other.components);
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self { core: self.core.max(other.core), components: self.components.max(other.components) }
     }
 }
 
@@ -220,7 +219,7 @@ impl Survey {
                 count(&mut self.imports, section.count(), IMPORTS)?;
                 for import in section {
                     if let ComponentTypeRef::Component(_) = import?.ty {
-                        self.add_component(self.largest)?;
+                        self.add_component(None)?;
                     }
                 }
             }
@@ -249,7 +248,9 @@ impl Survey {
             Payload::ComponentInstanceSection(section) => {
                 for instance in section {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
-                        let mut made = self.component(component_index);
+                        let Some(mut made) = self.component(component_index) else {
+                            return Err(UploadError::Unsupported(GIVEN.to_owned()));
+                        };
                         made.add(Made { core: 0, components: 1 });
                         self.make(made);
                     }
@@ -272,12 +273,11 @@ impl Survey {
 
     fn close(&mut self) -> Result<(), UploadError> {
         let Some(Frame { is_component: true, made, .. }) = self.open.pop() else { return Ok(()) };
-        self.largest = self.largest.max(made);
         if self.open.is_empty() {
             within(made.core, CORE_INSTANCES)?;
             return within(made.components, INSTANCES);
         }
-        self.add_component(made)
+        self.add_component(Some(made))
     }
 
     fn make(&mut self, made: Made) {
@@ -286,14 +286,13 @@ impl Survey {
         }
     }
 
-    /// Returns how many instances the component with this index makes. For a component from elsewhere, that is at most
-    /// the largest that was read so far, because later ones can't be referred to.
-    fn component(&self, index: u32) -> Made {
+    /// Returns the component with this index. Wasmtime refuses an index that leads nowhere.
+    fn component(&self, index: u32) -> Option<Made> {
         let known = self.open.last().and_then(|frame| frame.components.get(index as usize));
-        known.copied().unwrap_or(self.largest)
+        known.copied().unwrap_or(Some(Made::default()))
     }
 
-    fn add_component(&mut self, made: Made) -> Result<(), UploadError> {
+    fn add_component(&mut self, made: Option<Made>) -> Result<(), UploadError> {
         let Some(frame) = self.open.last_mut() else { return Ok(()) };
         frame.components.push(made);
         within(frame.components.len() as u64, PARTS)
@@ -302,12 +301,12 @@ impl Survey {
     fn alias(&mut self, alias: &ComponentAlias<'_>) -> Result<(), UploadError> {
         match *alias {
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
-                self.add_component(self.largest)
+                self.add_component(None)
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
                 let outer = self.open.iter().rev().nth(count as usize);
-                let known = outer.and_then(|frame| frame.components.get(index as usize)).copied();
-                self.add_component(known.unwrap_or(self.largest))
+                let known = outer.and_then(|frame| frame.components.get(index as usize));
+                self.add_component(known.copied().unwrap_or(Some(Made::default())))
             }
             _ => Ok(()),
         }

@@ -235,7 +235,18 @@ async fn components_that_multiply_when_instantiated_are_refused() {
                 ),
                 twice("again"),
             )),
-            Refused("more than 64 instances of core modules"),
+            Refused("doesn't have: instances of components that a component imports, or takes out of an instance"),
+        ),
+        (
+            "by one that is given",
+            wat(&format!(
+                "(component (component $twice (import \"given\" (component $given)) {})
+                    (component $big (core module $m) {})
+                    (instance (instantiate $twice (with \"given\" (component $big)))))",
+                twice("given"),
+                "(core instance (instantiate $m))".repeat(40),
+            )),
+            Refused("doesn't have: instances of components that a component imports, or takes out of an instance"),
         ),
         (
             "without any module",
