@@ -13,15 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aster_core::event::{Cost, Event};
-use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
+use aster_core::id::{Digest, Fence, HostId, ReleaseId, TenantId, WorkflowId};
+use aster_core::journal::{NewRun, Start};
 use aster_core::keyvalue::{Effects, Key, Read, Write};
 use aster_core::plan::{Capabilities, Plan, Type};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord, Transition};
-use aster_host::store::{
-    HostId, NewDefinition, NewRun, Options, Release, ReleaseId, Start, Store, time_ordered_id,
-};
+use aster_host::store::{NewDefinition, Options, Release, Store, time_ordered_id};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aster_core::event::{Author, Cause};
 use aster_core::id::{TenantId, WorkflowId};
+use aster_core::journal::{Ordered, Replay};
 use aster_core::order::{self, Order, What};
 use aster_core::saga::Refused;
 use aster_core::state::{Outcome, Progress, RunState, Status, Undo, evolve};
@@ -18,7 +19,7 @@ use tracing::info;
 use crate::logs::cut;
 use crate::registry::{self, Registry};
 use crate::runner::Runner;
-use crate::store::{self, Replay, Run, RunFilter, Store};
+use crate::store::{self, Run, RunFilter, Store};
 
 /// How long a caller waits to see its order carried out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -287,7 +288,7 @@ impl Operator {
         Ok(order)
     }
 
-    async fn give(&self, run: &Run, order: &Order) -> Result<store::Ordered, Error> {
+    async fn give(&self, run: &Run, order: &Order) -> Result<Ordered, Error> {
         let now = self.runner.now();
         let ordered = self.store.order(&run.tenant, run.workflow_id, order, now).await?;
         if ordered.taken {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::id::{TenantId, WorkflowId};
+use aster_core::journal::Acceptance;
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::wit::Mismatch;
@@ -16,7 +17,7 @@ use tracing::debug;
 use crate::logs::cut;
 use crate::registry::{self, Registry, Resolved};
 use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
-use crate::store::{self, Acceptance};
+use crate::store;
 
 /// The longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 512;

@@ -3,6 +3,8 @@
 //! - [`plan`]: the checked form of a definition; [`eval`] computes its expressions.
 //! - [`event`]: the log of a run; [`state`] folds it into the run's state.
 //! - [`saga`]: what to do next ([`saga::decide`]), and the events that a signal leads to ([`saga::react`]).
+//! - [`transition`]: the only way in which a run changes; [`journal`]: what else passes between the driver of a run and the
+//!   place where the run is kept.
 //! - [`order`]: cancels and repairs, which people order from outside.
 //! - [`wit`]: the types of components, as data; [`keyvalue`]: the entries that a step read and wrote.
 //!
@@ -12,6 +14,7 @@
 pub mod eval;
 pub mod event;
 pub mod id;
+pub mod journal;
 pub mod keyvalue;
 pub mod name;
 pub mod order;

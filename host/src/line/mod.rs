@@ -23,7 +23,8 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
+use aster_core::journal::{Committed, LostAnswer, Position, Settled};
 use aster_core::keyvalue::{Effects, Entry, Key, Version};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ pub(crate) use self::batch::{Chain, Refusals};
 use self::batch::{Fit, Plan};
 use self::entries::{Entries, Reading, Standing, Ticket};
 use self::writer::Writer;
-use crate::store::{Error, Fault, HostId};
+use crate::store::{Error, Fault};
 
 /// A larger batch gains little and delays the transitions behind it: from 256 rows on Postgres is bound by rows.
 const MAX_BATCH: usize = 256;
@@ -62,14 +63,14 @@ pub(crate) trait Wire: Debug + Send + Sync + 'static {
         hasty: bool,
     ) -> impl Future<Output = Result<Refusals, Unanswered>> + Send;
 
-    /// Raises the fence of a run if it is still `held`, so that no statement sent under it can arrive any more, and says
-    /// where the run's log ends. May be repeated.
+    /// Raises the fence of a run if the host owns it and its fence is still `held`, so that no statement sent under it can
+    /// arrive any more, and says where the run stands then. May be repeated.
     fn settle(
         &self,
         host: HostId,
         workflow_id: WorkflowId,
         held: Fence,
-    ) -> impl Future<Output = Result<Settled, Error>> + Send;
+    ) -> impl Future<Output = Result<Position, Error>> + Send;
 }
 
 /// Why a batch has no answer.
@@ -113,24 +114,6 @@ pub(crate) struct KeyUse {
 /// A value as it waits to be written: shared by the commit and the steps that read it meanwhile. `None` deletes the key.
 pub(crate) type Value = Option<Arc<[u8]>>;
 
-/// A transition that is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Under which the run goes on: raised if the answer was lost and had to be settled.
-    pub fence: Fence,
-}
-
-/// What became of a run whose commit wasn't answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
-    /// The run's fence from now on. Whatever was sent under an older one can't arrive any more.
-    pub(crate) fence: Fence,
-    /// The sequence of the newest event that is durable.
-    pub(crate) last_sequence: u64,
-    /// Whether the host still owns the run. If not, the transition that handed it back or ended it was committed.
-    pub(crate) owned: bool,
-}
-
 impl<P> Prepared<P> {
     /// The answer after its statement was answered without a refusal.
     fn committed(&self) -> Committed {
@@ -139,16 +122,12 @@ impl<P> Prepared<P> {
     }
 
     /// The answer that follows from where its run stands, after its own was lost.
-    fn settled(&self, settled: Settled) -> Result<Committed, Error> {
-        // A hand-back without events leaves the log alone and takes the owner away.
-        let applied = match self.has_events() {
-            true => settled.last_sequence >= self.new_sequence,
-            false => self.stays || !settled.owned,
-        };
-        match applied {
-            true => Ok(Committed { fence: settled.fence }),
-            false if settled.owned => Err(Error::NotCommitted { fence: settled.fence }),
-            false => Err(Error::NotOwner { held: self.fence, current: settled.fence }),
+    fn settled(&self, position: Position) -> Result<Committed, Error> {
+        let Self { host, fence: held, last_sequence, new_sequence, stays, .. } = *self;
+        match (LostAnswer { host, held, last_sequence, new_sequence, stays }).settle(position) {
+            Settled::Committed(committed) => Ok(committed),
+            Settled::NotCommitted { fence } => Err(Error::NotCommitted { fence }),
+            Settled::NotOwner { current } => Err(Error::NotOwner { held, current }),
         }
     }
 

@@ -84,11 +84,11 @@ async fn ask<W: Wire>(wire: &W, mut unsettled: Unsettled<W::Payload>) -> Told<W:
     let transition = &unsettled.job.transition;
     let (run, held) = (transition.workflow_id, transition.fence);
     match wire.settle(transition.host, run, held).await {
-        Ok(settled) => {
-            let outcome = transition.settled(settled);
+        Ok(position) => {
+            let outcome = transition.settled(position);
             Told::For(unsettled.job, outcome)
         }
-        Err(gone @ (Error::NotOwner { .. } | Error::NotFound { .. })) => Told::For(unsettled.job, Err(gone)),
+        Err(gone @ Error::NotFound { .. }) => Told::For(unsettled.job, Err(gone)),
         Err(error) => {
             tracing::debug!(run.id = %run, %error, "could not settle a commit: tries again");
             sleep(unsettled.pause).await;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use aster_core::id::Digest;
+use aster_core::id::{Digest, ReleaseId};
 use aster_core::name;
 use aster_core::plan::{Call, Plan};
 
 use super::{Error, Registry, UNPOISONED};
 use crate::sandbox::{FunctionHandle, Loaded};
-use crate::store::{self, ReleaseId};
+use crate::store;
 
 /// A definition's version, and the digest of every component that it can call. Releases are interned by this content.
 #[derive(Debug)]

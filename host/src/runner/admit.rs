@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use aster_core::id::{TenantId, WorkflowId};
+use aster_core::id::{HostId, ReleaseId, TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, NewRun, Start};
 use aster_core::saga::{self, Signal};
 use aster_core::state::{Accepted, RunState, Status};
 use aster_core::time::Timestamp;
@@ -14,7 +15,6 @@ use super::drivers::{Contact, Seat};
 use super::ends::End;
 use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
 use crate::registry::{Release, Resolved};
-use crate::store::{Acceptance, HostId, NewRun, ReleaseId, Start};
 
 /// What a submission has come to, before there is a run of it.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aster_core::journal::Replay;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -14,7 +15,7 @@ use super::drive::Drive;
 use super::drivers::Contact;
 use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
 use crate::registry::{self, Release};
-use crate::store::{self, Replay};
+use crate::store;
 
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Cost, Failure, FailureCode};
-use aster_core::id::{Fence, TenantId};
+use aster_core::id::{Fence, HostId, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
@@ -23,7 +23,7 @@ use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
 use crate::logs::cut;
 use crate::registry::Release;
-use crate::store::{self, HostId};
+use crate::store;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);

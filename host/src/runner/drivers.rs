@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use tokio::sync::Notify;
 
 use super::watchdog::Doing;
 use super::{Shared, UNPOISONED};
-use crate::store::HostId;
 
 #[derive(Debug, Default)]
 pub(super) struct Drivers {

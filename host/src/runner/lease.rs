@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aster_core::id::HostId;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -13,7 +14,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::ports::Journal;
 use super::{Options, Shared, UNPOISONED};
-use crate::store::{self, HostId};
+use crate::store;
 
 /// After a renewal that failed.
 const TRY_AGAIN: Duration = Duration::from_millis(250);

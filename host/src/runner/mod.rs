@@ -32,7 +32,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
 use tokio::runtime::Handle;
@@ -54,7 +54,7 @@ pub(crate) use self::waiters::{End, Waited, Waiter};
 use crate::config::Limits;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
-use crate::store::{self, HostId, Store};
+use crate::store::{self, Store};
 
 #[derive(Clone, Debug)]
 pub struct Options {

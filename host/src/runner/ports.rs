@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Failure, FailureCode};
-use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
+use aster_core::id::{Digest, Fence, HostId, TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, Claims, Committed, NewRun, Replay};
 use aster_core::keyvalue::{Entry, Key};
 use aster_core::order::Order;
 use aster_core::plan;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 pub(crate) use super::turns::Turn;
 use crate::registry::{self, Registry, Release};
 use crate::sandbox::{self, Call, CallReport, Context, Limits, Output, Sandbox, Session};
-use crate::store::{self, Acceptance, Claims, Committed, Error, HostId, NewRun, Replay, Store};
+use crate::store::{self, Error, Store};
 
 /// What is durable. Every method means what the [`Store`]'s of that name means.
 #[async_trait]

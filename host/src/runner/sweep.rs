@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
 use tracing::{info, warn};
 
 use super::{Claimed, Shared, UNPOISONED, claims};
-use crate::store::{self, HostId};
+use crate::store;
 
 /// Runs released from dead hosts at once.
 const RELEASED_AT_ONCE: usize = 5_000;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aster_core::id::{Fence, TenantId, WorkflowId};
+use aster_core::id::{Fence, HostId, TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, Claims, Committed, NewRun, Position, Replay};
 use aster_core::keyvalue::{Entry, Key, Version};
 use aster_core::order::Order;
 use aster_core::state::Status;
@@ -17,9 +18,9 @@ use uuid::Uuid;
 use super::tables::{Changed, Row, Tables};
 use super::world::{Lost, Machine, World};
 use super::{Bug, bugs};
-use crate::line::{self, Chain, CommitLine, Prepared, Refusals, Settled, Unanswered};
+use crate::line::{self, Chain, CommitLine, Prepared, Refusals, Unanswered};
 use crate::runner::ports::{Journal, Turn};
-use crate::store::{Acceptance, Claims, Committed, Error, Fault, HostId, NewRun, Replay};
+use crate::store::{Error, Fault};
 
 /// As long as the store waits for an answer, in the shorter time of simulations.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -100,7 +101,7 @@ impl line::Wire for Link {
         answer.map_err(|error| Unanswered::Failed(Fault::Lost, error.to_string()))
     }
 
-    async fn settle(&self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+    async fn settle(&self, host: HostId, id: WorkflowId, held: Fence) -> Result<Position, Error> {
         self.ask(format!("settle {id}"), move |tables, _| tables.settle(host, id, held)).await?
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aster_core::event::Author;
 use aster_core::id::{TenantId, WorkflowId};
+use aster_core::journal::Acceptance;
 use aster_core::order::{Order, What};
 use aster_core::state::{Progress, RunState, Status, evolve};
 use serde_json::Value;
@@ -21,7 +22,6 @@ use crate::config::Limits;
 use crate::registry::Resolved;
 use crate::runner::ports::{Guests, Journal};
 use crate::runner::{Candidate, Options, Runner};
-use crate::store::Acceptance;
 
 const LEASE: Duration = Duration::from_secs(3);
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aster_core::event::Event;
-use aster_core::id::{Fence, TenantId, WorkflowId};
+use aster_core::id::{Fence, HostId, TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, ClaimedRun, Claims, NewRun, Ordered, Position, Replay};
 use aster_core::keyvalue::{Entry, Key, Version};
 use aster_core::order::Order;
 use aster_core::state::{Accepted, Status};
@@ -12,8 +13,8 @@ use aster_core::transition::{Driver, RunRecord, Transition};
 use uuid::Uuid;
 
 use super::Bug;
-use crate::line::{Chain, Refusals, Settled};
-use crate::store::{Acceptance, ClaimedRun, Claims, Error, HostId, NewRun, Ordered, Replay};
+use crate::line::{Chain, Refusals};
+use crate::store::Error;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -205,7 +206,7 @@ impl Tables {
         &mut self,
         host: HostId,
         transition: &Transition,
-    ) -> Result<crate::store::Committed, Error> {
+    ) -> Result<aster_core::journal::Committed, Error> {
         let effects = &transition.effects;
         let version = |key: &Key| effects.reads.iter().find(|read| read.key == *key).map(|read| read.version);
         let written = effects.writes.iter().map(|write| Changed {
@@ -228,7 +229,7 @@ impl Tables {
         if !refusals.keys.is_empty() {
             return Err(Error::Conflict { keys: refusals.keys.into_iter().collect() });
         }
-        Ok(crate::store::Committed { fence: self.runs[&transition.workflow_id].fence })
+        Ok(aster_core::journal::Committed { fence: self.runs[&transition.workflow_id].fence })
     }
 
     /// A batch of transitions, no two of one run, and what they do together with each key: all of it or nothing.
@@ -311,16 +312,12 @@ impl Tables {
     }
 
     /// As `store::commit::settle` does it.
-    pub(crate) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+    pub(crate) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Position, Error> {
         let row = self.runs.get_mut(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
         if row.fence == held && row.owner == Some(host) {
             row.fence.0 += 1;
         }
-        let owned = row.owner == Some(host);
-        if row.fence.0 > held.0 + 1 || (row.owner.is_some() && !owned) {
-            return Err(Error::NotOwner { held, current: row.fence });
-        }
-        Ok(Settled { fence: row.fence, last_sequence: row.last_sequence, owned })
+        Ok(Position { fence: row.fence, owner: row.owner, last_sequence: row.last_sequence })
     }
 
     pub(crate) fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {

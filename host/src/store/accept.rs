@@ -2,70 +2,16 @@
 
 use std::sync::Arc;
 
-use aster_core::event::Event;
 use aster_core::id::{TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, NewRun};
 use aster_core::state::Status;
-use aster_core::time::Timestamp;
-use aster_core::transition::{Driver, RunRecord};
+use aster_core::transition::Driver;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::connections::{no_answer, persistently};
-use super::{Error, HostId, ReleaseId, Store, check_name, instant, to_json};
-
-/// A run to be accepted.
-#[derive(Clone, Debug)]
-pub struct NewRun {
-    /// A new UUIDv7. Sending it again is the same acceptance.
-    pub workflow_id: WorkflowId,
-    pub tenant: TenantId,
-    /// The full name.
-    pub definition: String,
-    pub release: ReleaseId,
-    /// Of the registry, when `release` was resolved.
-    pub generation: i64,
-    pub key: Option<String>,
-    /// JSON text.
-    pub input: String,
-    /// SHA-256 of the input as canonical JSON.
-    pub input_digest: [u8; 32],
-    pub accepted_at: Timestamp,
-    pub deadline: Timestamp,
-    /// None: the run is READY, and whoever claims it first starts it.
-    pub start: Option<Start>,
-}
-
-/// The first transition of a run, made in the same commit as its acceptance.
-#[derive(Clone, Debug)]
-pub struct Start {
-    pub host: HostId,
-    pub events: Vec<Event>,
-    pub run: RunRecord,
-}
-
-impl NewRun {
-    /// The fence under which a run that was started with its acceptance goes on.
-    pub const FIRST_FENCE: aster_core::id::Fence = aster_core::id::Fence(1);
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acceptance {
-    New {
-        /// The failed run from which it took the key.
-        previous: Option<WorkflowId>,
-    },
-    /// The key's run has the same input: it is the answer.
-    Existing {
-        workflow_id: WorkflowId,
-        status: Status,
-        accepted_at: Timestamp,
-        /// The failed run from which that one took the key.
-        previous: Option<WorkflowId>,
-    },
-    /// The key's run has other input, and isn't one that failed with everything undone.
-    KeyReused { workflow_id: WorkflowId, status: Status },
-}
+use super::{Error, Store, check_name, instant, to_json};
 
 /// A run as it is sent: checked, and its JSON written, by the task that submits it.
 #[derive(Debug)]

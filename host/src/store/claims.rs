@@ -1,31 +1,13 @@
 //! Who drives a run: claiming those that nobody drives, handing one back, and making sure of one.
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
+use aster_core::journal::{ClaimedRun, Claims};
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::connections::despite_deadlocks;
-use super::{Error, HostId, Store, count, instant};
-
-/// What came of a claim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// How many runs were due, at most as many as were asked for. More than were claimed if another host took some of them at
-    /// the same time: then there may be others.
-    pub seen: usize,
-    pub runs: Vec<ClaimedRun>,
-}
-
-/// A run that is the host's now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClaimedRun {
-    pub workflow_id: WorkflowId,
-    pub fence: Fence,
-    /// Whether a host that drove it was found dead since its newest event. A run that waited, or that a host handed over in
-    /// order, has lost none.
-    pub host_lost: bool,
-}
+use super::{Error, Store, count, instant};
 
 impl Store {
     /// Gives `host` runs whose turn has come, the longest waiting first, at most `limit`; none if the host was retired.

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
+use aster_core::journal::{Committed, Position};
 use aster_core::keyvalue::Key;
 use aster_core::transition::{Driver, Transition};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::wire::Prepared;
-use super::{Committed, Error, HostId, Store, check_name, instant, to_json, unsigned};
-use crate::line::{Settled, key_uses};
+use super::{Error, Store, check_name, instant, to_json, unsigned};
+use crate::line::key_uses;
 
 impl Store {
     /// Commits a transition of a run that `host` owns: durable as a whole, or refused as a whole.
@@ -137,18 +138,13 @@ pub(super) fn refused_run(transition: &Prepared, fence: Option<i64>, sequence: O
     Error::NotOwner { held, current }
 }
 
-/// Raises the fence of a run if it is still `held`, and says where its log ends. May be repeated.
-///
-/// With a fence one above, the run was fenced by an earlier call of this (it is still the host's), handed back by the
-/// commit in question (it is nobody's), or released because the host is taken for dead (also nobody's, and the log says
-/// that nothing was committed). Nothing else can have been written under that fence, so the log's end tells. A run that was
-/// claimed or adopted since has a higher one.
+/// Raises the fence of a run if it is still `held`, and says where the run stands then. May be repeated.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     host: HostId,
     workflow_id: WorkflowId,
     held: Fence,
-) -> Result<Settled, Error> {
+) -> Result<Position, Error> {
     sqlx::query!(
         "update workflow_run set fence = fence + 1 where workflow_id = $1 and fence = $2 and owner = $3",
         workflow_id.0,
@@ -169,9 +165,9 @@ pub(super) async fn settle(
     .fetch_optional(connection)
     .await?
     .ok_or_else(|| Error::not_found(format!("run {workflow_id}")))?;
-    let owned = row.owner == Some(host.0);
-    if row.fence > held.0 + 1 || (row.owner.is_some() && !owned) {
-        return Err(Error::NotOwner { held, current: Fence(row.fence) });
-    }
-    Ok(Settled { fence: Fence(row.fence), last_sequence: unsigned(row.last_sequence), owned })
+    Ok(Position {
+        fence: Fence(row.fence),
+        owner: row.owner.map(HostId),
+        last_sequence: unsigned(row.last_sequence),
+    })
 }

@@ -1,8 +1,8 @@
 //! Hosts, their leases, and what becomes of the runs of one that is gone.
 
-use std::fmt;
 use std::time::Duration;
 
+use aster_core::id::HostId;
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
@@ -14,16 +14,6 @@ use super::{Error, Store, check_name, count, instant, unsigned};
 
 /// More would take longer than a statement may.
 const RELEASED_AT_ONCE: usize = 10_000;
-
-/// One start of a host: another start of the same machine is another host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub Uuid);
-
-impl fmt::Display for HostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 impl Store {
     /// Enters a host, with a lease from now on. It goes over the same connection as the renewals.

@@ -46,24 +46,18 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use uuid::{NoContext, Uuid};
 
-pub use self::accept::{Acceptance, NewRun, Start};
-pub use self::claims::{ClaimedRun, Claims};
 pub use self::code::CompiledCode;
 pub use self::components::{Component, ComponentVersion, Offer, Registered, Upload};
 pub use self::counters::Counters;
 pub use self::definitions::{Definition, DefinitionVersion, Deployed, ListedDefinition, NewDefinition};
 pub use self::error::Error;
 pub(crate) use self::error::Fault;
-pub use self::hosts::HostId;
 pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
 pub use self::listed::Listed;
-pub use self::orders::Ordered;
-pub use self::releases::{ActiveComponent, CurrentDefinition, Release, ReleaseId, Snapshot};
-pub use self::replay::Replay;
+pub use self::releases::{ActiveComponent, CurrentDefinition, Release, Snapshot};
 pub use self::retention::{Partition, Week};
 pub use self::runs::{RecordedEvent, Run, RunFilter};
-pub use crate::line::Committed;
 
 use self::acceptor::Acceptor;
 use self::connections::{Connections, Line, Taken};

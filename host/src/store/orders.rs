@@ -1,6 +1,7 @@
 //! What people want of runs: kept until whoever drives the run has carried it out.
 
-use aster_core::id::{TenantId, WorkflowId};
+use aster_core::id::{HostId, TenantId, WorkflowId};
+use aster_core::journal::Ordered;
 use aster_core::order::{Order, What};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
@@ -10,15 +11,7 @@ use uuid::Uuid;
 
 use super::connections::{despite_deadlocks, persistently};
 use super::runs::parse_status;
-use super::{Error, HostId, Store, count, instant};
-
-/// What became of an order that was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ordered {
-    /// Whether it will be carried out, unless the run ends or changes before; false if the run's status is none for it.
-    pub taken: bool,
-    pub status: Status,
-}
+use super::{Error, Store, count, instant};
 
 impl Store {
     /// Takes an order for a run of `tenant`: durable, and if nobody drives the run it is to be claimed at once. If the answer is

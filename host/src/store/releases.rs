@@ -1,9 +1,8 @@
 //! What a run pins, and the registry as a host keeps it in memory.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use aster_core::id::{Digest, TenantId};
+use aster_core::id::{Digest, ReleaseId, TenantId};
 use aster_core::plan::Plan;
 use aster_core::wit::Exports;
 use sha2::{Digest as _, Sha256};
@@ -12,16 +11,6 @@ use sqlx::{Connection, PgConnection};
 use super::components::current_generation;
 use super::runs::parse_tenant;
 use super::{Error, Store, check_name, digest, parse_json};
-
-/// Of an interned release; the same content has the same id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReleaseId(pub i64);
-
-impl fmt::Display for ReleaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A version of a definition, and of every component that it can call.
 #[derive(Clone, Debug, PartialEq, Eq)]

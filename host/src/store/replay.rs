@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use aster_core::event::Event;
-use aster_core::id::{TenantId, WorkflowId};
+use aster_core::id::WorkflowId;
+use aster_core::journal::Replay;
 use aster_core::state::Accepted;
 use uuid::Uuid;
 
@@ -16,18 +16,6 @@ const SHORT_LOG: u64 = 64;
 
 /// Events read at once of a longer log.
 const EVENTS_AT_ONCE: usize = 1_000;
-
-/// All that replay needs of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Replay {
-    pub tenant: TenantId,
-    pub key: Option<String>,
-    pub accepted: Accepted,
-    /// From the first to the newest when the run was read.
-    pub events: Vec<Event>,
-    /// Whether people want something of it. Read after all else, so that who has claimed the run misses nothing.
-    pub ordered: bool,
-}
 
 impl Store {
     /// Reads runs as they stand. Only who owns a run knows that nobody else adds to its log. Each by itself may be damaged; one

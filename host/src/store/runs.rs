@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use aster_core::event::{Cause, Event};
-use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
+use aster_core::id::{Digest, Fence, HostId, ReleaseId, TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::listed::{Listed, PAGE_BYTES};
-use super::{Error, HostId, JsonText, ReleaseId, Store, count, digest, signed, unsigned};
+use super::{Error, JsonText, Store, count, digest, signed, unsigned};
 
 /// A run as it stands: what was accepted, and what its events made of it.
 #[derive(Clone, Debug, PartialEq)]

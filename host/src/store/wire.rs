@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aster_core::id::{Fence, WorkflowId};
+use aster_core::id::{Fence, HostId, WorkflowId};
+use aster_core::journal::Position;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
@@ -11,8 +12,8 @@ use uuid::Uuid;
 
 use super::commit::{Payload, Row, refused_run, settle};
 use super::connections::{Connections, Line, in_time};
-use super::{Error, Fault, HostId, signed};
-use crate::line::{self, Chain, Refusals, Settled, Unanswered};
+use super::{Error, Fault, signed};
+use crate::line::{self, Chain, Refusals, Unanswered};
 
 pub(super) type Prepared = line::Prepared<Payload>;
 
@@ -57,7 +58,7 @@ impl line::Wire for Wire {
         sent.map_err(|error| Unanswered::Failed(Fault::of(&error), error.to_string()))
     }
 
-    async fn settle(&self, host: HostId, workflow_id: WorkflowId, held: Fence) -> Result<Settled, Error> {
+    async fn settle(&self, host: HostId, workflow_id: WorkflowId, held: Fence) -> Result<Position, Error> {
         let mut taken = self.connections.take().await?;
         taken.ask(|connection| settle(connection, host, workflow_id, held)).await
     }

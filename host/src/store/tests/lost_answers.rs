@@ -1,8 +1,8 @@
+use aster_core::journal::{LostAnswer, Position, Settled};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::proxy::{Fault, Proxy};
 use super::*;
-use crate::line::Settled;
 use crate::store::commit;
 
 /// A bed whose store reaches Postgres through a proxy, over one connection beside the writer's, so that every statement is
@@ -21,8 +21,15 @@ async fn behind_proxy(options: PgConnectOptions) -> (Bed, Proxy) {
     (bed, proxy)
 }
 
-async fn settle(bed: &Bed, run: WorkflowId, held: Fence) -> Result<Settled, Error> {
-    bed.store.connection().await?.ask(|connection| commit::settle(connection, bed.host, run, held)).await
+async fn settle(bed: &Bed, run: WorkflowId, held: Fence) -> Position {
+    let mut taken = bed.store.connection().await.unwrap();
+    taken.ask(|connection| commit::settle(connection, bed.host, run, held)).await.unwrap()
+}
+
+/// The bed's host has handed the run back after its first event, with this many more events.
+fn handed_back(bed: &Bed, events: u64) -> LostAnswer {
+    let held = NewRun::FIRST_FENCE;
+    LostAnswer { host: bed.host, held, last_sequence: 1, new_sequence: 1 + events, stays: false }
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -80,13 +87,14 @@ async fn a_run_that_was_handed_back_and_taken_by_another_host_is_not_settled_as_
     let answer = bed.commit(handing_back).await;
     assert!(matches!(answer, Err(Error::NotCommitted { fence: Fence(2) })), "{answer:?}");
     // Settling is repeated until it is answered, and says the same each time.
-    let again = settle(&bed, run, NewRun::FIRST_FENCE).await.unwrap();
-    assert_eq!(again, Settled { fence: Fence(2), last_sequence: 1, owned: true });
+    let again = settle(&bed, run, NewRun::FIRST_FENCE).await;
+    assert_eq!(again, Position { fence: Fence(2), owner: Some(bed.host), last_sequence: 1 });
+    assert_eq!(handed_back(&bed, 1).settle(again), Settled::NotCommitted { fence: Fence(2) });
 
     direct.retire_host(bed.host, NOW).await.unwrap();
     assert!(taken(direct.claim(other, 10, NOW).await.unwrap()).contains(&(run, Fence(4))));
-    let answer = settle(&bed, run, NewRun::FIRST_FENCE).await;
-    assert!(matches!(answer, Err(Error::NotOwner { current: Fence(4), .. })), "{answer:?}");
+    let later = settle(&bed, run, NewRun::FIRST_FENCE).await;
+    assert_eq!(handed_back(&bed, 1).settle(later), Settled::NotOwner { current: Fence(4) }, "{later:?}");
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -99,12 +107,14 @@ async fn a_run_that_its_own_host_has_claimed_again_is_not_settled_as_still_held(
         ..first_step(run)
     };
     bed.commit(handing_back).await.unwrap();
-    let settled = settle(&bed, run, NewRun::FIRST_FENCE).await.unwrap();
-    assert_eq!(settled, Settled { fence: Fence(2), last_sequence: 1, owned: false });
+    let position = settle(&bed, run, NewRun::FIRST_FENCE).await;
+    assert_eq!(position, Position { fence: Fence(2), owner: None, last_sequence: 1 });
+    let committed = Committed { fence: Fence(2) };
+    assert_eq!(handed_back(&bed, 0).settle(position), Settled::Committed(committed));
     // Who claims it now drives it alone: the one who handed it back isn't told that it still may.
     assert_eq!(taken(bed.store.claim(bed.host, 10, NOW).await.unwrap()), [(run, Fence(3))]);
-    let answer = settle(&bed, run, NewRun::FIRST_FENCE).await;
-    assert!(matches!(answer, Err(Error::NotOwner { current: Fence(3), .. })), "{answer:?}");
+    let later = settle(&bed, run, NewRun::FIRST_FENCE).await;
+    assert_eq!(handed_back(&bed, 0).settle(later), Settled::NotOwner { current: Fence(3) }, "{later:?}");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Cost, Event};
-use aster_core::id::{Digest, Fence, TenantId, WorkflowId};
+use aster_core::id::{Digest, Fence, HostId, ReleaseId, TenantId, WorkflowId};
+use aster_core::journal::{Acceptance, ClaimedRun, Claims, Committed, NewRun, Start};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::plan::{Capabilities, Plan, Trigger, Type};
 use aster_core::state::Status;
