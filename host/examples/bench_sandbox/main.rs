@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aster_core::id::{TenantId, WorkflowId};
-use aster_host::sandbox::{
-    Allocation, Call, Context, Direction, FunctionHandle, InMemory, Limits, Loaded, Options, Sandbox, Session,
-};
+use aster_host::sandbox::{Allocation, Call, FunctionHandle, Loaded, Options, Sandbox};
+use aster_runner::call::{CallLimits, Context, Direction};
+use aster_runner::session::{InMemory, Session};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
@@ -203,7 +203,7 @@ async fn call_once(
         function,
         component: "orders".into(),
         args: args.to_vec(),
-        limits: Limits {
+        limits: CallLimits {
             fuel: FUEL,
             memory_bytes: 64 << 20,
             deadline: Instant::now() + Duration::from_secs(30),

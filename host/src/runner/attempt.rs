@@ -11,6 +11,8 @@ use aster_core::keyvalue::{Effects, Entry, Key};
 use aster_core::plan::{Limits, Plan, Statement, Step};
 use aster_core::saga::{Attempt, Direction};
 use aster_core::state::RunState;
+use aster_runner::call::{self, CallLimits, Context, Output};
+use aster_runner::session::{KeyValueReader, Session, Unavailable};
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -21,7 +23,7 @@ use super::ports::{Asked, Journal};
 use super::watchdog::Doing;
 use crate::crash;
 use crate::registry::Release;
-use crate::sandbox::{self, Context, KeyValueReader, Output, Session, Unavailable};
+use crate::sandbox;
 use crate::store;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
@@ -215,12 +217,12 @@ impl<'a> Flight<'a> {
     }
 
     /// What is left of the attempt's limits, over all its calls.
-    fn remaining(&mut self) -> sandbox::Limits {
+    fn remaining(&mut self) -> CallLimits {
         let defaults = &self.shared.options.limits;
         let timeout = self.limits.timeout_ms.map_or(defaults.step_timeout, Duration::from_millis);
         let fuel = self.limits.fuel.or(self.release.plan.fuel).unwrap_or(defaults.step_fuel);
         let used: u64 = self.calls.iter().map(|call| call.fuel_used).sum();
-        sandbox::Limits {
+        CallLimits {
             fuel: fuel.saturating_sub(used),
             memory_bytes: self.limits.memory_bytes.unwrap_or(defaults.step_memory_bytes),
             deadline: self.deadline.get_or_insert_with(|| Instant::now() + timeout).into_std(),
@@ -232,10 +234,10 @@ impl<'a> Flight<'a> {
         let step_ends =
             self.shared.clock.now().plus_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let (deadline, direction) = match self.attempt.direction {
-            Direction::Forward => (step_ends.min(self.state.accepted.deadline), sandbox::Direction::Forward),
+            Direction::Forward => (step_ends.min(self.state.accepted.deadline), call::Direction::Forward),
             // Its limits are its own: the workflow's deadline may be what it undoes.
             Direction::Undo => {
-                (step_ends, sandbox::Direction::Compensation(self.state.outcome(&self.attempt.step)))
+                (step_ends, call::Direction::Compensation(self.state.outcome(&self.attempt.step)))
             }
         };
         Context {

@@ -16,13 +16,15 @@ use aster_core::plan;
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::Transition;
+use aster_runner::call::{CallLimits, CallReport, Context, Output};
+use aster_runner::session::Session;
 use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
 pub(crate) use super::turns::Turn;
 use crate::registry::{self, Registry, Release};
-use crate::sandbox::{self, Call, CallReport, Context, Limits, Output, Sandbox, Session};
+use crate::sandbox::{self, Call, Sandbox};
 use crate::store::{self, Error, Store};
 
 /// What is durable. Every method means what the [`Store`]'s of that name means.
@@ -106,7 +108,7 @@ pub(crate) trait Guests: Debug + Send + Sync {
 pub(crate) struct Asked<'a> {
     pub(crate) call: &'a plan::Call,
     pub(crate) args: Vec<Value>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: CallLimits,
     pub(crate) context: Context,
     pub(crate) session: &'a Session,
 }

@@ -1,10 +1,12 @@
 //! One call: a fresh store and instance, values in, a value or a failure out.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aster_core::event::{Failure, FailureCode};
 use aster_core::wit::{Function, Type, check};
+use aster_runner::call::{CallLimits, CallReport, Context, Output};
+use aster_runner::session::Session;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
@@ -14,9 +16,9 @@ use wasmtime::component::{InstancePre, Val};
 use super::capability::{self, State};
 use super::failure;
 use super::load::{FunctionHandle, Loaded};
-use super::output::{Capture, Output};
+use super::output::Capture;
 use super::value;
-use super::{Context, Error, Sandbox, Session, limits};
+use super::{Error, Sandbox, limits};
 
 /// What to call, with what, and how far it may go.
 #[derive(Debug)]
@@ -27,35 +29,16 @@ pub struct Call<'a> {
     pub component: Arc<str>,
     /// One for each parameter.
     pub args: Vec<Value>,
-    pub limits: Limits,
+    pub limits: CallLimits,
     pub context: Context,
     /// The attempt's own, the same for all of its calls.
     pub session: &'a Session,
 }
 
-/// What is left of the attempt's limits.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub fuel: u64,
-    /// Over all memories of the instance.
-    pub memory_bytes: u64,
-    pub deadline: Instant,
-}
-
-/// How a call ended, and what it cost.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CallReport {
-    /// The `ok` payload or plain result; null where there is none.
-    pub outcome: Result<Value, Failure>,
-    pub fuel_used: u64,
-    pub duration: Duration,
-    pub output: Output,
-}
-
 /// All that a guest runs in, and what is asked of it afterwards. It owns everything, so that it can run on any thread.
 pub(super) struct CallStore {
     store: Store<State>,
-    limits: Limits,
+    limits: CallLimits,
     stdout: Capture,
     stderr: Capture,
     /// The last field: given back when the instance is gone, wherever that is.
@@ -125,7 +108,7 @@ impl Sandbox {
     pub(super) fn store(
         &self,
         slots: OwnedSemaphorePermit,
-        limits: Limits,
+        limits: CallLimits,
         context: Context,
         component: Arc<str>,
         session: Session,

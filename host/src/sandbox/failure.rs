@@ -3,12 +3,12 @@
 use aster_core::event::{Failure, FailureCode};
 use aster_core::name;
 use aster_core::wit::Type;
+use aster_runner::session::Unavailable;
 use serde_json::{Value, json};
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::Error;
-use super::capability::session::Unavailable;
 use super::limits::MemoryExceeded;
 use super::value::TooMuch;
 

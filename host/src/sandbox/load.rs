@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use aster_core::id::{Digest, TenantId, WorkflowId};
 use aster_core::wit::{Exports, Function, LookupError};
+use aster_runner::call::{CallLimits, Context, Direction};
+use aster_runner::session::{InMemory, Session};
 use bytes::Bytes;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
-use super::capability::session::InMemory;
 use super::capability::{OFFERED, State};
 use super::engine::MAX_MEMORIES_PER_COMPONENT;
 use super::limits::{self, MemoryExceeded};
 use super::weight::Weight;
-use super::{Context, Direction, Limits, Sandbox, Session, exports, failure};
+use super::{Sandbox, exports, failure};
 
 /// The memory that the smallest component takes, as measured, and the memory for each byte of a component's image.
 /// Wasmtime keeps data about its functions and types, and images of its memories.
@@ -206,7 +207,7 @@ impl Sandbox {
     /// Makes one instance and calls nothing on it. A start function that traps, or memory beyond a limit, shows now.
     pub(super) async fn try_start(&self, loaded: &Loaded) -> Result<(), UploadError> {
         let (fuel, time) = START_LIMITS;
-        let limits = Limits {
+        let limits = CallLimits {
             fuel,
             memory_bytes: self.inner.options.max_memory_bytes,
             deadline: Instant::now() + time,

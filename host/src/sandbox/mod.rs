@@ -4,11 +4,10 @@
 //!   digest. `bounds` checks the bytes first. `code` has them compiled in processes of their own, stores the compiled
 //!   code, and shares it with other hosts.
 //! - [`Sandbox::call`] calls one function with JSON, under limits on fuel, memory and time, and returns a
-//!   [`CallReport`].
+//!   [`CallReport`](aster_runner::call::CallReport).
 //! - `heavy` has threads for guests that compute for long, so that they don't hold up the host.
-//! - [`Session`] collects what an attempt reads and writes through `wasi:keyvalue`. The committed state comes from a
-//!   [`KeyValueReader`], and the effects go to the caller, who commits them.
-//! - [`Context`] is what a guest may know about its run.
+//! - `capability` implements what guests may import: `wasi:keyvalue` on the attempt's
+//!   [`Session`](aster_runner::session::Session), and what a guest may know about its run.
 //!
 //! **Invariant:** a guest can end only its own call. The values, keys and output that it hands over are checked here,
 //! so that it can't spoil a commit that it shares with others. A failure of the host is an [`Error`], and never a
@@ -39,23 +38,17 @@ use std::thread;
 use std::time::Duration;
 
 use aster_core::id::Digest;
+use aster_runner::session::Unavailable;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 pub use bounds::check as check_upload;
-pub use call::{Call, CallReport, Limits};
-pub use capability::context::{Context, Direction};
-#[cfg(any(test, feature = "simulation"))]
-pub(crate) use capability::session::Error as SessionError;
-pub use capability::session::{
-    InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, MAX_WRITTEN_BYTES, Session, Unavailable,
-};
+pub use call::Call;
 pub use code::{Behalf, CodeKey, Compatibility, Compiler, InvalidKey, Order, SUBCOMMAND, compile_ordered};
 pub use engine::Allocation;
 pub(crate) use exports::bytes as bytes_of_exports;
 pub use load::{FindError, FunctionHandle, Loaded, UploadError, wit_text};
-pub use output::Output;
 
 use crate::recent::Recent;
 use capability::State;

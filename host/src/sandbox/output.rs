@@ -14,32 +14,6 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 /// As much as a guest may write at once: it bounds what the host allocates for it.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Standard output and error of a call, as valid UTF-8 without control characters other than line ends and tabs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Output {
-    pub fn is_empty(&self) -> bool {
-        self.stdout.is_empty() && self.stderr.is_empty()
-    }
-
-    /// Both, output before errors; none if nothing was printed.
-    pub fn into_text(self) -> Option<String> {
-        match (self.stdout.is_empty(), self.stderr.is_empty()) {
-            (true, true) => None,
-            (false, true) => Some(self.stdout),
-            (true, false) => Some(self.stderr),
-            (false, false) => {
-                let line_end = if self.stdout.ends_with('\n') { "" } else { "\n" };
-                Some(self.stdout + line_end + &self.stderr)
-            }
-        }
-    }
-}
-
 /// One captured stream. Clones write to the same buffer.
 #[derive(Clone, Debug)]
 pub(super) struct Capture {
@@ -147,12 +121,5 @@ mod tests {
         capture.push(b"a\x00\x1b[31");
         capture.push(b"\xff\xff\xff");
         assert_eq!(capture.text(), "a\u{fffd}\u{fffd}[31\u{fffd}\u{fffd}\n[cut: 1 more bytes]");
-    }
-
-    #[test]
-    fn both_streams_become_one_text() {
-        let output = Output { stdout: "out".into(), stderr: "err\n".into() };
-        assert_eq!(output.into_text().as_deref(), Some("out\nerr\n"));
-        assert_eq!(Output::default().into_text(), None);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use aster_core::event::{Failure, FailureCode};
 use aster_core::keyvalue::Key;
+use aster_runner::call::{CallReport, Context, Direction, Output};
+use aster_runner::session::{self, Session};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -12,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::world::{Machine, World};
 use crate::registry::{self, Release};
 use crate::runner::ports::{Asked, Called, Guests};
-use crate::sandbox::{self, CallReport, Context, Direction, Output, Session};
+use crate::sandbox;
 use crate::store;
 
 /// What is on every account at the beginning.
@@ -176,8 +178,8 @@ impl Books<'_> {
         let key = key(name);
         let bytes = self.session.get(&key.component, &key.bucket, name.to_owned()).await;
         let bytes = bytes.map_err(|error| match error {
-            sandbox::SessionError::Unavailable(unavailable) => unavailable.into(),
-            sandbox::SessionError::Refused(reason) => sandbox::Error::Engine(reason),
+            session::Error::Unavailable(unavailable) => unavailable.into(),
+            session::Error::Refused(reason) => sandbox::Error::Engine(reason),
         })?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null))
     }

@@ -1,12 +1,12 @@
-//! `wasi:keyvalue@0.2.0-draft` (store and atomics) over a [`Session`](super::session::Session).
+//! `wasi:keyvalue@0.2.0-draft` (store and atomics) over a [`Session`](aster_runner::session::Session).
 
 use std::sync::Arc;
 
+use aster_runner::session;
 use wasmtime::component::{Resource, ResourceTableError};
 
 use super::State;
 use super::bindings::wasi::keyvalue::{atomics, store};
-use super::session;
 
 /// An open bucket: its checked name. Buckets need no making; one without keys is empty.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]

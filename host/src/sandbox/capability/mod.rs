@@ -1,19 +1,18 @@
 //! What a guest may import: one host interface per file, and the state of a call that they share.
 
-pub(super) mod context;
-pub(super) mod keyvalue;
-pub(super) mod session;
+mod context;
+mod keyvalue;
 
 use std::sync::Arc;
 
+use aster_runner::call::Context;
+use aster_runner::session::Session;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::limits::Limits;
 use super::output::Capture;
-use context::Context;
-use session::Session;
 
 mod bindings {
     wasmtime::component::bindgen!({

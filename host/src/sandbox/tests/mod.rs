@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use aster_core::event::{Failure, FailureCode};
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::time::Timestamp;
+use aster_runner::call::{CallLimits, CallReport, Context, Direction};
+use aster_runner::session::{InMemory, KeyValueReader, MAX_KEYS, MAX_VALUE_BYTES, Session, Unavailable};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -95,7 +97,7 @@ impl Guest {
             function: self.loaded.find(None, function).expect(function),
             component: "guest".into(),
             args: args.to_vec(),
-            limits: Limits {
+            limits: CallLimits {
                 fuel: self.fuel,
                 memory_bytes: self.memory_bytes,
                 deadline: Instant::now() + self.time,

@@ -146,7 +146,7 @@ async fn call_all(loaded: &Arc<Loaded>) -> usize {
     for function in &loaded.exports().functions {
         let Ok(handle) = loaded.find(function.interface.as_deref(), &function.name) else { continue };
         let args: Vec<Value> = function.params.iter().map(|param| sample(&param.ty)).collect();
-        let limits = Limits {
+        let limits = CallLimits {
             fuel: 1_000_000,
             memory_bytes: 8 << 20,
             deadline: Instant::now() + Duration::from_secs(5),

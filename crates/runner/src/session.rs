@@ -47,7 +47,7 @@ pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Why an operation gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The guest asked for what can't be; it is told, and may go on.
     #[error("{0}")]
     Refused(String),
@@ -80,9 +80,10 @@ enum Kept {
 }
 
 /// A page of keys, and the cursor of the next one if there may be one.
-pub(super) struct Page {
-    pub(super) keys: Vec<String>,
-    pub(super) cursor: Option<u64>,
+#[derive(Debug)]
+pub struct Page {
+    pub keys: Vec<String>,
+    pub cursor: Option<u64>,
 }
 
 impl std::fmt::Debug for Session {
@@ -113,7 +114,7 @@ impl Session {
         }
     }
 
-    pub(crate) async fn get(
+    pub async fn get(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
@@ -124,7 +125,7 @@ impl Session {
     }
 
     /// Sets or deletes.
-    pub(crate) fn set(
+    pub fn set(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
@@ -136,7 +137,7 @@ impl Session {
     }
 
     /// Reads the decimal text of a counter, adds, and writes it back; an absent one counts as 0.
-    pub(super) async fn increment(
+    pub async fn increment(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
@@ -157,7 +158,7 @@ impl Session {
         Ok(after)
     }
 
-    pub(super) async fn list_keys(
+    pub async fn list_keys(
         &self,
         component: &Arc<str>,
         bucket: &Arc<str>,
@@ -283,7 +284,7 @@ impl State {
 }
 
 /// Names reach the database: 1 to 512 bytes, no NUL.
-pub(super) fn check_name(kind: &str, name: &str) -> Result<(), Error> {
+pub fn check_name(kind: &str, name: &str) -> Result<(), Error> {
     let fault = match name {
         "" => "must not be empty".to_owned(),
         name if name.len() > MAX_NAME_BYTES => {

@@ -1,0 +1,7 @@
+//! Drives runs: carries out the core's commands.
+//!
+//! - [`call`]: one call of a guest, as the runner asks for it and hears of it.
+//! - [`session`]: what an attempt reads and writes through key-value data.
+
+pub mod call;
+pub mod session;
