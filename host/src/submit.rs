@@ -121,11 +121,13 @@ impl Submitter {
             };
             match self.runner.admit(candidate).await {
                 Ok(admitted) => return outcome(&resolved, used_key, normal, admitted),
-                Err(Refusal::Store(store::Error::RegistryMoved { .. })) if tries < RESOLVED_AT_MOST => {
+                Err(Refusal::Journal(aster_runner::Error::RegistryMoved { .. }))
+                    if tries < RESOLVED_AT_MOST =>
+                {
                     tries += 1;
                     resolved = self.registry.resolve_anew(&tenant, &definition).await?;
                 }
-                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(Refusal::Journal(error)) => return Err(store::Error::from(error).into()),
                 Err(Refusal::Overloaded) => return Err(Error::Overloaded),
             }
         }
@@ -138,7 +140,7 @@ impl Submitter {
         watch: Option<Waiter>,
         limit: Duration,
     ) -> Result<Waited, Error> {
-        Ok(self.runner.wait_until_over(workflow_id, watch, limit).await?)
+        Ok(self.runner.wait_until_over(workflow_id, watch, limit).await.map_err(store::Error::from)?)
     }
 }
 

@@ -4,4 +4,7 @@
 //! - [`session`]: what an attempt reads and writes through key-value data.
 
 pub mod call;
+mod error;
 pub mod session;
+
+pub use self::error::{Cause, Error, Fault};

@@ -327,10 +327,10 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         if matches!(error, store::Error::Unavailable { .. }) {
             let detail = match error.fault() {
-                Some(store::Fault::Locked) => {
+                Some(aster_runner::Fault::Locked) => {
                     "another session of the database holds a lock that this request needs; nothing was recorded"
                 }
-                Some(store::Fault::Busy) => "the database is busy; nothing was recorded",
+                Some(aster_runner::Fault::Busy) => "the database is busy; nothing was recorded",
                 _ => "the database does not answer; the request may or may not have been recorded",
             };
             let mut problem = Self::new(&UNAVAILABLE, detail);

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use aster_core::id::{HostId, WorkflowId};
 use aster_core::keyvalue::{Key, Version};
+use aster_runner::Error;
 
 use super::entries::{Entries, Standing, Ticket};
 use super::{Prepared, Value};
-use crate::store::Error;
 
 /// What a batch does with one key: its transitions one after the other.
 #[derive(Clone, Debug)]

@@ -26,6 +26,7 @@ use std::time::Duration;
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::{Committed, LostAnswer, Position, Settled};
 use aster_core::keyvalue::{Effects, Entry, Key, Version};
+use aster_runner::{Error, Fault};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -33,7 +34,6 @@ pub(crate) use self::batch::{Chain, Refusals};
 use self::batch::{Fit, Plan};
 use self::entries::{Entries, Reading, Standing, Ticket};
 use self::writer::Writer;
-use crate::store::{Error, Fault};
 
 /// A larger batch gains little and delays the transitions behind it: from 256 rows on Postgres is bound by rows.
 const MAX_BATCH: usize = 256;
@@ -305,11 +305,14 @@ impl<W: Wire> CommitLine<W> {
 
     /// What a key holds: what this host knows of it, else what `load` reads. While a commit that wrote the key is being
     /// settled, or one on which that depends, the call waits for the outcome.
-    pub(crate) async fn read(
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) async fn read<E>(
         &self,
         key: &Key,
-        load: impl Future<Output = Result<Entry, Error>>,
-    ) -> Result<Entry, Error> {
+        load: impl Future<Output = Result<Entry, E>>,
+    ) -> Result<Entry, E> {
         loop {
             // Before the look, so that an outcome in between isn't missed.
             let settled = self.queue.settled.notified();

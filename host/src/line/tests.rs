@@ -285,7 +285,7 @@ impl Trial {
                 let tables = self.wire.tables();
                 let (version, value, _) = tables.entries.get(&key).copied().unwrap_or_default();
                 let value = (version > 0).then(|| value.to_le_bytes().to_vec());
-                Ok(Entry { version: Version(version), value })
+                Ok::<_, Error>(Entry { version: Version(version), value })
             };
             let entry = self.line.read(&key, load).await.expect("it can always be read");
             let value = number(entry.value.as_deref()) + 1;

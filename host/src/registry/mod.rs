@@ -108,6 +108,16 @@ impl Error {
     }
 }
 
+/// As the runner hears of it.
+impl From<Error> for aster_runner::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            error => Self::Other { may_pass: error.may_pass(), cause: Arc::new(error) },
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {

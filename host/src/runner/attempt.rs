@@ -11,6 +11,7 @@ use aster_core::keyvalue::{Effects, Entry, Key};
 use aster_core::plan::{Limits, Plan, Statement, Step};
 use aster_core::saga::{Attempt, Direction};
 use aster_core::state::RunState;
+use aster_runner::Error;
 use aster_runner::call::{self, CallLimits, Context, Output};
 use aster_runner::session::{KeyValueReader, Session, Unavailable};
 use async_trait::async_trait;
@@ -23,8 +24,6 @@ use super::ports::{Asked, Journal};
 use super::watchdog::Doing;
 use crate::crash;
 use crate::registry::Release;
-use crate::sandbox;
-use crate::store;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
 const MAX_OUTPUT_BYTES: usize = 32 << 10;
@@ -152,7 +151,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    async fn fly(mut self) -> Result<Landed, sandbox::Error> {
+    async fn fly(mut self) -> Result<Landed, Error> {
         let Some((body, limits)) = body_of(&self.release.plan, self.attempt) else {
             let failure = Failure::new(FailureCode::Unavailable, "the plan has no such step");
             return Ok(self.land(Err(failure)));
@@ -182,7 +181,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    async fn call(&mut self, pending: PendingCall<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
+    async fn call(&mut self, pending: PendingCall<'_>) -> Result<Result<Value, Failure>, Error> {
         let limits = self.remaining();
         crash::point("before-call");
         let asked = Asked {
@@ -323,7 +322,7 @@ impl Reader {
         }
     }
 
-    async fn ask<T>(&self, asked: impl Future<Output = Result<T, store::Error>>) -> Result<T, Unavailable> {
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Unavailable> {
         let asked_at = Instant::now();
         *self.asked_at.lock().expect("nothing panics while it is held") = Some(asked_at);
         let answer = asked.await;

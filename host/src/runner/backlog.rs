@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
+use aster_runner::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
-
-use crate::store;
 
 /// How long an answer is good.
 const GOOD_FOR: Duration = Duration::from_millis(200);
@@ -38,7 +37,7 @@ pub(crate) enum Refusal {
     #[error("this host is full, and as many runs wait in the database as may")]
     Overloaded,
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Journal(#[from] Error),
 }
 
 impl Backlog {
@@ -51,7 +50,7 @@ impl Backlog {
     /// While the database doesn't answer, what was known last holds: that it is away is found by who tries to write to it.
     pub(super) async fn has_room<Answer>(&self, count: impl FnOnce(usize) -> Answer) -> bool
     where
-        Answer: Future<Output = Result<usize, store::Error>>,
+        Answer: Future<Output = Result<usize, Error>>,
     {
         let mut known = self.known.lock().await;
         let asked_at = Instant::now();
@@ -89,7 +88,7 @@ mod tests {
     }
 
     impl Database {
-        async fn count(&self, limit: usize) -> Result<usize, store::Error> {
+        async fn count(&self, limit: usize) -> Result<usize, Error> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             sleep(self.takes).await;
             Ok(self.waiting.load(Ordering::Relaxed).min(limit))

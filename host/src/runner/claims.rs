@@ -8,14 +8,14 @@ use std::time::Duration;
 use aster_core::journal::Replay;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
+use aster_runner::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{debug, error, info, warn};
 
 use super::drive::Drive;
 use super::drivers::Contact;
 use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
-use crate::registry::{self, Release};
-use crate::store;
+use crate::registry::Release;
 
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ fn pause(shared: &Shared) -> Duration {
 }
 
 /// Claims due runs, at most one for each free slot, and begins to drive them; returns how many were due.
-async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, store::Error> {
+async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, Error> {
     let Some(host) = shared.host() else { return Ok(0) };
     let _round = shared.claims.begin();
     let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
@@ -213,13 +213,13 @@ async fn load(
     shared: &Shared,
     claimed: Claimed,
     replay: Option<Replay>,
-) -> Result<(Replay, Arc<Release>), registry::Error> {
+) -> Result<(Replay, Arc<Release>), Error> {
     let id = claimed.workflow_id;
     let replay = match replay {
         Some(replay) => replay,
         None => {
             let read = shared.journal.replay(&[id]).await?.pop();
-            read.ok_or_else(|| store::Error::NotFound { what: format!("run {id}") })?.1?
+            read.ok_or_else(|| Error::NotFound { what: format!("run {id}") })?.1?
         }
     };
     let release = shared.guests.release(replay.accepted.release).await?;

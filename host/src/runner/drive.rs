@@ -10,6 +10,7 @@ use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
 use aster_core::transition::{Driver, RunRecord, Transition};
+use aster_runner::Error;
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
@@ -23,7 +24,6 @@ use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
 use crate::logs::cut;
 use crate::registry::Release;
-use crate::store;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
@@ -155,7 +155,7 @@ impl Drive {
                 self.shared.pass_on(self.id(), now, &run);
                 Flow::Rest
             }
-            Err(store::Error::NotCommitted { fence }) => {
+            Err(Error::NotCommitted { fence }) => {
                 self.fence = fence;
                 Flow::Go
             }
@@ -253,18 +253,18 @@ impl Drive {
                     self.shared.measures.add_commit();
                     crash::point("after-commit");
                 }
-                Err(store::Error::NotCommitted { fence }) => {
+                Err(Error::NotCommitted { fence }) => {
                     self.fence = fence;
                     continue;
                 }
-                Err(store::Error::Conflict { keys }) => {
+                Err(Error::Conflict { keys }) => {
                     if let Signal::Ended(attempt, _) = signal {
                         debug!(run.id = %self.id(), step.name = %attempt.step, "read what others changed: runs again");
                         flights.rerun(&attempt, keys, &effects);
                     }
                     return Flow::Go;
                 }
-                Err(store::Error::NotOwner { held, current }) => {
+                Err(Error::NotOwner { held, current }) => {
                     warn!(run.id = %self.id(), held = held.0, current = current.0, "the run belongs to another host now");
                     return Flow::Lost;
                 }
@@ -341,8 +341,8 @@ fn repair_release(state: &RunState, attempt: &Attempt) -> Option<i64> {
 }
 
 /// The signal that an attempt failed because the store refused what it led to; `None` if no attempt is to blame.
-fn refused(signal: Signal, refusal: &store::Error) -> Option<Signal> {
-    let (Signal::Ended(attempt, ending), store::Error::Refused { reason }) = (signal, refusal) else {
+fn refused(signal: Signal, refusal: &Error) -> Option<Signal> {
+    let (Signal::Ended(attempt, ending), Error::Refused { reason }) = (signal, refusal) else {
         return None;
     };
     let already = matches!(&ending.result, Err(failure) if failure.code == FailureCode::Storage);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::id::HostId;
+use aster_runner::Error;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -14,7 +15,6 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::ports::Journal;
 use super::{Options, Shared, UNPOISONED};
-use crate::store;
 
 /// After a renewal that failed.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
@@ -30,7 +30,7 @@ pub(super) struct Entered {
 }
 
 /// Registers the host and renews its lease once.
-pub(super) async fn enter(journal: &dyn Journal, options: &Options) -> Result<Entered, store::Error> {
+pub(super) async fn enter(journal: &dyn Journal, options: &Options) -> Result<Entered, Error> {
     let asked_at = Instant::now();
     let host = journal.register_host(&options.name, options.lease).await?;
     let clock = Clock::new(journal.renew_lease(host, options.lease).await?, Instant::now());
@@ -56,7 +56,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
         }
         let asked_at = Instant::now();
         let answer = match gives_up {
-            true => Ok(Err(store::Error::HostRetired)),
+            true => Ok(Err(Error::HostRetired)),
             false => tokio::time::timeout_at(ends_at, shared.journal.renew_lease(host, lease)).await,
         };
         match answer {
@@ -69,7 +69,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut host: HostId, renewed_at: Inst
                 ends_at = asked_at + lease;
                 next = asked_at + lease / 4;
             }
-            Ok(Err(error)) if !matches!(error, store::Error::HostRetired) && Instant::now() < ends_at => {
+            Ok(Err(error)) if !matches!(error, Error::HostRetired) && Instant::now() < ends_at => {
                 warn!(%error, "could not renew the lease; {:?} of it are left", ends_at - Instant::now());
                 next = Instant::now() + TRY_AGAIN;
             }

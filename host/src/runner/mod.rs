@@ -35,6 +35,7 @@ use std::time::Duration;
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord};
+use aster_runner::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ pub(crate) use self::waiters::{End, Waited, Waiter};
 use crate::config::Limits;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
-use crate::store::{self, Store};
+use crate::store::Store;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -88,7 +89,7 @@ pub struct Runner {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Journal(#[from] Error),
     #[error("no thread for the lease")]
     NoThread(#[source] io::Error),
 }
@@ -154,7 +155,7 @@ impl Runner {
         options: Options,
         journal: Arc<dyn Journal>,
         guests: Arc<dyn Guests>,
-    ) -> Result<Self, store::Error> {
+    ) -> Result<Self, Error> {
         let entered = lease::enter(&*journal, &options).await?;
         let shared = Shared::begin(options, journal, guests, entered, &Handle::current());
         Ok(Self { shared, lease: None })
@@ -170,10 +171,10 @@ impl Runner {
         workflow_id: WorkflowId,
         watch: Option<Waiter>,
         limit: Duration,
-    ) -> Result<Waited, store::Error> {
+    ) -> Result<Waited, Error> {
         let is_over = async || {
             let status = self.shared.journal.status(workflow_id).await?;
-            let status = status.ok_or(store::Error::NotFound { what: format!("run {workflow_id}") })?;
+            let status = status.ok_or(Error::NotFound { what: format!("run {workflow_id}") })?;
             Ok(status.is_over())
         };
         let driven = watch.is_some();

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aster_runner::Error;
 use tracing::debug;
 
 use super::{Shared, claims};
-use crate::store;
 
 /// How long an order to another host may wait to be seen. The table is mostly empty, so a look costs next to nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -31,7 +31,7 @@ pub(super) async fn pass_on(shared: Arc<Shared>) {
     }
 }
 
-async fn look(shared: &Shared) -> Result<(), store::Error> {
+async fn look(shared: &Shared) -> Result<(), Error> {
     let Some(host) = shared.host() else { return Ok(()) };
     for workflow_id in shared.journal.ordered_runs(host, TOLD_AT_ONCE).await? {
         // One that nobody drives here will be adopted, and then told.

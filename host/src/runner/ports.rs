@@ -16,6 +16,7 @@ use aster_core::plan;
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::Transition;
+use aster_runner::Error;
 use aster_runner::call::{CallLimits, CallReport, Context, Output};
 use aster_runner::session::Session;
 use async_trait::async_trait;
@@ -23,9 +24,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub(crate) use super::turns::Turn;
-use crate::registry::{self, Registry, Release};
-use crate::sandbox::{self, Call, Sandbox};
-use crate::store::{self, Error, Store};
+use crate::registry::{Registry, Release};
+use crate::sandbox::{Call, Sandbox};
+use crate::store::{self, Store};
 
 /// What is durable. Every method means what the [`Store`]'s of that name means.
 #[async_trait]
@@ -97,10 +98,10 @@ pub(crate) trait Journal: Debug + Send + Sync {
 #[async_trait]
 pub(crate) trait Guests: Debug + Send + Sync {
     /// What a run pins, ready to be called.
-    async fn release(&self, id: i64) -> Result<Arc<Release>, registry::Error>;
+    async fn release(&self, id: i64) -> Result<Arc<Release>, Error>;
 
     /// Makes one call of a body; none if the release doesn't have what it names.
-    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error>;
+    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error>;
 }
 
 /// A call of a body.
@@ -130,15 +131,15 @@ impl Journal for Store {
     }
 
     async fn register_host(&self, name: &str, lease: Duration) -> Result<HostId, Error> {
-        Store::register_host(self, name, lease).await
+        Ok(Store::register_host(self, name, lease).await?)
     }
 
     async fn renew_lease(&self, host: HostId, lease: Duration) -> Result<Timestamp, Error> {
-        Store::renew_lease(self, host, lease).await
+        Ok(Store::renew_lease(self, host, lease).await?)
     }
 
     async fn retire_host(&self, host: HostId, now: Timestamp) -> Result<u64, Error> {
-        Store::retire_host(self, host, now).await
+        Ok(Store::retire_host(self, host, now).await?)
     }
 
     async fn fence_off_dead_hosts(
@@ -147,11 +148,11 @@ impl Journal for Store {
         margin: Duration,
         limit: usize,
     ) -> Result<u64, Error> {
-        Store::fence_off_dead_hosts(self, now, margin, limit).await
+        Ok(Store::fence_off_dead_hosts(self, now, margin, limit).await?)
     }
 
     async fn accept(&self, run: NewRun) -> Result<Acceptance, Error> {
-        Store::accept(self, run).await
+        Ok(Store::accept(self, run).await?)
     }
 
     async fn known(
@@ -161,11 +162,11 @@ impl Journal for Store {
         key: &str,
         input_digest: &[u8; 32],
     ) -> Result<Option<Acceptance>, Error> {
-        Store::known(self, tenant, definition, key, input_digest).await
+        Ok(Store::known(self, tenant, definition, key, input_digest).await?)
     }
 
     async fn count_due(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
-        Store::count_due(self, now, limit).await
+        Ok(Store::count_due(self, now, limit).await?)
     }
 
     async fn commit(
@@ -174,7 +175,7 @@ impl Journal for Store {
         transition: Transition,
         turn: Option<Turn>,
     ) -> Result<Committed, Error> {
-        Store::commit_in_line(self, host, transition, || drop(turn)).await
+        Ok(Store::commit_in_line(self, host, transition, || drop(turn)).await?)
     }
 
     fn unanswered_for(&self) -> Option<Duration> {
@@ -182,7 +183,7 @@ impl Journal for Store {
     }
 
     async fn claim(&self, host: HostId, limit: usize, now: Timestamp) -> Result<Claims, Error> {
-        Store::claim(self, host, limit, now).await
+        Ok(Store::claim(self, host, limit, now).await?)
     }
 
     async fn hand_back(
@@ -192,43 +193,44 @@ impl Journal for Store {
         fence: Fence,
         at: Timestamp,
     ) -> Result<(), Error> {
-        Store::hand_back(self, host, workflow_id, fence, at).await
+        Ok(Store::hand_back(self, host, workflow_id, fence, at).await?)
     }
 
     async fn adopt(&self, host: HostId, workflow_id: WorkflowId, fence: Fence) -> Result<Fence, Error> {
-        Store::adopt(self, host, workflow_id, fence).await
+        Ok(Store::adopt(self, host, workflow_id, fence).await?)
     }
 
     async fn owned(&self, host: HostId) -> Result<Vec<(WorkflowId, Fence)>, Error> {
-        Store::owned(self, host).await
+        Ok(Store::owned(self, host).await?)
     }
 
     async fn replay(&self, ids: &[WorkflowId]) -> Result<Vec<(WorkflowId, Result<Replay, Error>)>, Error> {
-        Store::replay(self, ids).await
+        let replays = Store::replay(self, ids).await?;
+        Ok(replays.into_iter().map(|(id, replay)| (id, replay.map_err(Error::from))).collect())
     }
 
     async fn status(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error> {
-        self.status_of(workflow_id).await
+        Ok(self.status_of(workflow_id).await?)
     }
 
     async fn orders(&self, workflow_id: WorkflowId) -> Result<Vec<Order>, Error> {
-        Store::orders(self, workflow_id).await
+        Ok(Store::orders(self, workflow_id).await?)
     }
 
     async fn forget_order(&self, workflow_id: WorkflowId, order_id: Uuid) -> Result<(), Error> {
-        Store::forget_order(self, workflow_id, order_id).await
+        Ok(Store::forget_order(self, workflow_id, order_id).await?)
     }
 
     async fn ordered_runs(&self, host: HostId, limit: usize) -> Result<Vec<WorkflowId>, Error> {
-        Store::ordered_runs(self, host, limit).await
+        Ok(Store::ordered_runs(self, host, limit).await?)
     }
 
     async fn settle_stray_orders(&self, now: Timestamp) -> Result<u64, Error> {
-        Store::settle_stray_orders(self, now).await
+        Ok(Store::settle_stray_orders(self, now).await?)
     }
 
     async fn read_entry(&self, key: &Key) -> Result<Entry, Error> {
-        Store::read_entry(self, key).await
+        Ok(Store::read_entry(self, key).await?)
     }
 
     async fn list_keys(
@@ -239,7 +241,7 @@ impl Journal for Store {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, Error> {
-        Store::list_keys(self, tenant, component, bucket, after, limit).await
+        Ok(Store::list_keys(self, tenant, component, bucket, after, limit).await?)
     }
 }
 
@@ -252,11 +254,11 @@ pub(super) struct Sandboxed {
 
 #[async_trait]
 impl Guests for Sandboxed {
-    async fn release(&self, id: i64) -> Result<Arc<Release>, registry::Error> {
-        self.registry.release(id).await
+    async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
+        Ok(self.registry.release(id).await?)
     }
 
-    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error> {
+    async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error> {
         let Asked { call, args, limits, context, session } = asked;
         let target = match release.target(call) {
             Some(Ok(target)) => target,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use aster_core::id::{Fence, HostId, WorkflowId};
+use aster_runner::Error;
 use tracing::{info, warn};
 
 use super::{Claimed, Shared, UNPOISONED, claims};
-use crate::store;
 
 /// Runs released from dead hosts at once.
 const RELEASED_AT_ONCE: usize = 5_000;
@@ -67,7 +67,7 @@ async fn release(shared: &Shared) {
 /// Goes on with runs that the host owns and no task of it drives: their acceptance or claim was done without an answer, or
 /// their task died. `before` are those that were so a round ago; what is so for the first time may just be on its way, and is
 /// returned.
-async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, store::Error> {
+async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, Error> {
     let owned = shared.journal.owned(host).await?;
     // Whether a task began to drive the run and died of it, or none ever did.
     let strays: Vec<_> = {

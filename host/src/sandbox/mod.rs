@@ -157,6 +157,13 @@ pub enum Error {
     Engine(String),
 }
 
+/// As the runner hears of it.
+impl From<Error> for aster_runner::Error {
+    fn from(error: Error) -> Self {
+        Self::Other { cause: Arc::new(error), may_pass: true }
+    }
+}
+
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sandbox").field("allocation", &self.inner.allocation).finish_non_exhaustive()

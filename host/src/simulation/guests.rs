@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aster_core::event::{Failure, FailureCode};
 use aster_core::keyvalue::Key;
+use aster_runner::Error;
 use aster_runner::call::{CallReport, Context, Direction, Output};
 use aster_runner::session::{self, Session};
 use async_trait::async_trait;
@@ -12,10 +13,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::world::{Machine, World};
-use crate::registry::{self, Release};
+use crate::registry::Release;
 use crate::runner::ports::{Asked, Called, Guests};
-use crate::sandbox;
-use crate::store;
 
 /// What is on every account at the beginning.
 pub(super) const BALANCE: u64 = 1_000;
@@ -43,12 +42,12 @@ enum Way {
 
 #[async_trait]
 impl Guests for Bank {
-    async fn release(&self, id: i64) -> Result<Arc<Release>, registry::Error> {
-        let missing = || store::Error::NotFound { what: format!("release {id}") };
+    async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
+        let missing = || Error::NotFound { what: format!("release {id}") };
         Ok(Arc::clone(self.world.releases.get(&id).ok_or_else(missing)?))
     }
 
-    async fn call(&self, _: &Release, asked: Asked<'_>) -> Result<Option<Called>, sandbox::Error> {
+    async fn call(&self, _: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error> {
         self.machine.if_alive().await;
         let began = Instant::now();
         let _running = self.world.enter(&self.machine, asked.context.workflow_id);
@@ -74,7 +73,7 @@ impl Guests for Bank {
 }
 
 impl Bank {
-    async fn work(&self, asked: &Asked<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
+    async fn work(&self, asked: &Asked<'_>) -> Result<Result<Value, Failure>, Error> {
         let way = self.way(asked.context.direction);
         sleep(self.duration()).await;
         let done = self.carry_out(asked).await?;
@@ -115,7 +114,7 @@ impl Bank {
         }
     }
 
-    async fn carry_out(&self, asked: &Asked<'_>) -> Result<Result<Value, Failure>, sandbox::Error> {
+    async fn carry_out(&self, asked: &Asked<'_>) -> Result<Result<Value, Failure>, Error> {
         let context = &asked.context;
         let [account, amount] = asked.args.as_slice() else {
             return Ok(Err(Failure::new(FailureCode::Type, "takes an account and an amount")));
@@ -174,17 +173,17 @@ struct Books<'s> {
 }
 
 impl Books<'_> {
-    async fn read(&self, name: &str) -> Result<Value, sandbox::Error> {
+    async fn read(&self, name: &str) -> Result<Value, Error> {
         let key = key(name);
         let bytes = self.session.get(&key.component, &key.bucket, name.to_owned()).await;
         let bytes = bytes.map_err(|error| match error {
             session::Error::Unavailable(unavailable) => unavailable.into(),
-            session::Error::Refused(reason) => sandbox::Error::Engine(reason),
+            refused => Error::Other { cause: Arc::new(refused), may_pass: true },
         })?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null))
     }
 
-    async fn balance(&self, account: &str) -> Result<u64, sandbox::Error> {
+    async fn balance(&self, account: &str) -> Result<u64, Error> {
         Ok(self.read(account).await?.as_u64().unwrap_or(BALANCE))
     }
 

@@ -11,6 +11,7 @@ use aster_core::order::Order;
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, Transition};
+use aster_runner::{Error, Fault};
 use async_trait::async_trait;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use super::world::{Lost, Machine, World};
 use super::{Bug, bugs};
 use crate::line::{self, Chain, CommitLine, Prepared, Refusals, Unanswered};
 use crate::runner::ports::{Journal, Turn};
-use crate::store::{Error, Fault};
 
 /// As long as the store waits for an answer, in the shorter time of simulations.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ impl line::Wire for Link {
 }
 
 fn unavailable() -> Error {
-    Error::from(sqlx::Error::PoolTimedOut)
+    Error::Unavailable { fault: Fault::Busy, cause: Arc::new(Lost) }
 }
 
 #[async_trait]

@@ -10,11 +10,11 @@ use aster_core::order::Order;
 use aster_core::state::{Accepted, Status};
 use aster_core::time::Timestamp;
 use aster_core::transition::{Driver, RunRecord, Transition};
+use aster_runner::Error;
 use uuid::Uuid;
 
 use super::Bug;
 use crate::line::{Chain, Refusals};
-use crate::store::Error;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tables {

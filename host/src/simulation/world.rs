@@ -70,8 +70,8 @@ struct Fate {
     dies_after: bool,
 }
 
-/// No answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("no answer")]
 pub(super) struct Lost;
 
 impl World {

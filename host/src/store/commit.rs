@@ -48,7 +48,7 @@ impl Store {
         transition: Transition,
         in_line: impl FnOnce(),
     ) -> Result<Committed, Error> {
-        self.line.commit(prepare(host, transition)?, in_line).await
+        Ok(self.line.commit(prepare(host, transition)?, in_line).await?)
     }
 }
 
@@ -120,10 +120,16 @@ pub(super) fn check_key(key: &Key) -> Result<(), Error> {
 }
 
 /// Why a batch was refused for a run of it: what Postgres has of that run now.
-pub(super) fn refused_run(transition: &Prepared, fence: Option<i64>, sequence: Option<i64>) -> Error {
+pub(super) fn refused_run(
+    transition: &Prepared,
+    fence: Option<i64>,
+    sequence: Option<i64>,
+) -> aster_runner::Error {
+    use aster_runner::Error;
+
     let held = transition.fence;
     let Some(current) = fence.map(Fence) else {
-        return Error::not_found(format!("run {}", transition.workflow_id));
+        return Error::NotFound { what: format!("run {}", transition.workflow_id) };
     };
     if let Some(sequence) = sequence
         && unsigned(sequence) != transition.last_sequence

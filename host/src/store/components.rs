@@ -3,9 +3,10 @@
 use aster_core::id::{Digest, TenantId};
 use aster_core::time::Timestamp;
 use aster_core::wit::Exports;
+use aster_runner::Fault;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
-use super::error::Fault;
+use super::error::fault;
 use super::{Error, Listed, Store, check_name, count, digest, instant, parse_json, to_json, unsigned};
 
 /// A name and what is known under it.
@@ -429,7 +430,7 @@ async fn delete_version(
         .execute(&mut *change)
         .await;
         match deleted {
-            Err(error) if matches!(Fault::of(&error), Fault::Data(_)) => return Ok(None),
+            Err(error) if matches!(fault(&error), Fault::Data(_)) => return Ok(None),
             deleted => deleted?,
         };
     }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aster_runner::Fault;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::error::Fault;
+use super::error::{Cause, fault, leaves_connection};
 use super::{Error, Options, Patience, sessions};
 
 /// A connection that was not used for that long is tried before it is used: one that broke is then no lost answer.
@@ -79,7 +80,7 @@ async fn set(connection: &mut PgConnection, settings: &Settings) -> Result<(), s
 }
 
 /// What came of an attempt at a connection, and when.
-type Found = (Instant, Arc<sqlx::Error>);
+type Found = (Instant, Arc<Cause>);
 
 /// The pool, and how long its connections are waited for. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -161,12 +162,12 @@ impl Connections {
         if let Some((found_at, cause)) = &*known
             && found_at.elapsed() < TRIAL
         {
-            return Error::Unavailable { cause: Arc::clone(cause) };
+            return Error::unavailable(Arc::clone(cause));
         }
         let tried = in_time(TRIAL, connect(&self.pool.connect_options(), &self.settings)).await;
-        let cause = Arc::new(tried.err().unwrap_or(sqlx::Error::PoolTimedOut));
+        let cause = Arc::new(Cause(tried.err().unwrap_or(sqlx::Error::PoolTimedOut)));
         *known = Some((Instant::now(), Arc::clone(&cause)));
-        Error::Unavailable { cause }
+        Error::unavailable(cause)
     }
 }
 
@@ -206,7 +207,7 @@ impl Taken {
             Err(_) => Err(no_answer().into()),
         };
         let fault = answer.as_ref().err().and_then(Error::fault);
-        *answered = fault.is_none_or(|fault| fault.leaves_connection());
+        *answered = fault.is_none_or(leaves_connection);
         answer
     }
 }
@@ -262,7 +263,7 @@ where
 {
     loop {
         match ask().await {
-            Err(error) if error.fault() == Some(Fault::Again) => sleep(PAUSE).await,
+            Err(error) if error.fault() == Some(&Fault::Again) => sleep(PAUSE).await,
             answer => return answer,
         }
     }
@@ -329,7 +330,7 @@ impl Line {
     /// Keeps the connection for the next question, if it is good for one after this answer.
     pub(super) fn keep<T>(&mut self, connection: PgConnection, answer: &Result<T, sqlx::Error>) {
         match answer {
-            Err(error) if !Fault::of(error).leaves_connection() => drop(connection),
+            Err(error) if !leaves_connection(&fault(error)) => drop(connection),
             _ => self.kept = Some((connection, Instant::now())),
         }
     }

@@ -1,17 +1,19 @@
 //! What can go wrong in the store, by what the caller can do about it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aster_core::id::Fence;
 use aster_core::keyvalue::Key;
+use aster_runner::Fault;
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Postgres didn't answer in time, or can't work now. Whether a write was done is unknown; it may be asked for again.
     /// Commits never end so.
-    #[error("the database is unavailable: {}", reason(cause))]
-    Unavailable { cause: Arc<sqlx::Error> },
+    #[error("the database is unavailable: {cause}")]
+    Unavailable { fault: Fault, cause: aster_runner::Cause },
     /// What answers at the database's address is nothing that a host can work with.
     #[error("{reason}")]
     Unusable { reason: String },
@@ -56,10 +58,14 @@ impl Error {
         Self::NotFound { what: what.into() }
     }
 
-    /// What it means for what was written; none if it is no failure of a statement.
-    pub(crate) fn fault(&self) -> Option<Fault> {
+    pub(super) fn unavailable(cause: Arc<Cause>) -> Self {
+        Self::Unavailable { fault: fault(&cause.0), cause }
+    }
+
+    /// What it means for what was written. `None` means that it is no failure of a statement.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
-            Self::Unavailable { cause } => Some(Fault::of(cause)),
+            Self::Unavailable { fault, .. } => Some(fault),
             _ => None,
         }
     }
@@ -71,15 +77,69 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match Fault::of(&error) {
+        match fault(&error) {
             Fault::Data(reason) => Self::Refused { reason },
             Fault::Unreadable => Self::corrupt(error.to_string()),
             Fault::Again | Fault::Busy | Fault::Locked | Fault::Lost => {
-                Self::Unavailable { cause: Arc::new(error) }
+                Self::unavailable(Arc::new(Cause(error)))
             }
         }
     }
 }
+
+/// As the runner hears of it.
+impl From<Error> for aster_runner::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable { fault, cause } => Self::Unavailable { fault, cause },
+            Error::NotOwner { held, current } => Self::NotOwner { held, current },
+            Error::NotCommitted { fence } => Self::NotCommitted { fence },
+            Error::Conflict { keys } => Self::Conflict { keys },
+            Error::Refused { reason } => Self::Refused { reason },
+            Error::RegistryMoved { current } => Self::RegistryMoved { current },
+            Error::NotFound { what } => Self::NotFound { what },
+            Error::HostRetired => Self::HostRetired,
+            Error::Corrupt { what } => Self::Corrupt { what },
+            other @ (Error::Unusable { .. } | Error::InUse { .. } | Error::PathTaken { .. }) => {
+                Self::Other { cause: Arc::new(other), may_pass: false }
+            }
+        }
+    }
+}
+
+/// As the runner and the commit line tell of it.
+impl From<aster_runner::Error> for Error {
+    fn from(error: aster_runner::Error) -> Self {
+        use aster_runner::Error as Told;
+        match error {
+            Told::Unavailable { fault, cause } => Self::Unavailable { fault, cause },
+            Told::NotOwner { held, current } => Self::NotOwner { held, current },
+            Told::NotCommitted { fence } => Self::NotCommitted { fence },
+            Told::Conflict { keys } => Self::Conflict { keys },
+            Told::Refused { reason } => Self::Refused { reason },
+            Told::RegistryMoved { current } => Self::RegistryMoved { current },
+            Told::NotFound { what } => Self::NotFound { what },
+            Told::HostRetired => Self::HostRetired,
+            Told::Corrupt { what } => Self::Corrupt { what },
+            Told::Other { cause, .. } => match cause.downcast_ref::<Self>() {
+                Some(own) => own.clone(),
+                None => Self::corrupt(cause.to_string()),
+            },
+        }
+    }
+}
+
+/// Why a statement failed. Its text is the reason, in words that can be shown.
+#[derive(Debug)]
+pub(super) struct Cause(pub(super) sqlx::Error);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&reason(&self.0))
+    }
+}
+
+impl std::error::Error for Cause {}
 
 /// Why a statement failed, in the words of Postgres or of the system.
 fn reason(error: &sqlx::Error) -> String {
@@ -97,61 +157,43 @@ fn reason(error: &sqlx::Error) -> String {
     }
 }
 
-/// What a failed statement means for what it wrote.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Nothing was written, and this data never will be.
-    Data(String),
-    /// Nothing was written; to be tried again soon.
-    Again,
-    /// Nothing was written; Postgres can't work now, or not on this.
-    Busy,
-    /// Nothing was written; somebody holds a lock for long.
-    Locked,
-    /// It may have been written, now or in a while.
-    Lost,
-    /// It was done, but the answer makes no sense.
-    Unreadable,
+/// Whether a connection can be asked again after a fault. One that owes an answer can't. A Postgres that can't work may be one
+/// that was replaced by another, to which a new connection leads.
+pub(super) fn leaves_connection(fault: &Fault) -> bool {
+    match fault {
+        Fault::Data(_) | Fault::Again | Fault::Locked => true,
+        Fault::Busy | Fault::Lost | Fault::Unreadable => false,
+    }
 }
 
-impl Fault {
-    /// Whether the connection can be asked again. One that owes an answer can't. A Postgres that can't work may be one that was
-    /// replaced by another, to which a new connection leads.
-    pub(super) fn leaves_connection(&self) -> bool {
-        match self {
-            Self::Data(_) | Self::Again | Self::Locked => true,
-            Self::Busy | Self::Lost | Self::Unreadable => false,
-        }
-    }
-
-    /// Classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-    pub(super) fn of(error: &sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(refusal) => {
-                let code = refusal.code().unwrap_or_default();
-                match code.get(..2).unwrap_or_default() {
-                    // Data exceptions, violated constraints, limits of the program (too deep, too large).
-                    "22" | "23" | "54" => Self::Data(refusal.message().to_owned()),
-                    // "Statement completion unknown".
-                    "40" if code == "40003" => Self::Lost,
-                    // Deadlocks and serialization failures.
-                    "40" => Self::Again,
-                    // Broken connections; shut down, crashed or starting.
-                    "08" => Self::Lost,
-                    "57" if code.starts_with("57P") => Self::Lost,
-                    "55" if code == "55P03" => Self::Locked,
-                    _ => Self::Busy,
-                }
+/// What a failed statement means for what it wrote, by the classes of
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub(super) fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(refusal) => {
+            let code = refusal.code().unwrap_or_default();
+            match code.get(..2).unwrap_or_default() {
+                // Data exceptions, violated constraints, limits of the program (too deep, too large).
+                "22" | "23" | "54" => Fault::Data(refusal.message().to_owned()),
+                // "Statement completion unknown".
+                "40" if code == "40003" => Fault::Lost,
+                // Deadlocks and serialization failures.
+                "40" => Fault::Again,
+                // Broken connections; shut down, crashed or starting.
+                "08" => Fault::Lost,
+                "57" if code.starts_with("57P") => Fault::Lost,
+                "55" if code == "55P03" => Fault::Locked,
+                _ => Fault::Busy,
             }
-            sqlx::Error::Encode(error) => Self::Data(error.to_string()),
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Busy,
-            sqlx::Error::Decode(_)
-            | sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::ColumnIndexOutOfBounds { .. }
-            | sqlx::Error::TypeNotFound { .. }
-            | sqlx::Error::RowNotFound => Self::Unreadable,
-            _ => Self::Lost,
         }
+        sqlx::Error::Encode(error) => Fault::Data(error.to_string()),
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Fault::Busy,
+        sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::RowNotFound => Fault::Unreadable,
+        _ => Fault::Lost,
     }
 }

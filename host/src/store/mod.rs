@@ -51,7 +51,6 @@ pub use self::components::{Component, ComponentVersion, Offer, Registered, Uploa
 pub use self::counters::Counters;
 pub use self::definitions::{Definition, DefinitionVersion, Deployed, ListedDefinition, NewDefinition};
 pub use self::error::Error;
-pub(crate) use self::error::Fault;
 pub use self::json::JsonText;
 pub use self::keyvalue::ListedEntry;
 pub use self::listed::Listed;
@@ -61,6 +60,7 @@ pub use self::runs::{RecordedEvent, Run, RunFilter};
 
 use self::acceptor::Acceptor;
 use self::connections::{Connections, Line, Taken};
+use self::error::Cause;
 use self::reads::Reads;
 use self::wire::Wire;
 use crate::line::{self, CommitLine};
@@ -210,11 +210,7 @@ impl Store {
         }
         // A connection that has broken doesn't know why; a new one does, or there is one.
         match timeout(limit, self.connections.why()).await {
-            Ok(Error::Unavailable { cause })
-                if matches!(*cause, sqlx::Error::PoolTimedOut) && tried.is_ok() =>
-            {
-                Ok(())
-            }
+            Ok(Error::Unavailable { cause, .. }) if is_busy_pool(&cause) && tried.is_ok() => Ok(()),
             Ok(why) => Err(why),
             Err(_) => Err(connections::no_answer().into()),
         }
@@ -243,6 +239,11 @@ pub fn time_ordered_id(now: Timestamp) -> Uuid {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos))
+}
+
+/// Whether this host's own questions have all connections.
+fn is_busy_pool(cause: &aster_runner::Cause) -> bool {
+    cause.downcast_ref().is_some_and(|Cause(error)| matches!(error, sqlx::Error::PoolTimedOut))
 }
 
 /// As Postgres takes it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::Position;
+use aster_runner::Error;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 use super::commit::{Payload, Row, refused_run, settle};
 use super::connections::{Connections, Line, in_time};
-use super::{Error, Fault, signed};
+use super::error::fault;
+use super::signed;
 use crate::line::{self, Chain, Refusals, Unanswered};
 
 pub(super) type Prepared = line::Prepared<Payload>;
@@ -55,12 +57,12 @@ impl line::Wire for Wire {
         let mut connection = taken.map_err(|error| Unanswered::NotSent(error.to_string()))?;
         let sent = in_time(limit, send(&mut connection, host, batch, chains)).await;
         line.keep(connection, &sent);
-        sent.map_err(|error| Unanswered::Failed(Fault::of(&error), error.to_string()))
+        sent.map_err(|error| Unanswered::Failed(fault(&error), error.to_string()))
     }
 
     async fn settle(&self, host: HostId, workflow_id: WorkflowId, held: Fence) -> Result<Position, Error> {
         let mut taken = self.connections.take().await?;
-        taken.ask(|connection| settle(connection, host, workflow_id, held)).await
+        Ok(taken.ask(|connection| settle(connection, host, workflow_id, held)).await?)
     }
 }
 

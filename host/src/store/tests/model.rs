@@ -24,8 +24,8 @@ struct Pair {
 }
 
 /// An answer, as far as the two can be compared.
-fn told<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
-    match answer {
+fn told<T: std::fmt::Debug>(answer: Result<T, impl Into<Error>>) -> String {
+    match answer.map_err(Into::into) {
         Ok(answer) => format!("{answer:?}"),
         Err(Error::Conflict { mut keys }) => {
             keys.sort();
@@ -140,7 +140,7 @@ impl Pair {
         };
         let real = self.bed.store.accept(run.clone()).await;
         let model = self.model.accept(&run);
-        assert_eq!(told(real), told(Ok(model)), "{run:?}");
+        assert_eq!(told(real), told(Ok::<_, Error>(model)), "{run:?}");
         if self.model.runs.contains_key(&run.workflow_id) && !again {
             self.runs.push(run.workflow_id);
             self.accepted.push(run);
@@ -241,7 +241,7 @@ impl Pair {
         let order = Order { what, author: Author { order_id, ..Author::default() } };
         let real = self.bed.store.order(&tenant(), id, &order, self.now).await;
         let model = self.model.order(id, order, self.now);
-        assert_eq!(told(real.map(Some)), told(Ok(model)));
+        assert_eq!(told(real.map(Some)), told(Ok::<_, Error>(model)));
 
         let mut real = self.bed.store.ordered_runs(host, 1_000).await.unwrap();
         real.sort();
