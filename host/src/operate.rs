@@ -283,7 +283,7 @@ impl Operator {
     async fn with_components(&self, run: &Run, mut order: Order, act: Act) -> Result<Order, Error> {
         if let (What::Retry { release, .. }, Act::Retry(Components::Active)) = (&mut order.what, act) {
             let active = self.registry.release_of_active(&run.tenant, &run.definition, run.definition_digest);
-            *release = Some(active.await?.id);
+            *release = Some(active.await?.id.0);
         }
         Ok(order)
     }

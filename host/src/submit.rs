@@ -16,6 +16,7 @@ use tracing::debug;
 
 use crate::logs::cut;
 use crate::registry::{self, Registry, Resolved};
+use crate::runner::ports::pinned;
 use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
 use crate::store;
 
@@ -113,7 +114,10 @@ impl Submitter {
             let input_digest = used_key.as_ref().map_or([0; 32], |_| digest(&input));
             let candidate = Candidate {
                 tenant: tenant.clone(),
-                resolved: Arc::clone(&resolved),
+                definition: resolved.name.clone(),
+                definition_digest: resolved.digest,
+                release: pinned(&resolved.release),
+                generation: resolved.generation,
                 input: Arc::clone(&normal),
                 input_digest,
                 key: used_key.clone(),

@@ -15,7 +15,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use aster_core::id::TenantId;
+use aster_core::id::{ReleaseId, TenantId};
 use aster_core::name;
 use aster_dsl::Diagnostic;
 
@@ -42,7 +42,7 @@ struct Shared {
     sandbox: Sandbox,
     /// A decision counts only if its view is current, so an outdated view costs a repetition and no more.
     views: Mutex<Recent<TenantId, View>>,
-    releases: Mutex<Recent<i64, Release>>,
+    releases: Mutex<Recent<ReleaseId, Release>>,
     /// Held while compiled code is shared, because each copy takes as much memory again.
     sharing: tokio::sync::Mutex<()>,
     checks: Checks,

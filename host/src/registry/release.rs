@@ -14,7 +14,7 @@ use crate::store;
 /// A definition's version, and the digest of every component that it can call. Releases are interned by this content.
 #[derive(Debug)]
 pub struct Release {
-    pub id: i64,
+    pub id: ReleaseId,
     pub plan: Arc<Plan>,
     targets: HashMap<CallSite, Result<Target, SetAside>>,
 }
@@ -42,7 +42,7 @@ pub struct Target {
 
 impl Release {
     fn new(
-        id: i64,
+        id: ReleaseId,
         plan: Plan,
         components: &BTreeMap<String, Result<Arc<Loaded>, SetAside>>,
     ) -> Result<Self, Error> {
@@ -70,12 +70,6 @@ impl Release {
         Ok(Self { id, plan: Arc::new(plan), targets })
     }
 
-    /// Makes a release for guests that are not components.
-    #[cfg(any(test, feature = "simulation"))]
-    pub(crate) fn without_code(id: i64, plan: Plan) -> Self {
-        Self { id, plan: Arc::new(plan), targets: HashMap::new() }
-    }
-
     /// Returns the function that `call` refers to. `None` means that the call is of another release's plan.
     pub fn target(&self, call: &Call) -> Option<Result<&Target, &SetAside>> {
         self.targets.get(&site(call)).map(Result::as_ref)
@@ -97,12 +91,12 @@ impl Registry {
     ///
     /// # Errors
     /// Returns an error if the release doesn't exist, or if the database is unreachable.
-    pub async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
+    pub async fn release(&self, id: ReleaseId) -> Result<Arc<Release>, Error> {
         let known = self.shared.releases.lock().expect(UNPOISONED).get(&id);
         if let Some(release) = known {
             return Ok(release);
         }
-        let stored = self.shared.store.load_release(ReleaseId(id)).await?;
+        let stored = self.shared.store.load_release(id).await?;
         let stored = stored.ok_or_else(|| missing("release", &id.to_string()))?;
         let version = self
             .shared

@@ -153,7 +153,7 @@ impl Registry {
             name: full_name.to_owned(),
             digest: definition.digest,
             generation: view.snapshot.generation,
-            release: ready(self.release(id.0).await?)?,
+            release: ready(self.release(id).await?)?,
             parameters,
         });
         let mut all = view.resolved.lock().expect(UNPOISONED);
@@ -190,7 +190,7 @@ impl Registry {
             components,
         };
         let id = self.shared.store.intern_release(&release).await?;
-        ready(self.release(id.0).await?)
+        ready(self.release(id).await?)
     }
 }
 

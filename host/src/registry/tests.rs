@@ -157,9 +157,9 @@ async fn a_component_that_cannot_be_loaded_is_set_aside_until_it_can(pool: PgPoo
     // A run that another host accepted fails when it reaches the call.
     let id =
         sqlx::query_scalar::<_, i64>("select release_id from release").fetch_one(&pool).await.expect("one");
-    let release = second.release(id).await.expect("the release loads without the component");
+    let release = second.release(ReleaseId(id)).await.expect("the release loads without the component");
     assert!(release.set_aside().is_some());
     restore_bytes(&pool).await;
     assert!(second.resolve(&tenant, "greet").await.is_ok());
-    assert!(second.release(id).await.expect("the release loads").set_aside().is_none());
+    assert!(second.release(ReleaseId(id)).await.expect("the release loads").set_aside().is_none());
 }

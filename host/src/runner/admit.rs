@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use aster_core::id::{HostId, ReleaseId, TenantId, WorkflowId};
+use aster_core::id::{Digest, HostId, TenantId, WorkflowId};
 use aster_core::journal::{Acceptance, NewRun, Start};
+use aster_core::plan::Plan;
 use aster_core::saga::{self, Signal};
 use aster_core::state::{Accepted, RunState, Status};
 use aster_core::time::Timestamp;
@@ -13,14 +14,20 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::drive::Drive;
 use super::drivers::{Contact, Seat};
 use super::ends::End;
+use super::ports::Release;
 use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
-use crate::registry::{Release, Resolved};
 
 /// What a submission has come to, before there is a run of it.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) tenant: TenantId,
-    pub(crate) resolved: Arc<Resolved>,
+    /// The full name.
+    pub(crate) definition: String,
+    /// SHA-256 of the definition's source.
+    pub(crate) definition_digest: Digest,
+    pub(crate) release: Release,
+    /// Of the registry, when `release` was resolved.
+    pub(crate) generation: i64,
     pub(crate) input: Arc<Value>,
     pub(crate) input_digest: [u8; 32],
     pub(crate) key: Option<String>,
@@ -81,8 +88,8 @@ impl Runner {
 
     async fn accept(&self, candidate: Candidate) -> Result<(Admitted, Option<Begun>), Refusal> {
         let shared = &self.shared;
-        let Candidate { tenant, resolved, input, input_digest, key, watch } = candidate;
-        let release = &resolved.release;
+        let Candidate { tenant, definition, definition_digest, release, generation, .. } = candidate;
+        let Candidate { input, input_digest, key, watch, .. } = candidate;
         let now = shared.clock.now();
         let default_timeout = shared.options.limits.workflow_timeout;
         let timeout_ms = release.plan.timeout_ms.unwrap_or_else(|| millis(default_timeout));
@@ -90,9 +97,9 @@ impl Runner {
         let workflow_id = shared.journal.new_workflow_id(now);
         let state = RunState::new(Accepted {
             workflow_id,
-            definition: resolved.name.clone(),
-            definition_digest: resolved.digest,
-            release: release.id,
+            definition: definition.clone(),
+            definition_digest,
+            release: release.id.0,
             input: Arc::clone(&input),
             deadline,
         });
@@ -108,19 +115,19 @@ impl Runner {
         if slot.is_none() && !self.may_wait(now).await {
             let acceptance = match &key {
                 // What is known already is no new work.
-                Some(key) => shared.journal.known(&tenant, &resolved.name, key, &input_digest).await?,
+                Some(key) => shared.journal.known(&tenant, &definition, key, &input_digest).await?,
                 None => None,
             };
             let acceptance = acceptance.ok_or(Refusal::Overloaded)?;
             return Ok((admitted(Status::Ready, acceptance, None), None));
         }
-        let first = slot.as_ref().map(|(host, _)| first_transition(*host, release, &state, now));
+        let first = slot.as_ref().map(|(host, _)| first_transition(*host, &release.plan, &state, now));
         let run = NewRun {
             workflow_id,
             tenant: tenant.clone(),
-            definition: resolved.name.clone(),
-            release: ReleaseId(release.id),
-            generation: resolved.generation,
+            definition,
+            release: release.id,
+            generation,
             key: key.clone(),
             input: input.to_string(),
             input_digest,
@@ -159,7 +166,7 @@ impl Runner {
                 fence: NewRun::FIRST_FENCE,
                 tenant,
                 key,
-                release: Arc::clone(release),
+                release,
                 state: Arc::new(state),
                 row: Some(start.run),
                 contact,
@@ -187,10 +194,10 @@ impl Runner {
 }
 
 /// What begins a run: its state after the first transition, and that.
-fn first_transition(host: HostId, release: &Release, state: &RunState, now: Timestamp) -> (RunState, Start) {
-    let reaction = saga::react(&release.plan, state, Signal::Tick, now)
-        .expect("only endings and cancels can be refused");
-    let run = saga::record(&release.plan, &reaction.state, now);
+fn first_transition(host: HostId, plan: &Plan, state: &RunState, now: Timestamp) -> (RunState, Start) {
+    let reaction =
+        saga::react(plan, state, Signal::Tick, now).expect("only endings and cancels can be refused");
+    let run = saga::record(plan, &reaction.state, now);
     (reaction.state, Start { host, events: reaction.events, run })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aster_core::eval::{self, Answers, Env, PendingCall, Progress};
 use aster_core::event::{CallCost, Cost, Failure, FailureCode};
-use aster_core::id::TenantId;
+use aster_core::id::{ReleaseId, TenantId};
 use aster_core::keyvalue::{Effects, Entry, Key};
 use aster_core::plan::{Limits, Plan, Statement, Step};
 use aster_core::saga::{Attempt, Direction};
@@ -20,10 +20,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Shared;
-use super::ports::{Asked, Journal};
+use super::ports::{Asked, Journal, Release};
 use super::watchdog::Doing;
 use crate::crash;
-use crate::registry::Release;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
 const MAX_OUTPUT_BYTES: usize = 32 << 10;
@@ -58,7 +57,7 @@ impl Landed {
 ///
 /// # Errors
 /// Something of it was deleted since.
-pub(super) async fn other_release(shared: &Shared, id: i64) -> Result<Arc<Release>, Failure> {
+pub(super) async fn other_release(shared: &Shared, id: ReleaseId) -> Result<Release, Failure> {
     let mut pause = Duration::from_millis(20);
     loop {
         match shared.guests.release(id).await {

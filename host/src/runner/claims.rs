@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aster_core::id::ReleaseId;
 use aster_core::journal::Replay;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
@@ -14,8 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use super::drive::Drive;
 use super::drivers::Contact;
+use super::ports::Release;
 use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
-use crate::registry::Release;
 
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -209,11 +210,7 @@ async fn go_on(
 }
 
 /// What a run is replayed from, unless it was read already, and what it pins.
-async fn load(
-    shared: &Shared,
-    claimed: Claimed,
-    replay: Option<Replay>,
-) -> Result<(Replay, Arc<Release>), Error> {
+async fn load(shared: &Shared, claimed: Claimed, replay: Option<Replay>) -> Result<(Replay, Release), Error> {
     let id = claimed.workflow_id;
     let replay = match replay {
         Some(replay) => replay,
@@ -222,6 +219,6 @@ async fn load(
             read.ok_or_else(|| Error::NotFound { what: format!("run {id}") })?.1?
         }
     };
-    let release = shared.guests.release(replay.accepted.release).await?;
+    let release = shared.guests.release(ReleaseId(replay.accepted.release)).await?;
     Ok((replay, release))
 }

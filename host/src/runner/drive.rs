@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Cost, Failure, FailureCode};
-use aster_core::id::{Fence, HostId, TenantId};
+use aster_core::id::{Fence, HostId, ReleaseId, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
@@ -19,11 +19,11 @@ use super::attempt::{self, Landed};
 use super::drivers::Contact;
 use super::ends::End;
 use super::flights::Flights;
+use super::ports::Release;
 use super::turns::Turn;
 use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
 use crate::logs::cut;
-use crate::registry::Release;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub(super) struct Drive {
     pub(super) tenant: TenantId,
     /// For the log.
     pub(super) key: Option<String>,
-    pub(super) release: Arc<Release>,
+    pub(super) release: Release,
     pub(super) state: Arc<RunState>,
     /// What the run's row says; none if others may have written it.
     pub(super) row: Option<RunRecord>,
@@ -183,7 +183,7 @@ impl Drive {
                     fly(
                         Arc::clone(&self.shared),
                         self.tenant.clone(),
-                        Arc::clone(&self.release),
+                        self.release.clone(),
                         Arc::clone(&self.state),
                         Arc::clone(&self.contact),
                         attempt.clone(),
@@ -302,7 +302,7 @@ impl Drive {
 async fn fly(
     shared: Arc<Shared>,
     tenant: TenantId,
-    release: Arc<Release>,
+    release: Release,
     state: Arc<RunState>,
     contact: Arc<Contact>,
     attempt: Attempt,
@@ -333,10 +333,10 @@ async fn fly(
 }
 
 /// The release that an operator wants for a compensation instead of the run's own.
-fn repair_release(state: &RunState, attempt: &Attempt) -> Option<i64> {
+fn repair_release(state: &RunState, attempt: &Attempt) -> Option<ReleaseId> {
     match attempt.direction {
         Direction::Forward => None,
-        Direction::Undo => state.undo(&attempt.step)?.release,
+        Direction::Undo => state.undo(&attempt.step)?.release.map(ReleaseId),
     }
 }
 

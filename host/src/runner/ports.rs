@@ -3,16 +3,17 @@
 //! They are traits so that all of the runner also runs in a simulation (`crate::simulation`), on a model of the database and
 //! of guests, under a clock that is only told to move. There is nothing to decide here.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Failure, FailureCode};
-use aster_core::id::{Digest, Fence, HostId, TenantId, WorkflowId};
+use aster_core::id::{Digest, Fence, HostId, ReleaseId, TenantId, WorkflowId};
 use aster_core::journal::{Acceptance, Claims, Committed, NewRun, Replay};
 use aster_core::keyvalue::{Entry, Key};
 use aster_core::order::Order;
-use aster_core::plan;
+use aster_core::plan::{self, Plan};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::transition::Transition;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub(crate) use super::turns::Turn;
-use crate::registry::{Registry, Release};
+use crate::registry::{self, Registry};
 use crate::sandbox::{Call, Sandbox};
 use crate::store::{self, Store};
 
@@ -98,10 +99,19 @@ pub(crate) trait Journal: Debug + Send + Sync {
 #[async_trait]
 pub(crate) trait Guests: Debug + Send + Sync {
     /// What a run pins, ready to be called.
-    async fn release(&self, id: i64) -> Result<Arc<Release>, Error>;
+    async fn release(&self, id: ReleaseId) -> Result<Release, Error>;
 
-    /// Makes one call of a body; none if the release doesn't have what it names.
+    /// Makes one call of a body. `None` means that the release doesn't have what the call names.
     async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error>;
+}
+
+/// What a run pins, as the runner sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Release {
+    pub(crate) id: ReleaseId,
+    pub(crate) plan: Arc<Plan>,
+    /// What only the guests look at: the code that the plan calls. It stays loaded as long as the run holds this.
+    pub(crate) code: Arc<dyn Any + Send + Sync>,
 }
 
 /// A call of a body.
@@ -245,6 +255,12 @@ impl Journal for Store {
     }
 }
 
+/// A release of the registry as the runner sees it.
+pub(crate) fn pinned(release: &Arc<registry::Release>) -> Release {
+    let code = Arc::<registry::Release>::clone(release);
+    Release { id: release.id, plan: Arc::clone(&release.plan), code }
+}
+
 /// Components of the registry, run in the sandbox.
 #[derive(Debug)]
 pub(super) struct Sandboxed {
@@ -254,13 +270,14 @@ pub(super) struct Sandboxed {
 
 #[async_trait]
 impl Guests for Sandboxed {
-    async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
-        Ok(self.registry.release(id).await?)
+    async fn release(&self, id: ReleaseId) -> Result<Release, Error> {
+        Ok(pinned(&self.registry.release(id).await?))
     }
 
     async fn call(&self, release: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error> {
         let Asked { call, args, limits, context, session } = asked;
-        let target = match release.target(call) {
+        let Some(code) = release.code.downcast_ref::<registry::Release>() else { return Ok(None) };
+        let target = match code.target(call) {
             Some(Ok(target)) => target,
             Some(Err(set_aside)) => {
                 return Ok(Some(Called {

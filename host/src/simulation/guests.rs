@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::event::{Failure, FailureCode};
+use aster_core::id::ReleaseId;
 use aster_core::keyvalue::Key;
 use aster_runner::Error;
 use aster_runner::call::{CallReport, Context, Direction, Output};
@@ -13,8 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::world::{Machine, World};
-use crate::registry::Release;
-use crate::runner::ports::{Asked, Called, Guests};
+use crate::runner::ports::{Asked, Called, Guests, Release};
 
 /// What is on every account at the beginning.
 pub(super) const BALANCE: u64 = 1_000;
@@ -42,9 +42,9 @@ enum Way {
 
 #[async_trait]
 impl Guests for Bank {
-    async fn release(&self, id: i64) -> Result<Arc<Release>, Error> {
+    async fn release(&self, id: ReleaseId) -> Result<Release, Error> {
         let missing = || Error::NotFound { what: format!("release {id}") };
-        Ok(Arc::clone(self.world.releases.get(&id).ok_or_else(missing)?))
+        Ok(self.world.releases.get(&id).ok_or_else(missing)?.clone())
     }
 
     async fn call(&self, _: &Release, asked: Asked<'_>) -> Result<Option<Called>, Error> {

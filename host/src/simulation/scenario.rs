@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aster_core::event::Author;
-use aster_core::id::{TenantId, WorkflowId};
+use aster_core::id::{ReleaseId, TenantId, WorkflowId};
 use aster_core::journal::Acceptance;
 use aster_core::order::{Order, What};
 use aster_core::state::{Progress, RunState, Status, evolve};
@@ -19,7 +19,6 @@ use super::tables::Tables;
 use super::world::{Machine, World};
 use super::{Bug, Outcome, oracle, plans};
 use crate::config::Limits;
-use crate::registry::Resolved;
 use crate::runner::ports::{Guests, Journal};
 use crate::runner::{Candidate, Options, Runner};
 
@@ -79,7 +78,8 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Outcome {
     let mut violations = world.violations();
     {
         let tables = world.tables();
-        violations.extend(oracle::examine(&tables, |id| world.releases[&id].plan.as_ref().clone()));
+        violations
+            .extend(oracle::examine(&tables, |id| world.releases[&ReleaseId(id)].plan.as_ref().clone()));
         world.count(|counts| {
             for row in tables.runs.values() {
                 counts.runs += 1;
@@ -194,7 +194,7 @@ async fn submit(cluster: Arc<Cluster>, mut random: Random, n: u64, definitions: 
     // Runs that want one key come together.
     let (from, to) = if cluster.world.is_hot { (10_000, 16_000) } else { (0, 30_000) };
     sleep(random.millis(from, to)).await;
-    let release = 1 + i64::try_from(random.index(definitions)).unwrap_or(0);
+    let release = ReleaseId(1 + i64::try_from(random.index(definitions)).unwrap_or(0));
     let twice = random.per_mille(300);
     let key = random.per_mille(700).then(|| format!("key {n}"));
     let first = send(&cluster, random.split(), n, release, key.clone());
@@ -225,7 +225,7 @@ async fn send(
     cluster: &Cluster,
     mut random: Random,
     n: u64,
-    release: i64,
+    release: ReleaseId,
     key: Option<String>,
 ) -> Option<WorkflowId> {
     let world = &cluster.world;
@@ -238,13 +238,10 @@ async fn send(
         };
         let candidate = Candidate {
             tenant: TenantId::default(),
-            resolved: Arc::new(Resolved {
-                name: release.plan.name.clone(),
-                digest: plans::DIGEST,
-                generation: 1,
-                release: Arc::clone(release),
-                parameters: Vec::new(),
-            }),
+            definition: release.plan.name.clone(),
+            definition_digest: plans::DIGEST,
+            release: release.clone(),
+            generation: 1,
             input: Arc::new(Value::from(n)),
             input_digest: [u8::try_from(n).unwrap_or(0); 32],
             key: key.clone(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aster_core::id::WorkflowId;
+use aster_core::id::{ReleaseId, WorkflowId};
 use aster_core::plan::Plan;
 use aster_core::time::Timestamp;
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::Counts;
 use super::random::Random;
 use super::tables::Tables;
-use crate::registry::Release;
+use crate::runner::ports::Release;
 
 /// A lease and its margin, and what is late on its way.
 const RECOVERY: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ pub(super) struct World {
     healed_at: Mutex<Option<Instant>>,
     /// Commits that were refused since the newest one that was made.
     in_vain: AtomicU32,
-    pub(super) releases: BTreeMap<i64, Arc<Release>>,
+    pub(super) releases: BTreeMap<ReleaseId, Release>,
     pub(super) counts: Mutex<Counts>,
     /// Guests that are running: of which run, on which machine.
     running: Mutex<BTreeMap<(WorkflowId, u64), usize>>,
@@ -76,7 +76,7 @@ pub(super) struct Lost;
 
 impl World {
     pub(super) fn new(random: Random, tables: Tables, plans: Vec<Plan>, is_hot: bool) -> Self {
-        let releases = (1..).zip(plans);
+        let releases = (1..).map(ReleaseId).zip(plans);
         Self {
             tables: Mutex::new(tables),
             random: Mutex::new(random),
@@ -85,7 +85,9 @@ impl World {
             troubled: AtomicBool::new(true),
             healed_at: Mutex::default(),
             in_vain: AtomicU32::new(0),
-            releases: releases.map(|(id, plan)| (id, Arc::new(Release::without_code(id, plan)))).collect(),
+            releases: releases
+                .map(|(id, plan)| (id, Release { id, plan: Arc::new(plan), code: Arc::new(()) }))
+                .collect(),
             counts: Mutex::default(),
             running: Mutex::default(),
             violations: Mutex::default(),
