@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aster_runner::Measures;
+
 use crate::operate::Operator;
 use crate::registry::Registry;
-use crate::runner::Measures;
 use crate::store::Store;
 use crate::submit::Submitter;
 

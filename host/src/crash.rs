@@ -1,15 +1,13 @@
-//! Named points at which a test lets the host die, as `kill -9` would: nothing is flushed, and nobody is told.
+//! Lets the host die at a point of the runner, as `kill -9` would: nothing is flushed, and nobody is told.
 //!
 //! With `ASTER_CRASH_AT=after-commit:3` the host dies when it passes `after-commit` for the third time. This works only
-//! in builds with debug assertions; in others, a point does nothing.
+//! in builds with debug assertions.
 
-/// All points, for tests that try each of them.
-pub const POINTS: [&str; 6] =
-    ["before-accept", "after-accept", "before-call", "after-call", "before-commit", "after-commit"];
+pub use aster_runner::crash::POINTS;
 
-/// Dies here if `ASTER_CRASH_AT` says so.
+/// Lets the host die at the point that `ASTER_CRASH_AT` names.
 #[cfg(debug_assertions)]
-pub(crate) fn point(name: &'static str) {
+pub(crate) fn arm() {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,14 +18,15 @@ pub(crate) fn point(name: &'static str) {
     });
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    debug_assert!(POINTS.contains(&name), "`{name}` is not in the list of crash points");
-    if let Some((wanted, nth)) = &*WANTED
-        && wanted == name
-        && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *nth
-    {
-        std::process::abort();
-    }
+    aster_runner::crash::set_hook(|name| {
+        if let Some((wanted, nth)) = &*WANTED
+            && wanted == name
+            && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *nth
+        {
+            std::process::abort();
+        }
+    });
 }
 
 #[cfg(not(debug_assertions))]
-pub(crate) fn point(_name: &'static str) {}
+pub(crate) fn arm() {}

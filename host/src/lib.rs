@@ -4,14 +4,14 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod crash;
+mod guests;
 pub mod http;
-mod line;
+mod journal;
 mod logs;
 pub mod maintenance;
 pub mod operate;
 mod recent;
 pub mod registry;
-pub mod runner;
 pub mod sandbox;
 pub mod serve;
 #[cfg(any(test, feature = "simulation"))]

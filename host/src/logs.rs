@@ -27,9 +27,6 @@ const MAX_WAITING: usize = 16_384;
 /// The longest value of a field in the text format, in characters.
 const MAX_VALUE: usize = 8_000;
 
-/// The longest text from a client or a guest in a line, in bytes.
-const MAX_FOREIGN_BYTES: usize = 1_000;
-
 /// How long the thread that writes sleeps after it has written everything.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -208,11 +205,6 @@ pub(crate) async fn tell_losses() {
     }
 }
 
-/// Cuts a client's or guest's text to the part that a line may have.
-pub(crate) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_FOREIGN_BYTES)]
-}
-
 /// Passes a number of lines a second and counts the others, so that clients can't fill the log with their requests.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -331,7 +323,6 @@ mod tests {
         check("a\u{2028}b\u{202e}c", "a\\u{2028}b\\u{202e}c");
         let long = "x".repeat(MAX_VALUE + 10);
         check(&long, &format!("{}…", &long[..MAX_VALUE - 1]));
-        assert_eq!(cut(&"ß".repeat(1_000)).len(), MAX_FOREIGN_BYTES);
     }
 
     #[test]

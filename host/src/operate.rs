@@ -13,12 +13,11 @@ use aster_core::order::{self, Order, What};
 use aster_core::saga::Refused;
 use aster_core::state::{Outcome, Progress, RunState, Status, Undo, evolve};
 use aster_core::time::Timestamp;
+use aster_runner::{Runner, cut};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use crate::logs::cut;
 use crate::registry::{self, Registry};
-use crate::runner::Runner;
 use crate::store::{self, Run, RunFilter, Store};
 
 /// How long a caller waits to see its order carried out.

@@ -1,9 +1,11 @@
 //! `aster serve`: starts and connects all parts of a host, and stops them in order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aster_postgres::Embedded;
+use aster_runner::Runner;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,12 +13,13 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::config::{Config, Database};
+use crate::crash;
+use crate::guests::Sandboxed;
 use crate::http;
 use crate::logs;
 use crate::maintenance;
 use crate::operate::Operator;
 use crate::registry::Registry;
-use crate::runner::{self, Runner};
 use crate::sandbox::{self, Compiler, Sandbox};
 use crate::store::{self, Store};
 use crate::submit::Submitter;
@@ -30,6 +33,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Returns an error if the port is taken, if the database can't be reached or has the schema of a newer host, or if
 /// this machine can't run components.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    crash::arm();
     let began = Instant::now();
     // The listener comes first, because it fails most often and costs nothing to undo.
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -55,9 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(sandbox_options(&config)).context("this machine can't run components")?;
     let clients = store.for_clients();
     let registry = Registry::new(clients.clone(), sandbox.clone());
+    let guests = Sandboxed { registry: registry.clone(), sandbox: sandbox.clone() };
     let runner =
-        Runner::start(runner_options(&config, address), store.clone(), registry.clone(), sandbox.clone())
-            .await?;
+        Runner::start(runner_options(&config, address), Arc::new(store.clone()), Arc::new(guests)).await?;
     let losses = tokio::spawn(logs::tell_losses());
     let maintenance = tokio::spawn(maintenance::keep(store.clone(), config.housekeeping.retention));
     let submitter = Submitter::new(registry.clone(), runner.clone());
@@ -136,9 +140,9 @@ fn place(connect: &PgConnectOptions) -> String {
     format!("`{database}` at {server} as user `{}`", connect.get_username())
 }
 
-fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Options {
+fn runner_options(config: &Config, address: std::net::SocketAddr) -> aster_runner::Options {
     let limits = &config.limits;
-    runner::Options {
+    aster_runner::Options {
         name: address.to_string(),
         lease: config.lease,
         takeover_margin: config.lease / 5,
@@ -146,7 +150,13 @@ fn runner_options(config: &Config, address: std::net::SocketAddr) -> runner::Opt
         max_ready_runs: usize::try_from(limits.max_ready_runs).unwrap_or(usize::MAX),
         waiter_ttl: config.housekeeping.waiter_ttl,
         waiter_sweep: config.housekeeping.waiter_sweep,
-        limits: limits.clone(),
+        limits: aster_runner::Limits {
+            workflow_timeout: limits.workflow_timeout,
+            step_timeout: limits.step_timeout,
+            step_fuel: limits.step_fuel,
+            step_memory_bytes: limits.step_memory_bytes,
+            value_bytes: limits.value_bytes,
+        },
     }
 }
 

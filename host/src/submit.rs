@@ -10,14 +10,13 @@ use aster_core::state::Status;
 use aster_core::time::Timestamp;
 use aster_core::wit::Mismatch;
 use aster_core::wit::json::with_safe_integers;
+use aster_runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter, cut};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
-use crate::logs::cut;
+use crate::guests::pinned;
 use crate::registry::{self, Registry, Resolved};
-use crate::runner::ports::pinned;
-use crate::runner::{Admitted, Candidate, Refusal, Runner, Waited, Waiter};
 use crate::store;
 
 /// The longest key, in bytes of UTF-8.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aster_core::state::Status;
+use aster_runner::{Distribution, Measured, Measures};
 
-use crate::runner::{Distribution, Measured, Measures};
 use crate::store::Counters;
 
 /// What this process has counted since its start.
@@ -233,7 +233,7 @@ fn escape(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::Outcome;
+    use aster_runner::Outcome;
 
     #[test]
     fn requests_are_counted_by_operation_and_status() {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use aster_core::saga::Refused;
+use aster_runner::cut;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::server::MAX_URI_BYTES;
-use crate::logs::{Throttle, cut};
+use crate::logs::Throttle;
 use crate::{operate, registry, store, submit};
 
 /// The seconds after which a client may try again when the database doesn't answer or too many runs wait.

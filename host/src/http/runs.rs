@@ -6,6 +6,7 @@ use aster_core::event::Cause;
 use aster_core::id::{TenantId, WorkflowId};
 use aster_core::state::Status;
 use aster_core::time::Timestamp;
+use aster_runner::{End, Waited};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +22,6 @@ use super::page::{Page, Paging};
 use super::params::{FromQuery, NoQuery, Params, Path, Query, invalid_cursor, parse};
 use super::problem::{Problem, ProblemBody, Result};
 use super::tenant::{Tenant, single};
-use crate::runner::{End, Waited};
 use crate::store::{JsonText, Listed, RecordedEvent, Run, RunFilter};
 use crate::submit::{Submission, Submitted};
 

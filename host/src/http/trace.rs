@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use aster_core::id::TenantId;
+use aster_runner::cut;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -12,7 +13,6 @@ use tracing::{Instrument as _, debug, error_span};
 use uuid::Uuid;
 
 use super::tenant::TENANT;
-use crate::logs::cut;
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

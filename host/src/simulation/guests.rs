@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::world::{Machine, World};
-use crate::runner::ports::{Asked, Called, Guests, Release};
+use aster_runner::ports::{Asked, Called, Guests, Release};
 
 /// What is on every account at the beginning.
 pub(super) const BALANCE: u64 = 1_000;

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::tables::{Changed, Row, Tables};
 use super::world::{Lost, Machine, World};
 use super::{Bug, bugs};
-use crate::line::{self, Chain, CommitLine, Prepared, Refusals, Unanswered};
-use crate::runner::ports::{Journal, Turn};
+use aster_runner::line::{self, Chain, CommitLine, Prepared, Refusals, Unanswered};
+use aster_runner::ports::{Journal, Turn};
 
 /// As long as the store waits for an answer, in the shorter time of simulations.
 const PATIENCE: Duration = Duration::from_secs(2);

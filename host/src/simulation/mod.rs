@@ -11,7 +11,6 @@ mod guests;
 mod journal;
 mod oracle;
 mod plans;
-mod random;
 mod scenario;
 mod tables;
 #[cfg(test)]
@@ -23,7 +22,9 @@ use std::sync::Once;
 
 pub use self::bugs::Bug;
 #[cfg(test)]
-pub(crate) use self::{random::Random, tables::Tables};
+pub(crate) use self::tables::Tables;
+#[cfg(test)]
+pub(crate) use aster_runner::random::Random;
 
 /// What a simulation came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

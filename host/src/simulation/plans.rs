@@ -6,7 +6,7 @@ use aster_core::plan::{
     StepName, Type,
 };
 
-use super::random::Random;
+use aster_runner::random::Random;
 
 /// Of every definition here: nobody compares it.
 pub(super) const DIGEST: Digest = Digest([7; 32]);

@@ -14,18 +14,25 @@ use uuid::Uuid;
 
 use super::guests::Bank;
 use super::journal::ModelStore;
-use super::random::Random;
 use super::tables::Tables;
 use super::world::{Machine, World};
 use super::{Bug, Outcome, oracle, plans};
-use crate::config::Limits;
-use crate::runner::ports::{Guests, Journal};
-use crate::runner::{Candidate, Options, Runner};
+use aster_runner::ports::{Guests, Journal};
+use aster_runner::random::Random;
+use aster_runner::{Candidate, Limits, Options, Runner};
 
 const LEASE: Duration = Duration::from_secs(3);
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(40);
+
+const LIMITS: Limits = Limits {
+    workflow_timeout: Duration::from_secs(3_600),
+    step_timeout: Duration::from_secs(30),
+    step_fuel: 1_000_000_000,
+    step_memory_bytes: 64 << 20,
+    value_bytes: 1 << 20,
+};
 
 /// What all waits, retries and timeouts of a run can come to at the most, and more.
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -120,10 +127,10 @@ impl Cluster {
                 max_ready_runs,
                 waiter_ttl: Duration::from_secs(60),
                 waiter_sweep: Duration::from_secs(60),
-                limits: Limits::default(),
+                limits: LIMITS,
             };
             let (journal, guests): (Arc<dyn Journal>, Arc<dyn Guests>) = (Arc::new(store), Arc::new(bank));
-            let starting = Runner::start_on(options, journal, guests);
+            let starting = Runner::start_here(options, journal, guests);
             match tokio::time::timeout(Duration::from_secs(10), starting).await {
                 Ok(Ok(runner)) => {
                     self.hosts.lock().expect(UNPOISONED).push((machine, runner));

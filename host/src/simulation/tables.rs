@@ -14,7 +14,7 @@ use aster_runner::Error;
 use uuid::Uuid;
 
 use super::Bug;
-use crate::line::{Chain, Refusals};
+use aster_runner::line::{Chain, Refusals};
 
 #[derive(Debug, Default)]
 pub(crate) struct Tables {

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::Counts;
-use super::random::Random;
 use super::tables::Tables;
-use crate::runner::ports::Release;
+use aster_runner::ports::Release;
+use aster_runner::random::Random;
 
 /// A lease and its margin, and what is late on its way.
 const RECOVERY: Duration = Duration::from_secs(15);

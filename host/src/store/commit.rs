@@ -6,12 +6,12 @@ use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::{Committed, Position};
 use aster_core::keyvalue::Key;
 use aster_core::transition::{Driver, Transition};
+use aster_runner::line::key_uses;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::wire::Prepared;
 use super::{Error, Store, check_name, instant, to_json, unsigned};
-use crate::line::key_uses;
 
 impl Store {
     /// Commits a transition of a run that `host` owns: durable as a whole, or refused as a whole.

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aster_core::time::Timestamp;
+use aster_runner::line::{self, CommitLine};
 use chrono::{DateTime, Utc};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
@@ -63,7 +64,6 @@ use self::connections::{Connections, Line, Taken};
 use self::error::Cause;
 use self::reads::Reads;
 use self::wire::Wire;
-use crate::line::{self, CommitLine};
 
 /// How to reach Postgres, and for how long to hope for it.
 #[derive(Clone, Debug)]

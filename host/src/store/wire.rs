@@ -6,6 +6,7 @@ use std::time::Duration;
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::Position;
 use aster_runner::Error;
+use aster_runner::line::{self, Chain, Refusals, Unanswered};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
@@ -15,7 +16,6 @@ use super::commit::{Payload, Row, refused_run, settle};
 use super::connections::{Connections, Line, in_time};
 use super::error::fault;
 use super::signed;
-use crate::line::{self, Chain, Refusals, Unanswered};
 
 pub(super) type Prepared = line::Prepared<Payload>;
 

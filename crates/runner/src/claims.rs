@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::Error;
 use aster_core::id::ReleaseId;
 use aster_core::journal::Replay;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
-use aster_runner::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{debug, error, info, warn};
 

@@ -15,37 +15,37 @@ use super::drive::Drive;
 use super::drivers::{Contact, Seat};
 use super::ends::End;
 use super::ports::Release;
-use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, millis};
+use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, crash, millis};
 
 /// What a submission has come to, before there is a run of it.
 #[derive(Debug)]
-pub(crate) struct Candidate {
-    pub(crate) tenant: TenantId,
+pub struct Candidate {
+    pub tenant: TenantId,
     /// The full name.
-    pub(crate) definition: String,
+    pub definition: String,
     /// SHA-256 of the definition's source.
-    pub(crate) definition_digest: Digest,
-    pub(crate) release: Release,
+    pub definition_digest: Digest,
+    pub release: Release,
     /// Of the registry, when `release` was resolved.
-    pub(crate) generation: i64,
-    pub(crate) input: Arc<Value>,
-    pub(crate) input_digest: [u8; 32],
-    pub(crate) key: Option<String>,
+    pub generation: i64,
+    pub input: Arc<Value>,
+    pub input_digest: [u8; 32],
+    pub key: Option<String>,
     /// Whether somebody will wait for the run's end.
-    pub(crate) watch: bool,
+    pub watch: bool,
 }
 
 /// A run that was just taken in, or that was there already.
 #[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) workflow_id: WorkflowId,
-    pub(crate) accepted_at: Timestamp,
-    pub(crate) deadline: Timestamp,
+pub struct Admitted {
+    pub workflow_id: WorkflowId,
+    pub accepted_at: Timestamp,
+    pub deadline: Timestamp,
     /// Of a new run.
-    pub(crate) status: Status,
-    pub(crate) acceptance: Acceptance,
+    pub status: Status,
+    pub acceptance: Acceptance,
     /// Of a new run that this host drives, and that somebody wants to wait for.
-    pub(crate) watch: Option<Waiter>,
+    pub watch: Option<Waiter>,
 }
 
 /// A run that was accepted and begun here.
@@ -62,7 +62,7 @@ impl Runner {
     ///
     /// # Cancel safety
     /// A client that goes away cancels nothing: what was accepted is driven.
-    pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
+    pub async fn admit(&self, candidate: Candidate) -> Result<Admitted, Refusal> {
         let runner = self.clone();
         let (tell, told) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -136,13 +136,13 @@ impl Runner {
             start: first.as_ref().map(|(_, start)| start.clone()),
         };
         let _accepting = shared.accepting(workflow_id);
-        crate::crash::point("before-accept");
+        crash::point("before-accept");
         let acceptance = shared.journal.accept(run).await?;
         if !matches!(acceptance, Acceptance::New { .. }) {
             return Ok((admitted(Status::Ready, acceptance, None), None));
         }
         shared.measures.add_commit();
-        crate::crash::point("after-accept");
+        crash::point("after-accept");
         let (Some((state, start)), Some((host, permit))) = (first, slot) else {
             shared.wake_claims_at(now);
             return Ok((admitted(Status::Ready, acceptance, None), None));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aster_runner::Error;
+use crate::Error;
 use tracing::debug;
 
 use super::{Shared, claims};

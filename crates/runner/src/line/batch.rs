@@ -2,35 +2,35 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::Error;
 use aster_core::id::{HostId, WorkflowId};
 use aster_core::keyvalue::{Key, Version};
-use aster_runner::Error;
 
 use super::entries::{Entries, Standing, Ticket};
 use super::{Prepared, Value};
 
 /// What a batch does with one key: its transitions one after the other.
 #[derive(Clone, Debug)]
-pub(crate) struct Chain {
-    pub(crate) key: Key,
+pub struct Chain {
+    pub key: Key,
     /// What the first one has read. `None` means that the key is overwritten whatever it holds.
-    pub(crate) read: Option<Version>,
-    pub(crate) writes: i64,
+    pub read: Option<Version>,
+    pub writes: i64,
     /// What the last one writes.
-    pub(crate) value: Value,
+    pub value: Value,
     /// The last one that writes the key.
     ticket: Ticket,
 }
 
 /// Why a batch wasn't committed.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub struct Refusals {
     /// By their places in the batch.
-    pub(crate) runs: Vec<(usize, Error)>,
+    pub runs: Vec<(usize, Error)>,
     /// The keys whose versions aren't those that were read.
-    pub(crate) keys: HashSet<Key>,
+    pub keys: HashSet<Key>,
     /// What was in the way is gone.
-    pub(crate) again: bool,
+    pub again: bool,
 }
 
 impl Refusals {

@@ -17,7 +17,7 @@ pub(crate) struct Turns {
 
 /// Held until the commit has its place in line; dropping it lets the next one in.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     turns: Arc<Turns>,
     held: Vec<(Key, OwnedMutexGuard<()>)>,
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Error;
 use aster_core::id::HostId;
-use aster_runner::Error;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};

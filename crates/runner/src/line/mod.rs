@@ -23,14 +23,14 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::{Error, Fault};
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::{Committed, LostAnswer, Position, Settled};
 use aster_core::keyvalue::{Effects, Entry, Key, Version};
-use aster_runner::{Error, Fault};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use self::batch::{Chain, Refusals};
+pub use self::batch::{Chain, Refusals};
 use self::batch::{Fit, Plan};
 use self::entries::{Entries, Reading, Standing, Ticket};
 use self::writer::Writer;
@@ -49,7 +49,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const DOUBLINGS: u32 = 1;
 
 /// How batches reach the database.
-pub(crate) trait Wire: Debug + Send + Sync + 'static {
+pub trait Wire: Debug + Send + Sync + 'static {
     /// What a transition adds to its statement, beside what the line itself looks at.
     type Payload: Debug + Send + Sync + 'static;
 
@@ -75,7 +75,7 @@ pub(crate) trait Wire: Debug + Send + Sync + 'static {
 
 /// Why a batch has no answer.
 #[derive(Debug)]
-pub(crate) enum Unanswered {
+pub enum Unanswered {
     /// There is no connection: nothing was sent.
     NotSent(String),
     Failed(Fault, String),
@@ -83,36 +83,36 @@ pub(crate) enum Unanswered {
 
 /// A transition as it stands in line.
 #[derive(Debug)]
-pub(crate) struct Prepared<P> {
-    pub(crate) host: HostId,
-    pub(crate) workflow_id: WorkflowId,
-    pub(crate) fence: Fence,
+pub struct Prepared<P> {
+    pub host: HostId,
+    pub workflow_id: WorkflowId,
+    pub fence: Fence,
     /// The run's last sequence before this transition, and with it.
-    pub(crate) last_sequence: u64,
-    pub(crate) new_sequence: u64,
+    pub last_sequence: u64,
+    pub new_sequence: u64,
     /// Whether the host keeps the run.
-    pub(crate) stays: bool,
+    pub stays: bool,
     /// Each key once.
-    pub(crate) keys: Vec<KeyUse>,
+    pub keys: Vec<KeyUse>,
     /// About what it adds to a statement.
-    pub(crate) size_bytes: usize,
-    pub(crate) payload: P,
+    pub size_bytes: usize,
+    pub payload: P,
 }
 
 /// What a transition does with one key.
 #[derive(Debug)]
-pub(crate) struct KeyUse {
-    pub(crate) key: Key,
+pub struct KeyUse {
+    pub key: Key,
     /// `None` means that the key is overwritten whatever it holds.
-    pub(crate) read: Option<Version>,
+    pub read: Option<Version>,
     /// `None` means that the key was only read.
-    pub(crate) write: Option<Value>,
+    pub write: Option<Value>,
     /// The version that the key has with this commit, as far as the batch knows that carries it.
     written: Option<Version>,
 }
 
 /// A value as it waits to be written: shared by the commit and the steps that read it meanwhile. `None` deletes the key.
-pub(crate) type Value = Option<Arc<[u8]>>;
+pub type Value = Option<Arc<[u8]>>;
 
 impl<P> Prepared<P> {
     /// The answer after its statement was answered without a refusal.
@@ -137,7 +137,7 @@ impl<P> Prepared<P> {
 }
 
 /// One entry for each key that is read, written or both.
-pub(crate) fn key_uses(effects: Effects) -> Vec<KeyUse> {
+pub fn key_uses(effects: Effects) -> Vec<KeyUse> {
     let mut keys = BTreeMap::new();
     for read in effects.reads {
         keys.insert(read.key, (Some(read.version), None));
@@ -150,7 +150,7 @@ pub(crate) fn key_uses(effects: Effects) -> Vec<KeyUse> {
 
 /// Cheap to clone. The writer's task ends when the last clone is gone and everything in line is answered.
 #[derive(Debug)]
-pub(crate) struct CommitLine<W: Wire> {
+pub struct CommitLine<W: Wire> {
     queue: Arc<Queue<W::Payload>>,
     /// Tells the writer that nobody commits any more, when the last one is dropped.
     _open: Arc<Open<W::Payload>>,
@@ -234,16 +234,16 @@ impl<P> Drop for Open<P> {
 
 /// How a line behaves.
 #[derive(Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// How long a batch that the database can't work on delays the others.
-    pub(crate) outage: Duration,
+    pub outage: Duration,
     /// A planted bug: what depends on a refused transition stays in line, is read, and is noticed one by one.
     #[cfg(any(test, feature = "simulation"))]
-    pub(crate) refusals_leave_followers: bool,
+    pub refusals_leave_followers: bool,
 }
 
 impl Options {
-    pub(crate) fn new(outage: Duration) -> Self {
+    pub fn new(outage: Duration) -> Self {
         Self {
             outage,
             #[cfg(any(test, feature = "simulation"))]
@@ -254,11 +254,7 @@ impl Options {
 
 impl<W: Wire> CommitLine<W> {
     /// Begins the writer's task. `count` is told the size of each batch that is committed.
-    pub(crate) fn start(
-        wire: Arc<W>,
-        options: &Options,
-        count: impl Fn(usize) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(wire: Arc<W>, options: &Options, count: impl Fn(usize) + Send + Sync + 'static) -> Self {
         let entries = Entries::default();
         #[cfg(any(test, feature = "simulation"))]
         let entries = entries.leaving_followers(options.refusals_leave_followers);
@@ -287,7 +283,7 @@ impl<W: Wire> CommitLine<W> {
     ///
     /// # Cancel safety
     /// Once it was polled the transition may be committed, also if the future is dropped.
-    pub(crate) async fn commit(
+    pub async fn commit(
         &self,
         transition: Prepared<W::Payload>,
         in_line: impl FnOnce(),
@@ -308,11 +304,7 @@ impl<W: Wire> CommitLine<W> {
     ///
     /// # Errors
     /// Those of `load`.
-    pub(crate) async fn read<E>(
-        &self,
-        key: &Key,
-        load: impl Future<Output = Result<Entry, E>>,
-    ) -> Result<Entry, E> {
+    pub async fn read<E>(&self, key: &Key, load: impl Future<Output = Result<Entry, E>>) -> Result<Entry, E> {
         loop {
             // Before the look, so that an outcome in between isn't missed.
             let settled = self.queue.settled.notified();
@@ -329,17 +321,17 @@ impl<W: Wire> CommitLine<W> {
     }
 
     /// Remembers what the database has answered about a key.
-    pub(crate) fn learn(&self, key: &Key, entry: &Entry) {
+    pub fn learn(&self, key: &Key, entry: &Entry) {
         self.queue.state().entries.learn(key, entry);
     }
 
     /// Forgets a key that somebody else has written.
-    pub(crate) fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &Key) {
         self.queue.state().entries.forget(key);
     }
 
     /// For how long the database has owed this line an answer. `None` means that it owes none.
-    pub(crate) fn unanswered_for(&self) -> Option<Duration> {
+    pub fn unanswered_for(&self) -> Option<Duration> {
         let state = self.queue.state();
         let since = [state.unanswered_since, state.entries.settling_since()];
         since.into_iter().flatten().min().map(|since| since.elapsed())
@@ -347,7 +339,7 @@ impl<W: Wire> CommitLine<W> {
 
     /// How many commits wait because the database can't make them now, though it makes others: somebody holds a lock that they
     /// need, most likely.
-    pub(crate) fn put_aside(&self) -> usize {
+    pub fn put_aside(&self) -> usize {
         self.queue.state().waiting.values().filter(|job| job.is_alone()).count()
     }
 }

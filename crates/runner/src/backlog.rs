@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aster_runner::Error;
+use crate::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -33,7 +33,7 @@ struct Known {
 
 /// Why a run wasn't taken in.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     #[error("this host is full, and as many runs wait in the database as may")]
     Overloaded,
     #[error(transparent)]

@@ -3,10 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use aster_runner::{Limits, Options, Runner};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
+use tokio::time::Instant;
 
 use super::*;
+use crate::guests::Sandboxed;
+use crate::registry::Registry;
+use crate::sandbox::Sandbox;
 use crate::store::Patience;
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -20,7 +25,13 @@ fn options() -> Options {
         max_ready_runs: 1,
         waiter_ttl: Duration::from_secs(60),
         waiter_sweep: Duration::from_secs(60),
-        limits: Limits::default(),
+        limits: Limits {
+            workflow_timeout: Duration::from_secs(3_600),
+            step_timeout: Duration::from_secs(30),
+            step_fuel: 1_000_000_000,
+            step_memory_bytes: 64 << 20,
+            value_bytes: 1 << 20,
+        },
     }
 }
 
@@ -53,8 +64,9 @@ async fn the_lease_is_renewed_while_all_other_threads_are_busy(_: PgPoolOptions,
     let sandbox = Sandbox::new(crate::sandbox::Options { max_instances: 8, ..Default::default() });
     let sandbox = sandbox.expect("a sandbox");
     let registry = Registry::new(store.clone(), sandbox.clone());
-    let runner = Runner::start(options(), store.clone(), registry, sandbox).await.expect("a runner");
-    let host = runner.shared.host();
+    let guests = Sandboxed { registry, sandbox };
+    let runner = Runner::start(options(), Arc::new(store), Arc::new(guests)).await.expect("a runner");
+    let host = runner.host();
 
     let over = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
@@ -73,7 +85,7 @@ async fn the_lease_is_renewed_while_all_other_threads_are_busy(_: PgPoolOptions,
         seen.expect("no panic")
     });
     assert!(seen.0 > 0 && seen.1 == 0, "in force {} times, ended {} times", seen.0, seen.1);
-    assert_eq!(runner.shared.host(), host, "the host lost its lease");
+    assert_eq!(runner.host(), host, "the host lost its lease");
     runner.shut_down(Duration::from_secs(5)).await;
     let retired = sqlx::query_scalar::<_, i64>("select count(*) from host where retired_at is not null");
     let mut connection = PgConnection::connect_with(&database).await.expect("a connection");

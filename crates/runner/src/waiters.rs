@@ -52,14 +52,14 @@ enum Word {
 
 /// How a run that this host has driven has ended: what its row says since.
 #[derive(Debug, PartialEq)]
-pub(crate) struct End {
-    pub(crate) at: Timestamp,
-    pub(crate) run: RunRecord,
+pub struct End {
+    pub at: Timestamp,
+    pub run: RunRecord,
 }
 
 /// What a wait has come to.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Waited {
+pub enum Waited {
     /// The run is over; how, where this host has driven it to its end.
     Over(Option<Arc<End>>),
     NotOver,
@@ -67,7 +67,7 @@ pub(crate) enum Waited {
 
 /// One who waits. Dropping it gives up its place.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub struct Waiter {
     waiters: Arc<Waiters>,
     workflow_id: WorkflowId,
     number: u64,
@@ -129,7 +129,7 @@ impl Waiter {
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait, and nothing of it stays.
-    pub(crate) async fn wait<E, Answer>(
+    pub async fn wait<E, Answer>(
         mut self,
         limit: Duration,
         driven: bool,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::Error;
 use aster_core::id::{Fence, HostId, WorkflowId};
-use aster_runner::Error;
 use tracing::{info, warn};
 
 use super::{Claimed, Shared, UNPOISONED, claims};

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Error;
 use aster_core::event::{Cost, Failure, FailureCode};
 use aster_core::id::{Fence, HostId, ReleaseId, TenantId};
 use aster_core::keyvalue::{Effects, Key};
 use aster_core::saga::{self, Attempt, Command, Direction, Ending, Signal};
 use aster_core::state::RunState;
 use aster_core::transition::{Driver, RunRecord, Transition};
-use aster_runner::Error;
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
@@ -23,7 +23,7 @@ use super::ports::Release;
 use super::turns::Turn;
 use super::{HANDED_BACK_FOR_MS, Shared};
 use crate::crash;
-use crate::logs::cut;
+use crate::ends::cut;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);

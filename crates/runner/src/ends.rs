@@ -5,7 +5,13 @@ use aster_core::state::{Progress, RunState, Status};
 use aster_core::time::Timestamp;
 use tracing::{error, info, warn};
 
-use crate::logs::cut;
+/// Longest text of a client or a guest that is put into a line of the log, in bytes.
+const MAX_FOREIGN_BYTES: usize = 1_000;
+
+/// What of a client's or guest's text is put into a line of the log.
+pub fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_FOREIGN_BYTES)]
+}
 
 /// A run that is over, and when it ended.
 #[derive(Debug)]
@@ -79,5 +85,17 @@ impl End<'_> {
             None => undo.step.to_string(),
         });
         cut(&failed.collect::<Vec<_>>().join(", ")).to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        assert_eq!(cut(&"ß".repeat(1_000)).len(), MAX_FOREIGN_BYTES);
+        assert_eq!(cut(&"東".repeat(1_000)).len(), MAX_FOREIGN_BYTES - 1);
+        assert_eq!(cut("short"), "short");
     }
 }

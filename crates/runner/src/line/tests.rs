@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::*;
-use crate::simulation::Random;
+use crate::random::Random;
 
 const DRIVERS: u64 = 6;
 const KEYS: usize = 2;
