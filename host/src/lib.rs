@@ -14,7 +14,5 @@ mod recent;
 pub mod registry;
 pub mod sandbox;
 pub mod serve;
-#[cfg(any(test, feature = "simulation"))]
-pub mod simulation;
 pub mod store;
 pub mod submit;

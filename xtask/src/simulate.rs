@@ -13,9 +13,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    let mut cargo =
-        workspace.cargo(["run", "--quiet", "--package", "aster-host", "--features", "simulation"]);
-    cargo.args(["--example", "simulate", "--"]);
+    let mut cargo = workspace.cargo(["run", "--quiet", "--package", "aster-simulation", "--"]);
     match cargo.args(&arguments.arguments).status()?.success() {
         true => Ok(()),
         false => bail!("the simulation found a violation"),

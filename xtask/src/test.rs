@@ -58,14 +58,13 @@ fn lint(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     stages.run("fuzz targets' format", workspace.cargo(fuzz))?;
     stages.doing("migrations of released versions", || migrations::check(workspace))?;
     let mut clippy = workspace.cargo(["clippy", "--workspace", "--all-targets"]);
-    clippy.args(["--features", "aster-host/simulation", "--", "-D", "warnings"]);
+    clippy.args(["--", "-D", "warnings"]);
     stages.run("clippy", clippy)?;
     let mut clippy =
         workspace.guest_cargo("clippy", ["--workspace", "--all-targets", "--target", WASM_TARGET]);
     clippy.args(["--", "-D", "warnings"]);
     stages.run("guests' clippy", clippy)?;
     let mut doc = workspace.cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
-    doc.args(["--features", "aster-host/simulation"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
     if has_cargo_command("deny") {

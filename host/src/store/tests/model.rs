@@ -4,10 +4,11 @@
 use aster_core::event::Author;
 use aster_core::keyvalue::{Read, Version, Write};
 use aster_core::order::{Order, What};
+use aster_runner::random::Random;
+use aster_simulation::Tables;
 
 use super::super::commit::settle;
 use super::*;
-use crate::simulation::{Random, Tables};
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
 

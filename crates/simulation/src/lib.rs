@@ -1,7 +1,7 @@
 //! The whole engine under one seed: several hosts, a model of the database, guests, operators, and everything that goes wrong
 //! between them, on a clock that is only told to move.
 //!
-//! What is simulated is the runner as it is (`crate::runner`) with the core; the model stands in for the store's SQL
+//! What is simulated is the runner as it is (`aster_runner`) with the core; the model stands in for the store's SQL
 //! (`tables`), its connections (`world`, `journal`) and the sandbox (`guests`). At the end an oracle looks at what is left
 //! (`oracle`). The same seed is the same simulation, down to the order in which tasks run: so a seed that fails can be
 //! looked at again. That the oracle would notice is shown by planting [bugs](Bug).
@@ -21,10 +21,7 @@ use std::cell::Cell;
 use std::sync::Once;
 
 pub use self::bugs::Bug;
-#[cfg(test)]
-pub(crate) use self::tables::Tables;
-#[cfg(test)]
-pub(crate) use aster_runner::random::Random;
+pub use self::tables::{Row, Tables};
 
 /// What a simulation came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

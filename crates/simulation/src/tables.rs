@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aster_core::event::Event;
 use aster_core::id::{Fence, HostId, TenantId, WorkflowId};
-use aster_core::journal::{Acceptance, ClaimedRun, Claims, NewRun, Ordered, Position, Replay};
+use aster_core::journal::{Acceptance, ClaimedRun, Claims, Committed, NewRun, Ordered, Position, Replay};
 use aster_core::keyvalue::{Entry, Key, Version};
 use aster_core::order::Order;
 use aster_core::state::{Accepted, Status};
@@ -17,11 +17,11 @@ use super::Bug;
 use aster_runner::line::{Chain, Refusals};
 
 #[derive(Debug, Default)]
-pub(crate) struct Tables {
-    pub(crate) runs: BTreeMap<WorkflowId, Row>,
+pub struct Tables {
+    pub runs: BTreeMap<WorkflowId, Row>,
     pub(crate) keys: BTreeMap<(String, String), (WorkflowId, [u8; 32])>,
-    pub(crate) entries: BTreeMap<Key, Entry>,
-    pub(crate) orders: BTreeMap<WorkflowId, Vec<Order>>,
+    pub entries: BTreeMap<Key, Entry>,
+    pub orders: BTreeMap<WorkflowId, Vec<Order>>,
     pub(crate) hosts: BTreeMap<HostId, HostRow>,
     /// Every statement that wrote key-value data, for the oracle: by which run, and with which events.
     pub(crate) effects: Vec<(WorkflowId, Vec<&'static str>)>,
@@ -29,23 +29,23 @@ pub(crate) struct Tables {
 }
 
 #[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) tenant: TenantId,
+pub struct Row {
+    pub tenant: TenantId,
     key: Option<String>,
-    pub(crate) accepted: Accepted,
-    pub(crate) status: Status,
+    pub accepted: Accepted,
+    pub status: Status,
     /// What was written last of what a transition makes of a run; none before the first.
-    pub(crate) record: Option<RunRecord>,
-    pub(crate) owner: Option<HostId>,
-    pub(crate) fence: Fence,
-    pub(crate) last_sequence: u64,
-    pub(crate) wake_at: Option<Timestamp>,
-    pub(crate) host_lost: bool,
-    pub(crate) accepted_at: Timestamp,
+    pub record: Option<RunRecord>,
+    pub owner: Option<HostId>,
+    pub fence: Fence,
+    pub last_sequence: u64,
+    pub wake_at: Option<Timestamp>,
+    pub host_lost: bool,
+    pub accepted_at: Timestamp,
     /// The failed run from which it took the key.
     previous: Option<WorkflowId>,
     /// Each with its sequence, as a table without constraints would keep them.
-    pub(crate) events: Vec<(u64, Event)>,
+    pub events: Vec<(u64, Event)>,
 }
 
 /// What a batch does with one key.
@@ -83,7 +83,7 @@ impl Tables {
         host
     }
 
-    pub(crate) fn enter_host(&mut self, host: HostId, lease_ends_at: Timestamp) {
+    pub fn enter_host(&mut self, host: HostId, lease_ends_at: Timestamp) {
         self.hosts.insert(host, HostRow { lease_ends_at, retired: false, orderly: false });
     }
 
@@ -97,7 +97,7 @@ impl Tables {
         }
     }
 
-    pub(crate) fn retire_host(&mut self, host: HostId, now: Timestamp) -> u64 {
+    pub fn retire_host(&mut self, host: HostId, now: Timestamp) -> u64 {
         if let Some(row) = self.hosts.get_mut(&host).filter(|row| !row.retired) {
             row.retired = true;
             row.orderly = true;
@@ -106,7 +106,7 @@ impl Tables {
     }
 
     /// `silent_before`: when the lease of a host must have ended for it to be taken for dead.
-    pub(crate) fn fence_off(&mut self, silent_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
+    pub fn fence_off(&mut self, silent_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
         let hasty = self.has(Bug::LeaseIsIgnored);
         for row in self.hosts.values_mut().filter(|row| !row.retired) {
             row.retired = row.lease_ends_at < silent_before || hasty;
@@ -131,7 +131,7 @@ impl Tables {
         released
     }
 
-    pub(crate) fn accept(&mut self, run: &NewRun) -> Acceptance {
+    pub fn accept(&mut self, run: &NewRun) -> Acceptance {
         let mut previous = None;
         if let Some(key) = &run.key {
             let place = (run.definition.clone(), key.clone());
@@ -201,12 +201,7 @@ impl Tables {
     }
 
     /// One transition by itself, as a batch of one.
-    #[cfg(test)]
-    pub(crate) fn commit(
-        &mut self,
-        host: HostId,
-        transition: &Transition,
-    ) -> Result<aster_core::journal::Committed, Error> {
+    pub fn commit(&mut self, host: HostId, transition: &Transition) -> Result<Committed, Error> {
         let effects = &transition.effects;
         let version = |key: &Key| effects.reads.iter().find(|read| read.key == *key).map(|read| read.version);
         let written = effects.writes.iter().map(|write| Changed {
@@ -229,7 +224,7 @@ impl Tables {
         if !refusals.keys.is_empty() {
             return Err(Error::Conflict { keys: refusals.keys.into_iter().collect() });
         }
-        Ok(aster_core::journal::Committed { fence: self.runs[&transition.workflow_id].fence })
+        Ok(Committed { fence: self.runs[&transition.workflow_id].fence })
     }
 
     /// A batch of transitions, no two of one run, and what they do together with each key: all of it or nothing.
@@ -312,7 +307,7 @@ impl Tables {
     }
 
     /// As `store::commit::settle` does it.
-    pub(crate) fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Position, Error> {
+    pub fn settle(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Position, Error> {
         let row = self.runs.get_mut(&id).ok_or_else(|| Error::NotFound { what: format!("run {id}") })?;
         if row.fence == held && row.owner == Some(host) {
             row.fence.0 += 1;
@@ -320,7 +315,7 @@ impl Tables {
         Ok(Position { fence: row.fence, owner: row.owner, last_sequence: row.last_sequence })
     }
 
-    pub(crate) fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {
+    pub fn claim(&mut self, host: HostId, limit: usize, now: Timestamp) -> Claims {
         let mut due: Vec<(Timestamp, WorkflowId)> = self
             .runs
             .iter()
@@ -351,7 +346,7 @@ impl Tables {
         }
     }
 
-    pub(crate) fn hand_back(
+    pub fn hand_back(
         &mut self,
         host: HostId,
         id: WorkflowId,
@@ -362,7 +357,7 @@ impl Tables {
         Ok(())
     }
 
-    pub(crate) fn adopt(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Fence, Error> {
+    pub fn adopt(&mut self, host: HostId, id: WorkflowId, held: Fence) -> Result<Fence, Error> {
         let row = self.owned_row(host, id, held)?;
         row.fence.0 += 2;
         Ok(row.fence)
@@ -392,7 +387,7 @@ impl Tables {
         .collect()
     }
 
-    pub(crate) fn order(&mut self, id: WorkflowId, order: Order, now: Timestamp) -> Option<Ordered> {
+    pub fn order(&mut self, id: WorkflowId, order: Order, now: Timestamp) -> Option<Ordered> {
         use aster_core::order::What;
         let row = self.runs.get_mut(&id)?;
         let taken = match order.what {
@@ -408,7 +403,7 @@ impl Tables {
         Some(Ordered { taken, status: row.status })
     }
 
-    pub(crate) fn forget_order(&mut self, id: WorkflowId, order_id: Uuid) {
+    pub fn forget_order(&mut self, id: WorkflowId, order_id: Uuid) {
         if let Some(orders) = self.orders.get_mut(&id) {
             orders.retain(|order| order.author.order_id != Some(order_id));
             if orders.is_empty() {
@@ -417,12 +412,12 @@ impl Tables {
         }
     }
 
-    pub(crate) fn ordered_runs(&self, host: HostId, limit: usize) -> Vec<WorkflowId> {
+    pub fn ordered_runs(&self, host: HostId, limit: usize) -> Vec<WorkflowId> {
         let ordered = self.orders.keys().filter(|id| self.runs[id].owner == Some(host));
         ordered.take(limit).copied().collect()
     }
 
-    pub(crate) fn settle_stray_orders(&mut self, now: Timestamp) -> u64 {
+    pub fn settle_stray_orders(&mut self, now: Timestamp) -> u64 {
         let ids: BTreeSet<WorkflowId> = self.orders.keys().copied().collect();
         let mut woken = 0;
         for id in ids {

@@ -5,7 +5,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aster_host::simulation::{Bug, Counts, Outcome, simulate};
+use aster_simulation::{Bug, Counts, Outcome, simulate};
 use clap::Parser;
 
 #[derive(Parser)]
