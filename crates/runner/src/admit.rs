@@ -11,11 +11,13 @@ use aster_core::time::Timestamp;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::drive::Drive;
-use super::drivers::{Contact, Seat};
-use super::ends::End;
-use super::ports::Release;
-use super::{Refusal, Runner, Shared, UNPOISONED, Waiter, crash, millis};
+use crate::crash;
+use crate::drive::Drive;
+use crate::drivers::{Contact, Seat};
+use crate::ends::End;
+use crate::ports::Release;
+use crate::shared::{Shared, millis};
+use crate::{Refusal, Runner, Waiter};
 
 /// What a submission has come to, before there is a run of it.
 #[derive(Debug)]
@@ -135,7 +137,7 @@ impl Runner {
             deadline,
             start: first.as_ref().map(|(_, start)| start.clone()),
         };
-        let _accepting = shared.accepting(workflow_id);
+        let _accepting = shared.drivers.accepting(workflow_id);
         crash::point("before-accept");
         let acceptance = shared.journal.accept(run).await?;
         if !matches!(acceptance, Acceptance::New { .. }) {
@@ -144,7 +146,7 @@ impl Runner {
         shared.measures.add_commit();
         crash::point("after-accept");
         let (Some((state, start)), Some((host, permit))) = (first, slot) else {
-            shared.wake_claims_at(now);
+            shared.alarm.set(now);
             return Ok((admitted(Status::Ready, acceptance, None), None));
         };
         let status = state.status;
@@ -158,7 +160,7 @@ impl Runner {
         // Before it is driven: so its end can't be missed.
         let watch = watch.then(|| shared.waiters.enter(workflow_id));
         let contact = Arc::<Contact>::default();
-        let begun = shared.seat(host, workflow_id, NewRun::FIRST_FENCE, &contact).map(|seat| Begun {
+        let begun = shared.drivers.seat(host, workflow_id, NewRun::FIRST_FENCE, &contact).map(|seat| Begun {
             seat,
             drive: Drive {
                 shared: Arc::clone(shared),
@@ -187,7 +189,7 @@ impl Runner {
         if *self.shared.shutdown.borrow() {
             return None;
         }
-        let host = self.shared.host()?;
+        let host = self.shared.lease.host()?;
         let permit = Arc::clone(&self.shared.slots).try_acquire_owned().ok()?;
         Some((host, permit))
     }
@@ -199,24 +201,4 @@ fn first_transition(host: HostId, plan: &Plan, state: &RunState, now: Timestamp)
         saga::react(plan, state, Signal::Tick, now).expect("only endings and cancels can be refused");
     let run = saga::record(plan, &reaction.state, now);
     (reaction.state, Start { host, events: reaction.events, run })
-}
-
-impl Shared {
-    /// Until this is dropped, nobody else of this host begins to drive the run.
-    fn accepting(self: &Arc<Self>, workflow_id: WorkflowId) -> Accepting {
-        self.accepting.lock().expect(UNPOISONED).insert(workflow_id);
-        Accepting { shared: Arc::clone(self), workflow_id }
-    }
-}
-
-/// An acceptance on its way.
-struct Accepting {
-    shared: Arc<Shared>,
-    workflow_id: WorkflowId,
-}
-
-impl Drop for Accepting {
-    fn drop(&mut self) {
-        self.shared.accepting.lock().expect(UNPOISONED).remove(&self.workflow_id);
-    }
 }

@@ -4,9 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::Error;
-use crate::call::{self, CallLimits, Context, Output};
-use crate::session::{KeyValueReader, Session, Unavailable};
 use aster_core::eval::{self, Answers, Env, PendingCall, Progress};
 use aster_core::event::{CallCost, Cost, Failure, FailureCode};
 use aster_core::id::{ReleaseId, TenantId};
@@ -19,10 +16,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Shared;
-use super::ports::{Asked, Journal, Release};
-use super::watchdog::Doing;
+use crate::Error;
+use crate::call::{self, CallLimits, Context, Output};
 use crate::crash;
+use crate::ports::{Asked, Journal, Release};
+use crate::session::{KeyValueReader, Session, Unavailable};
+use crate::shared::Shared;
+use crate::watchdog::Doing;
 
 /// Of all calls of an attempt together; each stream of a call is bounded by the sandbox.
 const MAX_OUTPUT_BYTES: usize = 32 << 10;
@@ -32,20 +32,20 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub(super) struct Landed {
-    pub(super) result: Result<Arc<Value>, Failure>,
-    pub(super) cost: Cost,
-    pub(super) effects: Effects,
+pub(crate) struct Landed {
+    pub(crate) result: Result<Arc<Value>, Failure>,
+    pub(crate) cost: Cost,
+    pub(crate) effects: Effects,
 }
 
 impl Landed {
     /// Without having begun.
-    pub(super) fn failed(failure: Failure) -> Self {
+    pub(crate) fn failed(failure: Failure) -> Self {
         Self { result: Err(failure), cost: Cost::default(), effects: Effects::default() }
     }
 
     /// A bug of the host, which the step's code and data brought to light. The step may be tried again.
-    pub(super) fn panicked() -> Self {
+    pub(crate) fn panicked() -> Self {
         Self::failed(Failure::new(
             FailureCode::Trap,
             "the host failed while it ran the step; its log says where",
@@ -57,7 +57,7 @@ impl Landed {
 ///
 /// # Errors
 /// Something of it was deleted since.
-pub(super) async fn other_release(shared: &Shared, id: ReleaseId) -> Result<Release, Failure> {
+pub(crate) async fn other_release(shared: &Shared, id: ReleaseId) -> Result<Release, Failure> {
     let mut pause = Duration::from_millis(20);
     loop {
         match shared.guests.release(id).await {
@@ -79,7 +79,7 @@ pub(super) async fn other_release(shared: &Shared, id: ReleaseId) -> Result<Rele
 ///
 /// # Cancel safety
 /// Dropping the future interrupts the guest; what it wrote is dropped with it.
-pub(super) async fn execute(
+pub(crate) async fn execute(
     shared: &Shared,
     tenant: &TenantId,
     release: &Release,

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use crate::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
+
+use crate::Error;
 
 /// How long an answer is good.
 const GOOD_FOR: Duration = Duration::from_millis(200);
@@ -18,7 +19,7 @@ const COST: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     limit: usize,
     /// Locked while the database is asked: who comes meanwhile waits for the same answer.
     known: Mutex<Known>,
@@ -41,14 +42,14 @@ pub enum Refusal {
 }
 
 impl Backlog {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { limit, known: Mutex::default() }
     }
 
     /// Whether one more run may wait, and then it counts as one that does. `count` asks how many wait, up to the given number.
     ///
     /// While the database doesn't answer, what was known last holds: that it is away is found by who tries to write to it.
-    pub(super) async fn has_room<Answer>(&self, count: impl FnOnce(usize) -> Answer) -> bool
+    pub(crate) async fn has_room<Answer>(&self, count: impl FnOnce(usize) -> Answer) -> bool
     where
         Answer: Future<Output = Result<usize, Error>>,
     {

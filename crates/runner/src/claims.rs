@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::Error;
 use aster_core::id::ReleaseId;
 use aster_core::journal::Replay;
 use aster_core::saga::Signal;
 use aster_core::state::{RunState, evolve};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, info, warn};
 
-use super::drive::Drive;
-use super::drivers::Contact;
-use super::ports::Release;
-use super::{Claimed, HANDED_BACK_FOR_MS, Shared, UNPOISONED};
+use crate::Error;
+use crate::drive::Drive;
+use crate::drivers::Contact;
+use crate::ports::Release;
+use crate::shared::{Claimed, HANDED_BACK_FOR_MS, Shared, stopping};
 
 /// How long an instant that only another host knows of may be overslept.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ const CLAIMED_AT_ONCE: usize = 256;
 /// How often a claimed run is tried to be loaded, before it is left to another host, or to better times.
 const LOADED_AT_MOST: u32 = 10;
 
-pub(super) async fn take(shared: Arc<Shared>) {
+pub(crate) async fn take(shared: Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
     loop {
         let round = async {
@@ -47,30 +47,16 @@ pub(super) async fn take(shared: Arc<Shared>) {
             tokio::select! {
                 biased;
                 () = stopping(&mut shutdown) => return,
-                () = shared.due.notified() => {}
-                () = tokio::time::sleep(pause(&shared)) => {}
+                () = shared.alarm.rings() => {}
+                () = tokio::time::sleep(shared.alarm.pause(shared.clock.now(), LOOK_AGAIN)) => {}
             }
         }
     }
 }
 
-pub(super) async fn stopping(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that the host is gone.
-    let _ = shutdown.wait_for(|stopping| *stopping).await;
-}
-
-/// Until the next instant that is known here, at most [`LOOK_AGAIN`].
-fn pause(shared: &Shared) -> Duration {
-    let now = shared.clock.now();
-    let mut next_due = shared.next_due.lock().expect(UNPOISONED);
-    // What was due has just been looked at.
-    *next_due = next_due.filter(|due| *due > now);
-    next_due.map_or(LOOK_AGAIN, |due| due.since(now).min(LOOK_AGAIN))
-}
-
 /// Claims due runs, at most one for each free slot, and begins to drive them; returns how many were due.
 async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize, Error> {
-    let Some(host) = shared.host() else { return Ok(0) };
+    let Some(host) = shared.lease.host() else { return Ok(0) };
     let _round = shared.claims.begin();
     let free = shared.slots.available_permits().min(CLAIMED_AT_ONCE - 1);
     let claims = shared.journal.claim(host, 1 + free, shared.clock.now()).await?;
@@ -109,19 +95,19 @@ async fn claim(shared: &Arc<Shared>, slot: OwnedSemaphorePermit) -> Result<usize
 /// Counts the rounds of the claim loop, of which there is one at a time. From the instant at which the database gives a run
 /// until a task drives it, the run looks like one that nobody looks after.
 #[derive(Debug, Default)]
-pub(super) struct Rounds {
+pub(crate) struct Rounds {
     begun: AtomicU64,
     ended: AtomicU64,
 }
 
 impl Rounds {
     /// How many have begun so far.
-    pub(super) fn begun(&self) -> u64 {
+    pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Ordering::SeqCst)
     }
 
     /// Whether the first `n` have ended: what they gave is driven, or nobody knows of it.
-    pub(super) fn have_ended(&self, n: u64) -> bool {
+    pub(crate) fn have_ended(&self, n: u64) -> bool {
         self.ended.load(Ordering::SeqCst) >= n
     }
 
@@ -144,14 +130,14 @@ impl Drop for Round<'_> {
 const TAKEN_BY_OTHERS: Duration = Duration::from_millis(20);
 
 /// Begins to drive a run that this host owns.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     shared: &Arc<Shared>,
     claimed: Claimed,
     permit: OwnedSemaphorePermit,
     replay: Option<Replay>,
 ) {
     let contact = Arc::<Contact>::default();
-    let seat = shared.seat(claimed.host, claimed.workflow_id, claimed.fence, &contact);
+    let seat = shared.drivers.seat(claimed.host, claimed.workflow_id, claimed.fence, &contact);
     if let Some(seat) = seat {
         let going_on = go_on(Arc::clone(shared), claimed, permit, contact, replay);
         tokio::spawn(seat.drive(going_on));
@@ -173,7 +159,9 @@ async fn go_on(
         match load(&shared, claimed, replay.take()).await {
             Ok(loaded) => break loaded,
             Err(error)
-                if error.may_pass() && tries < LOADED_AT_MOST && shared.host() == Some(claimed.host) =>
+                if error.may_pass()
+                    && tries < LOADED_AT_MOST
+                    && shared.lease.host() == Some(claimed.host) =>
             {
                 warn!(run.id = %claimed.workflow_id, %error, "could not load a claimed run: tries again");
                 tokio::time::sleep(pause).await;

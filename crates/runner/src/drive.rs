@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Error;
 use aster_core::event::{Cost, Failure, FailureCode};
 use aster_core::id::{Fence, HostId, ReleaseId, TenantId};
 use aster_core::keyvalue::{Effects, Key};
@@ -15,36 +14,36 @@ use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
-use super::attempt::{self, Landed};
-use super::drivers::Contact;
-use super::ends::End;
-use super::flights::Flights;
-use super::ports::Release;
-use super::turns::Turn;
-use super::{HANDED_BACK_FOR_MS, Shared};
+use crate::Error;
+use crate::attempt::{self, Landed};
 use crate::crash;
-use crate::ends::cut;
+use crate::drivers::Contact;
+use crate::ends::{End, cut};
+use crate::flights::Flights;
+use crate::ports::Release;
+use crate::shared::{HANDED_BACK_FOR_MS, Shared};
+use crate::turns::Turn;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
 
 /// A run that this host owns.
 #[derive(Debug)]
-pub(super) struct Drive {
-    pub(super) shared: Arc<Shared>,
-    pub(super) host: HostId,
-    pub(super) fence: Fence,
-    pub(super) tenant: TenantId,
+pub(crate) struct Drive {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: HostId,
+    pub(crate) fence: Fence,
+    pub(crate) tenant: TenantId,
     /// For the log.
-    pub(super) key: Option<String>,
-    pub(super) release: Release,
-    pub(super) state: Arc<RunState>,
+    pub(crate) key: Option<String>,
+    pub(crate) release: Release,
+    pub(crate) state: Arc<RunState>,
     /// What the run's row says; none if others may have written it.
-    pub(super) row: Option<RunRecord>,
-    pub(super) contact: Arc<Contact>,
+    pub(crate) row: Option<RunRecord>,
+    pub(crate) contact: Arc<Contact>,
     /// Its place among the active runs, given back when this is dropped.
     #[expect(dead_code, reason = "held, not read")]
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 /// What a transition led to.
@@ -58,14 +57,14 @@ enum Flow {
 }
 
 /// What an attempt touched whose reads were stale: it waits for its turn at these keys before it runs again.
-pub(super) type Touched = Vec<Key>;
+pub(crate) type Touched = Vec<Key>;
 
 /// An attempt that is back, with its turn at its keys if it had to queue for them.
-pub(super) type Flown = (Attempt, Landed, Option<Turn>);
+pub(crate) type Flown = (Attempt, Landed, Option<Turn>);
 
 impl Drive {
     /// Drives the run until it is over, waits, or is lost.
-    pub(super) async fn run(mut self, first: Option<Signal>) {
+    pub(crate) async fn run(mut self, first: Option<Signal>) {
         self.contact.doing.waits(false);
         let mut flights = Flights::default();
         let mut flow = match first {

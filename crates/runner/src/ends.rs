@@ -15,16 +15,16 @@ pub fn cut(text: &str) -> &str {
 
 /// A run that is over, and when it ended.
 #[derive(Debug)]
-pub(super) struct End<'r> {
-    pub(super) tenant: &'r TenantId,
-    pub(super) key: Option<&'r str>,
-    pub(super) state: &'r RunState,
-    pub(super) at: Timestamp,
+pub(crate) struct End<'r> {
+    pub(crate) tenant: &'r TenantId,
+    pub(crate) key: Option<&'r str>,
+    pub(crate) state: &'r RunState,
+    pub(crate) at: Timestamp,
 }
 
 impl End<'_> {
     /// INFO for a run that completed, WARN for one that failed, ERROR for one that needs an operator.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         let Self { tenant, key, state, .. } = self;
         let (id, definition) = (state.accepted.workflow_id, state.accepted.definition.as_str());
         let key = key.map(cut);

@@ -11,31 +11,31 @@ use futures_util::FutureExt as _;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::error;
 
-use super::attempt::Landed;
-use super::drive::{Flown, Touched};
+use crate::attempt::Landed;
+use crate::drive::{Flown, Touched};
 
 type Own = Pin<Box<dyn Future<Output = std::thread::Result<Flown>> + Send>>;
 
 /// Dropping it interrupts them all.
 #[derive(Default)]
-pub(super) struct Flights {
+pub(crate) struct Flights {
     own: Option<(Attempt, Own)>,
     tasks: JoinSet<Flown>,
     handles: BTreeMap<Attempt, AbortHandle>,
     /// Of the attempts that are to run again.
-    pub(super) touched: BTreeMap<Attempt, Touched>,
+    pub(crate) touched: BTreeMap<Attempt, Touched>,
 }
 
 impl Flights {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.handles.is_empty()
     }
 
-    pub(super) fn has(&self, attempt: &Attempt) -> bool {
+    pub(crate) fn has(&self, attempt: &Attempt) -> bool {
         self.own.as_ref().is_some_and(|(own, _)| own == attempt) || self.handles.contains_key(attempt)
     }
 
-    pub(super) fn begin(&mut self, flight: impl Future<Output = Flown> + Send + 'static, attempt: &Attempt) {
+    pub(crate) fn begin(&mut self, flight: impl Future<Output = Flown> + Send + 'static, attempt: &Attempt) {
         if self.own.is_none() {
             let flight = AssertUnwindSafe(flight).catch_unwind();
             self.own = Some((attempt.clone(), Box::pin(flight)));
@@ -49,7 +49,7 @@ impl Flights {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: all go on.
-    pub(super) async fn next(&mut self) -> Flown {
+    pub(crate) async fn next(&mut self) -> Flown {
         loop {
             let Self { own, tasks, handles, .. } = self;
             let own_flight = async {
@@ -87,7 +87,7 @@ impl Flights {
     }
 
     /// Interrupts all others.
-    pub(super) fn keep_only(&mut self, wanted: &[&Attempt]) {
+    pub(crate) fn keep_only(&mut self, wanted: &[&Attempt]) {
         if self.own.as_ref().is_some_and(|(own, _)| !wanted.contains(&own)) {
             self.own = None;
         }
@@ -102,7 +102,7 @@ impl Flights {
     }
 
     /// Lets an attempt that is back run again, when its turn comes at what it has touched.
-    pub(super) fn rerun(&mut self, attempt: &Attempt, stale: Vec<Key>, effects: &Effects) {
+    pub(crate) fn rerun(&mut self, attempt: &Attempt, stale: Vec<Key>, effects: &Effects) {
         let touched = stale.into_iter().chain(effects.keys().cloned()).collect();
         self.touched.insert(attempt.clone(), touched);
     }

@@ -8,7 +8,7 @@ const THREAD_NAME: &str = "lease";
 
 /// Ends with the last clone of the runner that has it; what still runs on it is dropped then.
 #[derive(Debug)]
-pub(super) struct LeaseThread {
+pub(crate) struct LeaseThread {
     /// There until this is dropped.
     runtime: Option<Runtime>,
 }
@@ -16,13 +16,13 @@ pub(super) struct LeaseThread {
 impl LeaseThread {
     /// # Errors
     /// The machine gives no thread.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name(THREAD_NAME).enable_all().build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("it is taken by `drop` only").handle()
     }
 }

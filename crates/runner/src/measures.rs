@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use aster_core::event::{Cost, FailureCode};
 
-use super::UNPOISONED;
+use crate::shared::UNPOISONED;
 
 /// Upper bounds of durations, in microseconds.
 const DURATIONS: [u64; 15] = [
@@ -108,20 +108,20 @@ impl Measures {
         self.stalled.read().expect(UNPOISONED).clone()
     }
 
-    pub(super) fn add_stall(&self) {
+    pub(crate) fn add_stall(&self) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn set_stalled(&self, reason: Option<String>) {
+    pub(crate) fn set_stalled(&self, reason: Option<String>) {
         *self.stalled.write().expect(UNPOISONED) = reason;
     }
 
     /// Acceptances and transitions that were committed.
-    pub(super) fn commits(&self) -> u64 {
+    pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_commit(&self) {
+    pub(crate) fn add_commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -140,14 +140,14 @@ impl Measures {
     }
 
     /// Measures an attempt that ran to its end, whatever becomes of its outcome.
-    pub(super) fn record(&self, cost: &Cost, failure: Option<FailureCode>) {
+    pub(crate) fn record(&self, cost: &Cost, failure: Option<FailureCode>) {
         let attempts = self.of_component(cost.component.as_deref().unwrap_or_default());
         let attempts = &attempts[Outcome::of(failure) as usize];
         attempts.micros.record(&DURATIONS, cost.duration_micros);
         attempts.fuel.record(&FUEL, cost.fuel_used);
     }
 
-    pub(super) fn add_expired_waiters(&self, waiters: usize) {
+    pub(crate) fn add_expired_waiters(&self, waiters: usize) {
         self.expired_waiters.fetch_add(u64::try_from(waiters).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

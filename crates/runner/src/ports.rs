@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::Error;
 use crate::call::{CallLimits, CallReport, Context};
 use crate::session::Session;
+
 pub use crate::turns::Turn;
 
 /// What is durable. The host's store says of each method what it means.

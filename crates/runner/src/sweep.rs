@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::Error;
 use aster_core::id::{Fence, HostId, WorkflowId};
 use tracing::{info, warn};
 
-use super::{Claimed, Shared, UNPOISONED, claims};
+use crate::Error;
+use crate::claims;
+use crate::drivers::Stray;
+use crate::shared::{Claimed, Shared, stopping};
 
 /// Runs released from dead hosts at once.
 const RELEASED_AT_ONCE: usize = 5_000;
@@ -21,19 +23,20 @@ struct Seen {
 }
 
 /// Looks after them as often as the lease is renewed, until the host has shut down.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut seen: (Option<HostId>, Seen) = (None, Seen::default());
     let mut shutdown = shared.shutdown.subscribe();
     loop {
         tokio::select! {
             biased;
-            () = claims::stopping(&mut shutdown) => return,
+            () = stopping(&mut shutdown) => return,
             () = tokio::time::sleep(shared.options.lease / 4) => {}
         }
         // None while the host has no lease.
-        let Some(host) = shared.host() else { continue };
+        let Some(host) = shared.lease.host() else { continue };
         let before = if seen.0 == Some(host) { std::mem::take(&mut seen.1) } else { Seen::default() };
-        if shared.knows_who_is_silent() {
+        // Not right after an outage: then the other hosts couldn't renew their leases, either, and are given the time to do so.
+        if shared.lease.is_in_touch_for(shared.options.lease + shared.options.takeover_margin) {
             release(&shared).await;
         }
         match adopt(&shared, host, before).await {
@@ -51,7 +54,7 @@ async fn release(shared: &Shared) {
         match shared.journal.fence_off_dead_hosts(now, margin, RELEASED_AT_ONCE).await {
             Ok(0) => return,
             Ok(runs) => {
-                shared.wake_claims_at(now);
+                shared.alarm.set(now);
                 if runs < RELEASED_AT_ONCE as u64 || *shared.shutdown.borrow() {
                     return;
                 }
@@ -69,18 +72,10 @@ async fn release(shared: &Shared) {
 /// returned.
 async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen, Error> {
     let owned = shared.journal.owned(host).await?;
-    // Whether a task began to drive the run and died of it, or none ever did.
-    let strays: Vec<_> = {
-        let accepting = shared.accepting.lock().expect(UNPOISONED).clone();
-        let driving = shared.driving();
-        let undriven = owned.into_iter().filter(|(workflow_id, _)| !accepting.contains(workflow_id));
-        let with_driver =
-            undriven.map(|(workflow_id, fence)| (workflow_id, fence, driving.is_dead(workflow_id)));
-        with_driver.filter(|(_, _, is_dead)| *is_dead != Some(false)).collect()
-    };
+    let strays = shared.drivers.strays(owned);
     let mut seen = Seen { strays: Vec::new(), claims: shared.claims.begun() };
     let is_known = shared.claims.have_ended(before.claims);
-    for (workflow_id, fence, dead_driver) in strays {
+    for Stray { workflow_id, fence, had_driver } in strays {
         if !is_known || !before.strays.contains(&(workflow_id, fence)) {
             seen.strays.push((workflow_id, fence));
             continue;
@@ -94,7 +89,7 @@ async fn adopt(shared: &Arc<Shared>, host: HostId, before: Seen) -> Result<Seen,
         match shared.journal.adopt(host, workflow_id, fence).await {
             Ok(fence) => {
                 info!(run.id = %workflow_id, "goes on with a run that nobody drove");
-                let claimed = Claimed { host, workflow_id, fence, host_lost: dead_driver.is_some() };
+                let claimed = Claimed { host, workflow_id, fence, host_lost: had_driver };
                 claims::spawn(shared, claimed, permit, None);
             }
             Err(error) => warn!(run.id = %workflow_id, %error, "could not adopt a run"),

@@ -15,14 +15,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
-use super::{Measures, UNPOISONED, claims};
+use crate::Measures;
+use crate::shared::{UNPOISONED, stopping};
 
 /// How long the end of a run that another host drives may be overlooked: that one's word doesn't come here.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All waiters of a host.
 #[derive(Debug)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     time_to_live: Duration,
     table: Mutex<Table>,
     measures: Arc<Measures>,
@@ -75,12 +76,12 @@ pub struct Waiter {
 }
 
 impl Waiters {
-    pub(super) fn new(time_to_live: Duration, measures: Arc<Measures>) -> Self {
+    pub(crate) fn new(time_to_live: Duration, measures: Arc<Measures>) -> Self {
         Self { time_to_live, table: Mutex::default(), measures }
     }
 
     /// A place for one who will wait for the run's end: from now on it is told.
-    pub(super) fn enter(self: &Arc<Self>, workflow_id: WorkflowId) -> Waiter {
+    pub(crate) fn enter(self: &Arc<Self>, workflow_id: WorkflowId) -> Waiter {
         let (tell, told) = oneshot::channel();
         let mut table = self.table();
         table.last_number += 1;
@@ -91,7 +92,7 @@ impl Waiters {
     }
 
     /// Ends the waits for a run.
-    pub(super) fn tell_over(&self, workflow_id: WorkflowId, at: Timestamp, run: &RunRecord) {
+    pub(crate) fn tell_over(&self, workflow_id: WorkflowId, at: Timestamp, run: &RunRecord) {
         let Some(places) = self.table().places.remove(&workflow_id) else { return };
         let end = Arc::new(End { at, run: run.clone() });
         for place in places {
@@ -176,11 +177,11 @@ impl Drop for Waiter {
 }
 
 /// Sweeps again and again, until the host shuts down.
-pub(super) async fn keep(waiters: Arc<Waiters>, every: Duration, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn keep(waiters: Arc<Waiters>, every: Duration, mut shutdown: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = sleep(every) => {}
-            () = claims::stopping(&mut shutdown) => return,
+            () = stopping(&mut shutdown) => return,
         }
         let expired = waiters.sweep(Instant::now());
         if expired > 0 {

@@ -8,10 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::{Shared, claims};
+use crate::Measures;
+use crate::drivers::Drivers;
+use crate::lease::Lease;
+use crate::ports::Journal;
+use crate::shared::stopping;
 
 /// Between two looks. A call that lasts for that long counts as one that computes.
 const ROUND: Duration = Duration::from_secs(1);
@@ -22,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a driver does, as far as a standstill is concerned.
 #[derive(Debug)]
-pub(super) struct Doing {
+pub(crate) struct Doing {
     /// It waits for an instant, for an operator, or for its run to be loaded.
     waits: AtomicBool,
     /// Attempts that queue for contended keys.
@@ -45,7 +50,7 @@ impl Default for Doing {
 }
 
 /// Lowers a count when it is dropped.
-pub(super) struct Counted<'d>(&'d AtomicU32);
+pub(crate) struct Counted<'d>(&'d AtomicU32);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -54,18 +59,18 @@ impl Drop for Counted<'_> {
 }
 
 impl Doing {
-    pub(super) fn waits(&self, waits: bool) {
+    pub(crate) fn waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
     }
 
     /// Until the returned value is dropped, an attempt queues for contended keys.
-    pub(super) fn queue(&self) -> Counted<'_> {
+    pub(crate) fn queue(&self) -> Counted<'_> {
         self.queues.fetch_add(1, Ordering::Relaxed);
         Counted(&self.queues)
     }
 
     /// Until the returned value is dropped, a guest is being called.
-    pub(super) fn call(&self) -> Counted<'_> {
+    pub(crate) fn call(&self) -> Counted<'_> {
         self.calls_begun.fetch_add(1, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
         Counted(&self.calls)
@@ -90,91 +95,102 @@ impl Look {
     }
 }
 
-pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut shutdown = shared.shutdown.subscribe();
-    let mut commits = shared.measures.commits();
-    let mut calls_begun = Vec::new();
-    let mut due_since: Option<Instant> = None;
-    loop {
-        tokio::select! {
-            biased;
-            () = claims::stopping(&mut shutdown) => return,
-            () = tokio::time::sleep(ROUND) => {}
-        }
-        let committed = shared.measures.commits();
-        if committed != commits {
-            commits = committed;
-            due_since = None;
-        }
-        if let Some(obstacle) = obstacle(&shared) {
-            // Not the host's own fault: nothing is handed over.
-            due_since = None;
-            shared.measures.set_stalled(Some(obstacle));
-            continue;
-        }
-        let look = look(&shared, &mut calls_begun);
-        if !look.is_due() {
-            due_since = None;
-        }
-        if due_since.is_none() {
-            shared.measures.set_stalled(None);
-        }
-        if !look.is_due() {
-            continue;
-        }
-        let since = *due_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < STANDSTILL {
-            continue;
-        }
-        let seconds = since.elapsed().as_secs();
-        due_since = None;
-        let Look { drivers, waiting, computing, queueing } = look;
-        error!(
-            drivers,
-            waiting,
-            computing,
-            queueing,
-            "the host has committed nothing for {seconds} s although runs are due and the database answers: \
-             it hands all its runs over"
-        );
-        shared.measures.add_stall();
-        shared.measures.set_stalled(Some(format!(
-            "nothing was committed for {seconds} s although {drivers} runs are under way and the database answers"
-        )));
-        shared.gives_up.notify_one();
-    }
+/// Looks at the drivers from outside.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) drivers: Arc<Drivers>,
+    pub(crate) measures: Arc<Measures>,
 }
 
-/// What keeps the host from working, beside itself.
-fn obstacle(shared: &Shared) -> Option<String> {
-    if shared.host().is_none() {
-        return Some("the host has lost its lease and can't register anew in the database".to_owned());
-    }
-    let unanswered = shared.journal.unanswered_for().filter(|unanswered| *unanswered > ANSWER)?;
-    Some(format!("the database has owed the answer to a commit for {} s", unanswered.as_secs()))
-}
-
-/// `calls_begun` holds what the last look has seen, by driver.
-fn look(shared: &Shared, calls_begun: &mut Vec<(u64, u32)>) -> Look {
-    let drivers = shared.driving();
-    let mut look = Look::default();
-    let before = std::mem::take(calls_begun);
-    for (number, doing) in drivers.doing() {
-        look.drivers += 1;
-        let begun = doing.calls_begun.load(Ordering::Relaxed);
-        let seen = before.binary_search_by_key(&number, |(number, _)| *number);
-        let is_same = seen.is_ok_and(|i| before[i].1 == begun);
-        if doing.waits.load(Ordering::Relaxed) {
-            look.waiting += 1;
-        } else if doing.calls.load(Ordering::Relaxed) > 0 && is_same {
-            look.computing += 1;
-        } else if doing.calls.load(Ordering::Relaxed) == 0 && doing.queues.load(Ordering::Relaxed) > 0 {
-            look.queueing += 1;
+impl Watchdog {
+    /// Watches until the host shuts down.
+    pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let Self { measures, .. } = &self;
+        let mut commits = measures.commits();
+        let mut calls_begun = Vec::new();
+        let mut due_since: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = stopping(&mut shutdown) => return,
+                () = tokio::time::sleep(ROUND) => {}
+            }
+            let committed = measures.commits();
+            if committed != commits {
+                commits = committed;
+                due_since = None;
+            }
+            if let Some(obstacle) = self.obstacle() {
+                // Not the host's own fault: nothing is handed over.
+                due_since = None;
+                measures.set_stalled(Some(obstacle));
+                continue;
+            }
+            let look = self.look(&mut calls_begun);
+            if !look.is_due() {
+                due_since = None;
+            }
+            if due_since.is_none() {
+                measures.set_stalled(None);
+            }
+            if !look.is_due() {
+                continue;
+            }
+            let since = *due_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < STANDSTILL {
+                continue;
+            }
+            let seconds = since.elapsed().as_secs();
+            due_since = None;
+            let Look { drivers, waiting, computing, queueing } = look;
+            error!(
+                drivers,
+                waiting,
+                computing,
+                queueing,
+                "the host has committed nothing for {seconds} s although runs are due and the database answers: \
+                 it hands all its runs over"
+            );
+            measures.add_stall();
+            measures.set_stalled(Some(format!(
+                "nothing was committed for {seconds} s although {drivers} runs are under way and the database answers"
+            )));
+            self.lease.give_up();
         }
-        calls_begun.push((number, begun));
     }
-    calls_begun.sort_unstable();
-    look
+
+    /// What keeps the host from working, beside itself.
+    fn obstacle(&self) -> Option<String> {
+        if self.lease.host().is_none() {
+            return Some("the host has lost its lease and can't register anew in the database".to_owned());
+        }
+        let unanswered = self.journal.unanswered_for().filter(|unanswered| *unanswered > ANSWER)?;
+        Some(format!("the database has owed the answer to a commit for {} s", unanswered.as_secs()))
+    }
+
+    /// `calls_begun` holds what the last look has seen, by driver.
+    fn look(&self, calls_begun: &mut Vec<(u64, u32)>) -> Look {
+        let mut look = Look::default();
+        let before = std::mem::take(calls_begun);
+        self.drivers.for_each(|number, doing| {
+            look.drivers += 1;
+            let begun = doing.calls_begun.load(Ordering::Relaxed);
+            let seen = before.binary_search_by_key(&number, |(number, _)| *number);
+            let is_same = seen.is_ok_and(|i| before[i].1 == begun);
+            if doing.waits.load(Ordering::Relaxed) {
+                look.waiting += 1;
+            } else if doing.calls.load(Ordering::Relaxed) > 0 && is_same {
+                look.computing += 1;
+            } else if doing.calls.load(Ordering::Relaxed) == 0 && doing.queues.load(Ordering::Relaxed) > 0 {
+                look.queueing += 1;
+            }
+            calls_begun.push((number, begun));
+        });
+        calls_begun.sort_unstable();
+        look
+    }
 }
 
 #[cfg(test)]
