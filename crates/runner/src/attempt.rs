@@ -32,13 +32,13 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub(crate) struct Landed {
+pub(crate) struct AttemptOutcome {
     pub(crate) result: Result<Arc<Value>, Failure>,
     pub(crate) cost: Cost,
     pub(crate) effects: Effects,
 }
 
-impl Landed {
+impl AttemptOutcome {
     /// Without having begun.
     pub(crate) fn failed(failure: Failure) -> Self {
         Self { result: Err(failure), cost: Cost::default(), effects: Effects::default() }
@@ -86,11 +86,11 @@ pub(crate) async fn execute(
     state: &RunState,
     doing: &Doing,
     attempt: &Attempt,
-) -> Landed {
+) -> AttemptOutcome {
     let mut pause = Duration::from_millis(20);
     loop {
-        match Flight::new(shared, tenant, release, state, doing, attempt).fly().await {
-            Ok(landed) => return landed,
+        match AttemptRun::new(shared, tenant, release, state, doing, attempt).run().await {
+            Ok(outcome) => return outcome,
             // Nothing is known about the step, and nothing of it is kept.
             Err(error) => {
                 warn!(run.id = %state.accepted.workflow_id, step.name = %attempt.step, %error, "a step begins again");
@@ -102,7 +102,7 @@ pub(crate) async fn execute(
 }
 
 /// One try at an attempt, which the host's own trouble may end without a verdict.
-struct Flight<'a> {
+struct AttemptRun<'a> {
     shared: &'a Shared,
     tenant: &'a TenantId,
     release: &'a Release,
@@ -119,7 +119,7 @@ struct Flight<'a> {
     output: String,
 }
 
-impl<'a> Flight<'a> {
+impl<'a> AttemptRun<'a> {
     fn new(
         shared: &'a Shared,
         tenant: &'a TenantId,
@@ -150,10 +150,10 @@ impl<'a> Flight<'a> {
         }
     }
 
-    async fn fly(mut self) -> Result<Landed, Error> {
+    async fn run(mut self) -> Result<AttemptOutcome, Error> {
         let Some((body, limits)) = body_of(&self.release.plan, self.attempt) else {
             let failure = Failure::new(FailureCode::Unavailable, "the plan has no such step");
-            return Ok(self.land(Err(failure)));
+            return Ok(self.end(Err(failure)));
         };
         self.limits = limits.clone();
         let mut answers = Answers::default();
@@ -170,11 +170,11 @@ impl<'a> Flight<'a> {
                 }
                 Progress::Returned(value) => {
                     let value = self.bounded(value);
-                    return Ok(self.land(value.map(Arc::new)));
+                    return Ok(self.end(value.map(Arc::new)));
                 }
                 Progress::Failed(mut failure) => {
                     failure.detail = failure.detail.and_then(|detail| self.bounded(detail).ok());
-                    return Ok(self.land(Err(failure)));
+                    return Ok(self.end(Err(failure)));
                 }
             }
         }
@@ -273,7 +273,7 @@ impl<'a> Flight<'a> {
         Err(Failure::new(FailureCode::Type, message))
     }
 
-    fn land(self, result: Result<Arc<Value>, Failure>) -> Landed {
+    fn end(self, result: Result<Arc<Value>, Failure>) -> AttemptOutcome {
         let last = self.calls.last();
         let cost = Cost {
             fuel_used: self.calls.iter().map(|call| call.fuel_used).sum(),
@@ -284,7 +284,7 @@ impl<'a> Flight<'a> {
             output: (!self.output.is_empty()).then_some(self.output),
             calls: if self.calls.len() > 1 { self.calls } else { Vec::new() },
         };
-        Landed { result, cost, effects: self.session.effects() }
+        AttemptOutcome { result, cost, effects: self.session.effects() }
     }
 }
 

@@ -15,11 +15,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
 use crate::Error;
-use crate::attempt::{self, Landed};
+use crate::attempt::{self, AttemptOutcome};
 use crate::crash;
 use crate::drivers::Contact;
 use crate::ends::{End, cut};
-use crate::flights::Flights;
+use crate::in_flight::InFlight;
 use crate::ports::Release;
 use crate::shared::{HANDED_BACK_FOR_MS, Shared};
 use crate::turns::Turn;
@@ -59,50 +59,50 @@ enum Flow {
 /// What an attempt touched whose reads were stale: it waits for its turn at these keys before it runs again.
 pub(crate) type Touched = Vec<Key>;
 
-/// An attempt that is back, with its turn at its keys if it had to queue for them.
-pub(crate) type Flown = (Attempt, Landed, Option<Turn>);
+/// An attempt that has ended, with its turn at its keys if it had to queue for them.
+pub(crate) type Finished = (Attempt, AttemptOutcome, Option<Turn>);
 
 impl Drive {
     /// Drives the run until it is over, waits, or is lost.
     pub(crate) async fn run(mut self, first: Option<Signal>) {
         self.contact.doing.waits(false);
-        let mut flights = Flights::default();
+        let mut in_flight = InFlight::default();
         let mut flow = match first {
-            Some(signal) => self.advance(signal, Effects::default(), None, &mut flights).await,
+            Some(signal) => self.advance(signal, Effects::default(), None, &mut in_flight).await,
             None => Flow::Go,
         };
         while flow == Flow::Go {
-            flow = self.proceed(&mut flights).await;
+            flow = self.proceed(&mut in_flight).await;
         }
     }
 
     /// Lets one thing happen.
-    async fn proceed(&mut self, flights: &mut Flights) -> Flow {
+    async fn proceed(&mut self, in_flight: &mut InFlight) -> Flow {
         // First, so that a run that was cancelled before it began does not begin.
         if self.contact.ordered.notified().now_or_never().is_some() {
-            return self.obey(flights).await;
+            return self.obey(in_flight).await;
         }
         let now = self.shared.clock.now();
         let commands = saga::decide(&self.release.plan, &self.state, now);
         if commands.iter().any(|command| matches!(command, Command::Record(_))) {
-            return self.advance(Signal::Tick, Effects::default(), None, flights).await;
+            return self.advance(Signal::Tick, Effects::default(), None, in_flight).await;
         }
-        self.reconcile(&commands, flights);
+        self.reconcile(&commands, in_flight);
         let alarm = saga::earliest_wait(&commands).map(|at| at.since(now));
-        let nothing_to_do = flights.is_empty() && alarm.is_none_or(|alarm| alarm > SHORT_WAIT);
-        self.contact.doing.waits(flights.is_empty());
+        let nothing_to_do = in_flight.is_empty() && alarm.is_none_or(|alarm| alarm > SHORT_WAIT);
+        self.contact.doing.waits(in_flight.is_empty());
         tokio::select! {
             biased;
-            () = self.contact.ordered.notified() => self.obey(flights).await,
-            flown = flights.next() => self.land(flown, flights).await,
-            () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), None, flights).await,
+            () = self.contact.ordered.notified() => self.obey(in_flight).await,
+            finished = in_flight.next() => self.finish(finished, in_flight).await,
+            () = sleep(alarm) => self.advance(Signal::Tick, Effects::default(), None, in_flight).await,
             // It was claimed for an order that changed nothing.
             () = std::future::ready(()), if nothing_to_do => self.rest().await,
         }
     }
 
     /// Carries out what people want of the run, the oldest order first.
-    async fn obey(&mut self, flights: &mut Flights) -> Flow {
+    async fn obey(&mut self, in_flight: &mut InFlight) -> Flow {
         self.contact.doing.waits(false);
         let orders = match self.shared.journal.orders(self.id()).await {
             Ok(orders) => orders,
@@ -114,7 +114,7 @@ impl Drive {
         };
         for order in orders {
             let order_id = order.author.order_id;
-            let flow = self.advance(Signal::Ordered(order), Effects::default(), None, flights).await;
+            let flow = self.advance(Signal::Ordered(order), Effects::default(), None, in_flight).await;
             if flow == Flow::Lost {
                 return flow;
             }
@@ -166,7 +166,7 @@ impl Drive {
     }
 
     /// Starts the attempts that are asked for and interrupts all others.
-    fn reconcile(&self, commands: &[Command], flights: &mut Flights) {
+    fn reconcile(&self, commands: &[Command], in_flight: &mut InFlight) {
         let wanted: Vec<&Attempt> = commands
             .iter()
             .filter_map(|command| match command {
@@ -174,12 +174,12 @@ impl Drive {
                 Command::Record(_) | Command::WaitUntil(_) => None,
             })
             .collect();
-        flights.keep_only(&wanted);
+        in_flight.keep_only(&wanted);
         for attempt in wanted {
-            if !flights.has(attempt) {
-                let touched = flights.touched.get(attempt).cloned();
-                flights.begin(
-                    fly(
+            if !in_flight.has(attempt) {
+                let touched = in_flight.touched.get(attempt).cloned();
+                in_flight.begin(
+                    run_attempt(
                         Arc::clone(&self.shared),
                         self.tenant.clone(),
                         self.release.clone(),
@@ -194,22 +194,22 @@ impl Drive {
         }
     }
 
-    async fn land(&mut self, flown: Flown, flights: &mut Flights) -> Flow {
-        let (attempt, landed, turn) = flown;
-        self.shared.measures.record(&landed.cost, landed.result.as_ref().err().map(|failure| failure.code));
-        if let Err(failure) = &landed.result {
+    async fn finish(&mut self, finished: Finished, in_flight: &mut InFlight) -> Flow {
+        let (attempt, outcome, turn) = finished;
+        self.shared.measures.record(&outcome.cost, outcome.result.as_ref().err().map(|failure| failure.code));
+        if let Err(failure) = &outcome.result {
             debug!(
                 run.id = %self.id(), step.name = %attempt.step, attempt.number, attempt.direction = ?attempt.direction,
-                component.digest = landed.cost.digest.map(tracing::field::display), error.code = failure.code.as_str(),
+                component.digest = outcome.cost.digest.map(tracing::field::display), error.code = failure.code.as_str(),
                 error.message = cut(&failure.message), "an attempt failed"
             );
         }
-        let effects = match landed.result {
-            Ok(_) => landed.effects,
-            Err(_) => landed.effects.without_writes(),
+        let effects = match outcome.result {
+            Ok(_) => outcome.effects,
+            Err(_) => outcome.effects.without_writes(),
         };
-        let ending = Ending { result: landed.result, cost: landed.cost };
-        self.advance(Signal::Ended(attempt, ending), effects, turn, flights).await
+        let ending = Ending { result: outcome.result, cost: outcome.cost };
+        self.advance(Signal::Ended(attempt, ending), effects, turn, in_flight).await
     }
 
     /// Makes of `signal` a transition and sees it committed, whatever that takes.
@@ -218,7 +218,7 @@ impl Drive {
         mut signal: Signal,
         mut effects: Effects,
         mut turn: Option<Turn>,
-        flights: &mut Flights,
+        in_flight: &mut InFlight,
     ) -> Flow {
         self.contact.doing.waits(false);
         loop {
@@ -259,7 +259,7 @@ impl Drive {
                 Err(Error::Conflict { keys }) => {
                     if let Signal::Ended(attempt, _) = signal {
                         debug!(run.id = %self.id(), step.name = %attempt.step, "read what others changed: runs again");
-                        flights.rerun(&attempt, keys, &effects);
+                        in_flight.rerun(&attempt, keys, &effects);
                     }
                     return Flow::Go;
                 }
@@ -296,9 +296,9 @@ impl Drive {
     }
 }
 
-/// One attempt, from its turn at the keys to its landing. It queues for what it has `touched` in vain, and for what others queue
+/// One attempt, from its turn at the keys to its outcome. It queues for what it has `touched` in vain, and for what others queue
 /// for: then it runs again when its turn has come, since it would be overtaken otherwise.
-async fn fly(
+async fn run_attempt(
     shared: Arc<Shared>,
     tenant: TenantId,
     release: Release,
@@ -306,12 +306,12 @@ async fn fly(
     contact: Arc<Contact>,
     attempt: Attempt,
     touched: Option<Touched>,
-) -> Flown {
+) -> Finished {
     let release = match repair_release(&state, &attempt) {
         None => release,
         Some(id) => match attempt::other_release(&shared, id).await {
             Ok(release) => release,
-            Err(failure) => return (attempt, Landed::failed(failure), None),
+            Err(failure) => return (attempt, AttemptOutcome::failed(failure), None),
         },
     };
     let doing = &contact.doing;
@@ -323,12 +323,12 @@ async fn fly(
         Some(keys) => Some(take_turn(keys).await),
         None => None,
     };
-    let mut landed = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
-    if turn.is_none() && shared.turns.contended(landed.effects.keys()) {
-        turn = Some(take_turn(landed.effects.keys().cloned().collect()).await);
-        landed = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
+    let mut outcome = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
+    if turn.is_none() && shared.turns.contended(outcome.effects.keys()) {
+        turn = Some(take_turn(outcome.effects.keys().cloned().collect()).await);
+        outcome = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
     }
-    (attempt, landed, turn)
+    (attempt, outcome, turn)
 }
 
 /// The release that an operator wants for a compensation instead of the run's own.

@@ -24,7 +24,7 @@ mod drive;
 mod drivers;
 mod ends;
 mod error;
-mod flights;
+mod in_flight;
 mod lease;
 mod lease_thread;
 pub mod line;

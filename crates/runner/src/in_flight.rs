@@ -1,5 +1,5 @@
-//! The attempts of a run that are in flight. The first one flies on the run's own task; only what flies beside it gets a task, so that
-//! the steps of a parallel section use several processors.
+//! The attempts of a run that are in flight. The first one runs on the run's own task. Only those beside it get tasks of their own,
+//! so that the steps of a parallel section use several processors.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -11,22 +11,22 @@ use futures_util::FutureExt as _;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::error;
 
-use crate::attempt::Landed;
-use crate::drive::{Flown, Touched};
+use crate::attempt::AttemptOutcome;
+use crate::drive::{Finished, Touched};
 
-type Own = Pin<Box<dyn Future<Output = std::thread::Result<Flown>> + Send>>;
+type Own = Pin<Box<dyn Future<Output = std::thread::Result<Finished>> + Send>>;
 
 /// Dropping it interrupts them all.
 #[derive(Default)]
-pub(crate) struct Flights {
+pub(crate) struct InFlight {
     own: Option<(Attempt, Own)>,
-    tasks: JoinSet<Flown>,
+    tasks: JoinSet<Finished>,
     handles: BTreeMap<Attempt, AbortHandle>,
     /// Of the attempts that are to run again.
     pub(crate) touched: BTreeMap<Attempt, Touched>,
 }
 
-impl Flights {
+impl InFlight {
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.handles.is_empty()
     }
@@ -35,42 +35,42 @@ impl Flights {
         self.own.as_ref().is_some_and(|(own, _)| own == attempt) || self.handles.contains_key(attempt)
     }
 
-    pub(crate) fn begin(&mut self, flight: impl Future<Output = Flown> + Send + 'static, attempt: &Attempt) {
+    pub(crate) fn begin(&mut self, run: impl Future<Output = Finished> + Send + 'static, attempt: &Attempt) {
         if self.own.is_none() {
-            let flight = AssertUnwindSafe(flight).catch_unwind();
-            self.own = Some((attempt.clone(), Box::pin(flight)));
+            let run = AssertUnwindSafe(run).catch_unwind();
+            self.own = Some((attempt.clone(), Box::pin(run)));
             return;
         }
-        let handle = self.tasks.spawn(flight);
+        let handle = self.tasks.spawn(run);
         self.handles.insert(attempt.clone(), handle);
     }
 
-    /// The next attempt that comes back; waits forever if none is in flight.
+    /// The next attempt that ends; waits forever if none is in flight.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: all go on.
-    pub(crate) async fn next(&mut self) -> Flown {
+    pub(crate) async fn next(&mut self) -> Finished {
         loop {
             let Self { own, tasks, handles, .. } = self;
-            let own_flight = async {
+            let own_run = async {
                 match own {
-                    Some((_, flight)) => flight.await,
+                    Some((_, run)) => run.await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                flown = own_flight => {
+                finished = own_run => {
                     let attempt = self.own.take().map(|(attempt, _)| attempt);
-                    match (flown, attempt) {
-                        (Ok(flown), _) => return flown,
+                    match (finished, attempt) {
+                        (Ok(finished), _) => return finished,
                         (Err(_), Some(attempt)) => return panicked(attempt),
                         (Err(_), None) => {}
                     }
                 }
                 Some(joined) = tasks.join_next() => match joined {
                     // An interrupted attempt may have come back just before.
-                    Ok(flown) if handles.remove(&flown.0).is_some() => return flown,
+                    Ok(finished) if handles.remove(&finished.0).is_some() => return finished,
                     Ok(_) => {}
                     Err(failed) => {
                         let whose = handles.iter().find(|(_, handle)| handle.id() == failed.id());
@@ -101,14 +101,14 @@ impl Flights {
         self.touched.retain(|attempt, _| wanted.contains(&attempt));
     }
 
-    /// Lets an attempt that is back run again, when its turn comes at what it has touched.
+    /// Lets an attempt that has ended run again, when its turn comes at what it has touched.
     pub(crate) fn rerun(&mut self, attempt: &Attempt, stale: Vec<Key>, effects: &Effects) {
         let touched = stale.into_iter().chain(effects.keys().cloned()).collect();
         self.touched.insert(attempt.clone(), touched);
     }
 }
 
-fn panicked(attempt: Attempt) -> Flown {
+fn panicked(attempt: Attempt) -> Finished {
     error!(step.name = %attempt.step, "the host panicked while it ran a step");
-    (attempt, Landed::panicked(), None)
+    (attempt, AttemptOutcome::panicked(), None)
 }
