@@ -20,9 +20,9 @@ use crate::crash;
 use crate::drivers::Contact;
 use crate::ends::{End, cut};
 use crate::in_flight::InFlight;
+use crate::key_queues::Turn;
 use crate::ports::Release;
 use crate::shared::{HANDED_BACK_FOR_MS, Shared};
-use crate::turns::Turn;
 
 /// A run that waits longer than this for its next instant isn't kept in memory for it.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
@@ -317,14 +317,14 @@ async fn run_attempt(
     let doing = &contact.doing;
     let take_turn = async |keys| {
         let _queues = doing.queue();
-        shared.turns.take(keys).await
+        shared.key_queues.take(keys).await
     };
     let mut turn = match touched {
         Some(keys) => Some(take_turn(keys).await),
         None => None,
     };
     let mut outcome = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
-    if turn.is_none() && shared.turns.contended(outcome.effects.keys()) {
+    if turn.is_none() && shared.key_queues.contended(outcome.effects.keys()) {
         turn = Some(take_turn(outcome.effects.keys().cloned().collect()).await);
         outcome = attempt::execute(&shared, &tenant, &release, &state, doing, &attempt).await;
     }

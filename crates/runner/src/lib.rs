@@ -25,6 +25,7 @@ mod drivers;
 mod ends;
 mod error;
 mod in_flight;
+mod key_queues;
 mod lease;
 mod lease_thread;
 pub mod line;
@@ -37,7 +38,6 @@ mod runner;
 pub mod session;
 mod shared;
 mod sweep;
-mod turns;
 mod waiters;
 mod watchdog;
 

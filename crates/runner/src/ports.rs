@@ -24,7 +24,7 @@ use crate::Error;
 use crate::call::{CallLimits, CallReport, Context};
 use crate::session::Session;
 
-pub use crate::turns::Turn;
+pub use crate::key_queues::Turn;
 
 /// What is durable. The host's store says of each method what it means.
 #[async_trait]

@@ -14,11 +14,11 @@ use crate::backlog::Backlog;
 use crate::claims;
 use crate::clock::Clock;
 use crate::drivers::Drivers;
+use crate::key_queues::KeyQueues;
 use crate::lease::{Entered, Keeper, Lease};
 use crate::orders::Messenger;
 use crate::ports::{Guests, Journal};
 use crate::sweep;
-use crate::turns::Turns;
 use crate::waiters::{self, Waiters};
 use crate::watchdog::Watchdog;
 use crate::{Measures, Options};
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     /// One for each run that this host may drive at the same time.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) backlog: Backlog,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) key_queues: Arc<KeyQueues>,
     /// Says whether the runs that a claim gave have drivers by now.
     pub(crate) claims: claims::Rounds,
     pub(crate) alarm: Arc<Alarm>,
@@ -74,7 +74,7 @@ impl Shared {
             lease,
             slots: Arc::new(Semaphore::new(options.max_active_runs)),
             backlog: Backlog::new(options.max_ready_runs),
-            turns: Arc::default(),
+            key_queues: Arc::default(),
             claims: claims::Rounds::default(),
             alarm: Arc::default(),
             waiters: Arc::new(Waiters::new(options.waiter_ttl, Arc::clone(&measures))),

@@ -11,18 +11,18 @@ use aster_core::keyvalue::Key;
 use tokio::sync::OwnedMutexGuard;
 
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
-    queues: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+pub(crate) struct KeyQueues {
+    by_key: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Held until the commit has its place in line; dropping it lets the next one in.
 #[derive(Debug)]
 pub struct Turn {
-    turns: Arc<Turns>,
+    queues: Arc<KeyQueues>,
     held: Vec<(Key, OwnedMutexGuard<()>)>,
 }
 
-impl Turns {
+impl KeyQueues {
     /// Waits for all of `keys`. They are taken in their order, so that two waiters never wait for each other.
     ///
     /// # Cancel safety
@@ -30,9 +30,9 @@ impl Turns {
     pub(crate) async fn take(self: &Arc<Self>, mut keys: Vec<Key>) -> Turn {
         keys.sort();
         keys.dedup();
-        let mut turn = Turn { turns: Arc::clone(self), held: Vec::with_capacity(keys.len()) };
+        let mut turn = Turn { queues: Arc::clone(self), held: Vec::with_capacity(keys.len()) };
         for key in keys {
-            let queue = Arc::clone(self.queues.lock().expect(UNPOISONED).entry(key.clone()).or_default());
+            let queue = Arc::clone(self.by_key.lock().expect(UNPOISONED).entry(key.clone()).or_default());
             turn.held.push((key, queue.lock_owned().await));
         }
         turn
@@ -40,7 +40,7 @@ impl Turns {
 
     /// Whether someone holds or awaits one of `keys`.
     pub(crate) fn contended<'k>(&self, mut keys: impl Iterator<Item = &'k Key>) -> bool {
-        let queues = self.queues.lock().expect(UNPOISONED);
+        let queues = self.by_key.lock().expect(UNPOISONED);
         // An entry without another reference was left by a waiter that gave up.
         !queues.is_empty()
             && keys.any(|key| queues.get(key).is_some_and(|queue| Arc::strong_count(queue) > 1))
@@ -49,7 +49,7 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut queues = self.turns.queues.lock().expect(UNPOISONED);
+        let mut queues = self.queues.by_key.lock().expect(UNPOISONED);
         for (key, guard) in self.held.drain(..) {
             drop(guard);
             // One reference is the map's; a waiter has its own.
@@ -74,17 +74,17 @@ mod tests {
 
     #[tokio::test]
     async fn turns_are_given_in_the_order_of_asking_and_leave_nothing_behind() {
-        let turns = Arc::new(Turns::default());
-        let first = turns.take(vec![key("b"), key("a")]).await;
-        assert!(turns.contended([key("a")].iter()));
-        assert!(!turns.contended([key("c")].iter()));
+        let queues = Arc::new(KeyQueues::default());
+        let first = queues.take(vec![key("b"), key("a")]).await;
+        assert!(queues.contended([key("a")].iter()));
+        assert!(!queues.contended([key("c")].iter()));
 
         let order = Arc::new(Mutex::new(Vec::new()));
         let waiters: Vec<_> = (0..3)
             .map(|n| {
-                let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+                let (queues, order) = (Arc::clone(&queues), Arc::clone(&order));
                 async move {
-                    let _turn = turns.take(vec![key("a")]).await;
+                    let _turn = queues.take(vec![key("a")]).await;
                     order.lock().unwrap().push(n);
                 }
             })
@@ -92,6 +92,6 @@ mod tests {
         let all = futures_util::future::join_all(waiters);
         tokio::join!(all, async { drop(first) });
         assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
-        assert!(turns.queues.lock().unwrap().is_empty());
+        assert!(queues.by_key.lock().unwrap().is_empty());
     }
 }
