@@ -52,7 +52,7 @@ pub use load::{FindError, FunctionHandle, Loaded, UploadError, wit_text};
 
 use crate::recent::Recent;
 use capability::State;
-use code::{Folder, Line, Turns};
+use code::{DigestLocks, Folder, Line};
 use heavy::Heavy;
 
 /// The configuration of a sandbox, for its whole lifetime.
@@ -127,7 +127,7 @@ struct Inner {
     folder: Option<Folder>,
     loaded: Mutex<Recent<Digest, Loaded>>,
     /// Locks for components that are being loaded.
-    turns: Turns,
+    digest_locks: DigestLocks,
     /// The queue for the compiler.
     line: Arc<Line>,
     /// Components that the compiler refused after much work, with the reason.
@@ -213,7 +213,7 @@ impl Sandbox {
             compatibility,
             folder,
             loaded,
-            turns: Turns::default(),
+            digest_locks: DigestLocks::default(),
             line: Line::new(compilations),
             hopeless: Mutex::new(Recent::new(MOST_HOPELESS)),
             slots,

@@ -8,10 +8,10 @@
 
 mod child;
 mod compile;
+mod digest_locks;
 mod folder;
 mod key;
 mod line;
-mod turns;
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher};
@@ -27,11 +27,11 @@ use wasmtime::component::Component;
 pub use self::child::{Order, SUBCOMMAND, compile_ordered};
 use self::compile::Budget;
 pub use self::compile::Compiler;
+pub(super) use self::digest_locks::DigestLocks;
 pub(super) use self::folder::Folder;
 pub use self::key::{CodeKey, InvalidKey};
 pub use self::line::Behalf;
 pub(super) use self::line::Line;
-pub(super) use self::turns::Turns;
 use super::load::not_loaded;
 use super::{Loaded, Sandbox, UploadError, bounds};
 
@@ -113,7 +113,7 @@ impl Sandbox {
         if let Some(loaded) = self.loaded(&digest) {
             return Ok(loaded);
         }
-        let _turn = self.inner.turns.take(digest).await;
+        let _lock = self.inner.digest_locks.take(digest).await;
         if let Some(loaded) = self.loaded(&digest) {
             return Ok(loaded);
         }
