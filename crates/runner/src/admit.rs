@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::crash;
 use crate::drive::Drive;
-use crate::drivers::{Contact, Seat};
+use crate::drivers::{Contact, DriverSlot};
 use crate::ends::End;
 use crate::ports::Release;
 use crate::shared::{Shared, millis};
@@ -52,7 +52,7 @@ pub struct Admitted {
 
 /// A run that was accepted and begun here.
 struct Begun {
-    seat: Seat,
+    driver_slot: DriverSlot,
     drive: Drive,
 }
 
@@ -72,8 +72,8 @@ impl Runner {
                 Ok((admitted, begun)) => {
                     // Who asked may have gone.
                     let _ = tell.send(Ok(admitted));
-                    if let Some(Begun { seat, drive }) = begun {
-                        Box::pin(seat.drive(drive.run(None))).await;
+                    if let Some(Begun { driver_slot, drive }) = begun {
+                        Box::pin(driver_slot.drive(drive.run(None))).await;
                     }
                 }
                 Err(refusal) => _ = tell.send(Err(refusal)),
@@ -160,21 +160,22 @@ impl Runner {
         // Before it is driven: so its end can't be missed.
         let watch = watch.then(|| shared.waiters.enter(workflow_id));
         let contact = Arc::<Contact>::default();
-        let begun = shared.drivers.seat(host, workflow_id, NewRun::FIRST_FENCE, &contact).map(|seat| Begun {
-            seat,
-            drive: Drive {
-                shared: Arc::clone(shared),
-                host,
-                fence: NewRun::FIRST_FENCE,
-                tenant,
-                key,
-                release,
-                state: Arc::new(state),
-                row: Some(start.run),
-                contact,
-                permit,
-            },
-        });
+        let begun =
+            shared.drivers.slot(host, workflow_id, NewRun::FIRST_FENCE, &contact).map(|driver_slot| Begun {
+                driver_slot,
+                drive: Drive {
+                    shared: Arc::clone(shared),
+                    host,
+                    fence: NewRun::FIRST_FENCE,
+                    tenant,
+                    key,
+                    release,
+                    state: Arc::new(state),
+                    row: Some(start.run),
+                    contact,
+                    permit,
+                },
+            });
         Ok((admitted(status, acceptance, watch), begun))
     }
 

@@ -137,10 +137,10 @@ pub(crate) fn spawn(
     replay: Option<Replay>,
 ) {
     let contact = Arc::<Contact>::default();
-    let seat = shared.drivers.seat(claimed.host, claimed.workflow_id, claimed.fence, &contact);
-    if let Some(seat) = seat {
+    let driver_slot = shared.drivers.slot(claimed.host, claimed.workflow_id, claimed.fence, &contact);
+    if let Some(driver_slot) = driver_slot {
         let going_on = go_on(Arc::clone(shared), claimed, permit, contact, replay);
-        tokio::spawn(seat.drive(going_on));
+        tokio::spawn(driver_slot.drive(going_on));
     }
 }
 

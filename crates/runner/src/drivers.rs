@@ -49,7 +49,7 @@ pub(crate) struct Contact {
 
 /// The place of a driver, from which it is removed when this is dropped; one that panics stays, as dead.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct DriverSlot {
     drivers: Arc<Drivers>,
     workflow_id: WorkflowId,
     number: u64,
@@ -96,13 +96,13 @@ impl Drivers {
 
     /// A place for a task that is to drive a run. `None` means that another task does, or should. The task that drove the run
     /// before is stopped.
-    pub(crate) fn seat(
+    pub(crate) fn slot(
         self: &Arc<Self>,
         host: HostId,
         workflow_id: WorkflowId,
         fence: Fence,
         contact: &Arc<Contact>,
-    ) -> Option<Seat> {
+    ) -> Option<DriverSlot> {
         let mut table = self.table();
         if self.lease.host() != Some(host) {
             // The lease ended meanwhile: the run is another host's to drive.
@@ -119,7 +119,7 @@ impl Drivers {
         if let Some(replaced) = table.by_run.insert(workflow_id, driver) {
             replaced.task.abort();
         }
-        Some(Seat { drivers: Arc::clone(self), workflow_id, number, registration })
+        Some(DriverSlot { drivers: Arc::clone(self), workflow_id, number, registration })
     }
 
     /// Until the returned value is dropped, no other task of this host begins to drive the run.
@@ -151,7 +151,7 @@ impl Drivers {
     }
 }
 
-impl Seat {
+impl DriverSlot {
     /// Lets `driving` go on until it ends, or a lost lease or a shutdown stops it.
     pub(crate) async fn drive(mut self, driving: impl Future<Output = ()>) {
         let (_, spent) = AbortHandle::new_pair();
@@ -161,7 +161,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for DriverSlot {
     fn drop(&mut self) {
         let mut table = self.drivers.table();
         // A run that was handed back may have been claimed again meanwhile: then the entry is another task's.

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use aster_core::keyvalue::Key;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::shared::UNPOISONED;
+
 #[derive(Debug, Default)]
 pub(crate) struct KeyQueues {
     by_key: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
@@ -59,8 +61,6 @@ impl Drop for Turn {
         }
     }
 }
-
-const UNPOISONED: &str = "nothing panics while it is held";
 
 #[cfg(test)]
 mod tests {
