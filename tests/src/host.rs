@@ -78,7 +78,7 @@ impl Host {
             .env_remove("DATABASE_URL")
             // Compiled code is kept here, and not in the home folder of whoever runs the tests.
             .env("XDG_CACHE_HOME", target().join("cache"))
-            .env("ASTER_LOG", "info,aster_host=debug")
+            .env("ASTER_LOG", "info,aster_host=debug,aster_runner=debug")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file handle can be cloned"))
