@@ -89,7 +89,10 @@ pub(crate) async fn execute(
 ) -> AttemptOutcome {
     let mut pause = Duration::from_millis(20);
     loop {
-        match AttemptRun::new(shared, tenant, release, state, doing, attempt).run().await {
+        let trying = doing.try_attempt();
+        let tried = AttemptRun::new(shared, tenant, release, state, attempt).run().await;
+        drop(trying);
+        match tried {
             Ok(outcome) => return outcome,
             // Nothing is known about the step, and nothing of it is kept.
             Err(error) => {
@@ -107,7 +110,6 @@ struct AttemptRun<'a> {
     tenant: &'a TenantId,
     release: &'a Release,
     state: &'a RunState,
-    doing: &'a Doing,
     attempt: &'a Attempt,
     session: Session,
     reader: Arc<Reader>,
@@ -125,7 +127,6 @@ impl<'a> AttemptRun<'a> {
         tenant: &'a TenantId,
         release: &'a Release,
         state: &'a RunState,
-        doing: &'a Doing,
         attempt: &'a Attempt,
     ) -> Self {
         let reader = Arc::new(Reader {
@@ -138,7 +139,6 @@ impl<'a> AttemptRun<'a> {
             tenant,
             release,
             state,
-            doing,
             attempt,
             session: Session::new(tenant.clone(), Arc::clone(&reader) as Arc<dyn KeyValueReader>),
             reader,
@@ -190,10 +190,7 @@ impl<'a> AttemptRun<'a> {
             context: self.context(pending.number, Instant::from_std(limits.deadline)),
             session: &self.session,
         };
-        let called = {
-            let _calls = self.doing.call();
-            self.shared.guests.call(self.release, asked).await?
-        };
+        let called = self.shared.guests.call(self.release, asked).await?;
         let Some(called) = called else {
             let message = format!("`{}` is not in the run's release", pending.call.function);
             return Ok(Err(Failure::new(FailureCode::Unavailable, message)));

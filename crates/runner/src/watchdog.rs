@@ -18,7 +18,7 @@ use crate::lease::Lease;
 use crate::ports::Journal;
 use crate::shared::stopping;
 
-/// Between two looks. A call that lasts for that long counts as one that computes.
+/// Between two looks. A try at an attempt that lasts for that long counts as one that computes.
 const ROUND: Duration = Duration::from_secs(1);
 /// For how long nothing may come of what is due.
 const STANDSTILL: Duration = Duration::from_secs(10);
@@ -32,9 +32,10 @@ pub(crate) struct Doing {
     waits: AtomicBool,
     /// Attempts that queue for contended keys.
     queues: AtomicU32,
-    /// Calls of guests that are under way, and that have ever begun.
-    calls: AtomicU32,
-    calls_begun: AtomicU32,
+    /// Tries at attempts that are under way.
+    tries: AtomicU32,
+    /// Tries that have ever begun.
+    tries_begun: AtomicU32,
 }
 
 impl Default for Doing {
@@ -43,8 +44,8 @@ impl Default for Doing {
         Self {
             waits: AtomicBool::new(true),
             queues: AtomicU32::new(0),
-            calls: AtomicU32::new(0),
-            calls_begun: AtomicU32::new(0),
+            tries: AtomicU32::new(0),
+            tries_begun: AtomicU32::new(0),
         }
     }
 }
@@ -69,12 +70,40 @@ impl Doing {
         Counted(&self.queues)
     }
 
-    /// Until the returned value is dropped, a guest is being called.
-    pub(crate) fn call(&self) -> Counted<'_> {
-        self.calls_begun.fetch_add(1, Ordering::Relaxed);
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        Counted(&self.calls)
+    /// Until the returned value is dropped, an attempt is being tried: its guests are called, one after the other.
+    pub(crate) fn try_attempt(&self) -> Counted<'_> {
+        self.tries_begun.fetch_add(1, Ordering::Relaxed);
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        Counted(&self.tries)
     }
+
+    /// Returns what the driver does and how many tries it has begun. `before` is that number at the last look.
+    ///
+    /// A try that goes on since then computes, however many calls it makes: its time is limited. An attempt that is tried
+    /// again and again computes, too, but nothing may come of it.
+    fn look(&self, before: Option<u32>) -> (Activity, u32) {
+        let begun = self.tries_begun.load(Ordering::Relaxed);
+        let is_trying = self.tries.load(Ordering::Relaxed) > 0;
+        let activity = if self.waits.load(Ordering::Relaxed) {
+            Activity::Waits
+        } else if is_trying && before == Some(begun) {
+            Activity::Computes
+        } else if !is_trying && self.queues.load(Ordering::Relaxed) > 0 {
+            Activity::Queues
+        } else {
+            Activity::Other
+        };
+        (activity, begun)
+    }
+}
+
+/// What a driver does at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    Waits,
+    Computes,
+    Queues,
+    Other,
 }
 
 /// What the drivers of a host do at one instant.
@@ -82,7 +111,7 @@ impl Doing {
 struct Look {
     drivers: usize,
     waiting: usize,
-    /// In a call that began before the look before this one.
+    /// In a try that began before the last look.
     computing: usize,
     queueing: usize,
 }
@@ -109,7 +138,7 @@ impl Watchdog {
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let Self { measures, .. } = &self;
         let mut commits = measures.commits();
-        let mut calls_begun = Vec::new();
+        let mut tries_begun = Vec::new();
         let mut due_since: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -128,7 +157,7 @@ impl Watchdog {
                 measures.set_stalled(Some(obstacle));
                 continue;
             }
-            let look = self.look(&mut calls_begun);
+            let look = self.look(&mut tries_begun);
             if !look.is_due() {
                 due_since = None;
             }
@@ -170,25 +199,23 @@ impl Watchdog {
         Some(format!("the database has owed the answer to a commit for {} s", unanswered.as_secs()))
     }
 
-    /// `calls_begun` holds what the last look has seen, by driver.
-    fn look(&self, calls_begun: &mut Vec<(u64, u32)>) -> Look {
+    /// `tries_begun` holds what the last look has seen, by driver.
+    fn look(&self, tries_begun: &mut Vec<(u64, u32)>) -> Look {
         let mut look = Look::default();
-        let before = std::mem::take(calls_begun);
+        let before = std::mem::take(tries_begun);
         self.drivers.for_each(|number, doing| {
             look.drivers += 1;
-            let begun = doing.calls_begun.load(Ordering::Relaxed);
             let seen = before.binary_search_by_key(&number, |(number, _)| *number);
-            let is_same = seen.is_ok_and(|i| before[i].1 == begun);
-            if doing.waits.load(Ordering::Relaxed) {
-                look.waiting += 1;
-            } else if doing.calls.load(Ordering::Relaxed) > 0 && is_same {
-                look.computing += 1;
-            } else if doing.calls.load(Ordering::Relaxed) == 0 && doing.queues.load(Ordering::Relaxed) > 0 {
-                look.queueing += 1;
+            let (activity, begun) = doing.look(seen.ok().map(|i| before[i].1));
+            match activity {
+                Activity::Waits => look.waiting += 1,
+                Activity::Computes => look.computing += 1,
+                Activity::Queues => look.queueing += 1,
+                Activity::Other => {}
             }
-            calls_begun.push((number, begun));
+            tries_begun.push((number, begun));
         });
-        calls_begun.sort_unstable();
+        tries_begun.sort_unstable();
         look
     }
 }
@@ -196,6 +223,23 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_try_that_goes_on_computes_and_one_that_begins_anew_does_not() {
+        let doing = Doing::default();
+        assert_eq!(doing.look(None), (Activity::Waits, 0));
+        doing.waits(false);
+        let queues = doing.queue();
+        assert_eq!(doing.look(Some(0)), (Activity::Queues, 0));
+        drop(queues);
+        let first = doing.try_attempt();
+        assert_eq!(doing.look(Some(0)), (Activity::Other, 1));
+        assert_eq!(doing.look(Some(1)), (Activity::Computes, 1));
+        drop(first);
+        assert_eq!(doing.look(Some(1)), (Activity::Other, 1));
+        let _again = doing.try_attempt();
+        assert_eq!(doing.look(Some(1)), (Activity::Other, 2));
+    }
 
     #[test]
     fn something_is_due_unless_a_guest_or_an_instant_holds_it_up() {
