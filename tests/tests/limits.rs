@@ -205,3 +205,25 @@ fn clients_that_do_not_finish_their_requests_hold_nothing_for_long() {
     assert_eq!(host.stop(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
+
+/// The host has nothing else to do meanwhile: for longer than its watchdog allows, it commits nothing.
+#[test]
+fn a_step_of_many_calls_is_no_stall() {
+    let database = Database::create();
+    let host = Host::start(&Options::database(&database.url()));
+    host.push("hostile");
+    let calls = "      Let pause be Hostile.sleep(300).\n".repeat(45);
+    let calls: String = calls
+        .lines()
+        .enumerate()
+        .map(|(n, line)| line.replace("pause", &format!("pause{n}")) + "\n")
+        .collect();
+    host.deploy(&format!(
+        "This module is test.limits.\n\nTo pauses, produce Json with IO. It performs io with Hostile:\n\n  workflow:\n\n    \
+         step only:\n{calls}      Return 1.\n      timeout: 60 seconds.\n\n    timeout: 120 seconds.\n  .\n"
+    ));
+    let started = host.client().post("/api/definitions/pauses/runs", &Value::Null).expect(202).json();
+    let ended = host.client().ended(started["workflowId"].as_str().expect("an id"));
+    assert_eq!(ended["status"], "COMPLETED", "{ended:#}");
+    assert_eq!(metric(&host, "aster_stalls_total"), 0);
+}
