@@ -128,7 +128,7 @@ impl Embedded {
         self.log.path()
     }
 
-    /// The process id of the server, or `None` while the server is being started again.
+    /// The process id of the server, or `None` while no server runs: it is being started again, or was given up.
     pub fn pid(&self) -> Option<u32> {
         self.supervisor.pid()
     }
