@@ -11,7 +11,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -20,7 +20,7 @@ impl Random {
 
     /// From `from` to below `to`.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next() % (to - from).max(1)
+        from + self.bits() % (to - from).max(1)
     }
 
     pub fn index(&mut self, length: usize) -> usize {
@@ -29,7 +29,7 @@ impl Random {
 
     /// True so often in a thousand.
     pub fn per_mille(&mut self, chances: u64) -> bool {
-        self.next() % 1_000 < chances
+        self.bits() % 1_000 < chances
     }
 
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
@@ -38,6 +38,6 @@ impl Random {
 
     /// Another source, independent of what is drawn here later.
     pub fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.bits())
     }
 }

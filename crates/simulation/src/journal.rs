@@ -114,7 +114,7 @@ fn unavailable() -> Error {
 impl Journal for ModelStore {
     fn new_workflow_id(&self, now: Timestamp) -> WorkflowId {
         let millis = u128::try_from(now.as_millis()).unwrap_or(0);
-        let noise = u128::from(self.link.world.random().next());
+        let noise = u128::from(self.link.world.random().bits());
         WorkflowId(Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62) | (noise >> 2)))
     }
 

@@ -294,7 +294,7 @@ async fn operate(cluster: Arc<Cluster>, mut random: Random) {
 fn order(cluster: &Cluster, random: &mut Random, id: WorkflowId, what: What) {
     let world = &cluster.world;
     let is_cancel = what == What::Cancel;
-    let order_id = Some(Uuid::from_u128(u128::from(random.next())));
+    let order_id = Some(Uuid::from_u128(u128::from(random.bits())));
     let order = Order { what, author: Author { order_id, ..Author::default() } };
     let now = world.now();
     let ordered = world.tables().order(id, order, now);

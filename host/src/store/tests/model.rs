@@ -162,7 +162,7 @@ impl Pair {
                 effects.reads.push(Read { key: key.clone(), version });
             }
             if self.random.per_mille(300) {
-                let value = self.random.per_mille(800).then(|| self.random.next().to_le_bytes().to_vec());
+                let value = self.random.per_mille(800).then(|| self.random.bits().to_le_bytes().to_vec());
                 effects.writes.push(Write { key, value });
             }
         }
