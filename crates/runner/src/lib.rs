@@ -7,7 +7,7 @@
 //!
 //! Here are no SQL, no HTTP and no WebAssembly, and time is tokio's only: so all of this runs in a simulation, too.
 //! - [`ports`]: what the runner asks of the database and of the guests. A host implements it.
-//! - [`line`]: the line of commits, for those who implement a journal.
+//! - [`mod@line`]: the line of commits, for those who implement a journal.
 //! - [`call`]: one call of a guest, as the runner asks for it and hears of it.
 //! - [`session`]: what an attempt reads and writes through key-value data.
 //! - [`crash`]: points at which tests let a host die.

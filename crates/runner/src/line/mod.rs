@@ -1,15 +1,15 @@
 //! The line of commits of one host: what waits to be committed, in which order, and what depends on what.
 //!
-//! A transition enters the line with a [`Ticket`]. From then on steps read what it will write ([`entries`]) and depend on
-//! it. The [`writer`] takes transitions from the front, plans which of them go together ([`batch`]) and sends each batch as
-//! one statement over a [`Wire`]. In a host the wire leads to Postgres, in the simulation to a model of its tables: so the
+//! A transition enters the line with a `Ticket`. From then on steps read what it will write (`entries`) and depend on
+//! it. The `writer` takes transitions from the front, plans which of them go together (`batch`) and sends each batch as
+//! one statement over a `Wire`. In a host the wire leads to Postgres, in the simulation to a model of its tables: so the
 //! line itself runs in both. It knows no SQL.
 //!
 //! The line is right if no transition is committed on a value that isn't there. It also has to go on:
-//! - A refusal drops everything that depends on it, transitively and at once ([`State::refuse`]). Otherwise a step could
+//! - A refusal drops everything that depends on it, transitively and at once (`State::refuse`). Otherwise a step could
 //!   read from a doomed transition before its refusal is noticed, be doomed itself, and be read in turn by the next one.
 //! - While the answer to a batch is lost, nobody reads what that batch may have written, nor what depends on it: a read
-//!   waits until the batch is settled ([`settle`]).
+//!   waits until the batch is settled (`settle`).
 
 mod batch;
 mod entries;
