@@ -70,17 +70,17 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// What a run and its steps may use, where their plan says nothing else.
+/// What a run and its steps may use, unless their plan sets other limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From a run's acceptance.
+    /// Time limit of a run, from its acceptance.
     pub workflow_timeout: Duration,
-    /// Of an attempt, from its first call.
+    /// Time limit of an attempt, from its first call.
     pub step_timeout: Duration,
-    /// Of an attempt.
+    /// Fuel of an attempt.
     pub step_fuel: u64,
-    /// Of a component's instance.
+    /// Memory of a component's instance.
     pub step_memory_bytes: u64,
-    /// Largest value of a step, as JSON. No plan says otherwise.
+    /// Largest value of a step, as JSON. A plan can't change it.
     pub value_bytes: u64,
 }

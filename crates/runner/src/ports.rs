@@ -73,7 +73,7 @@ pub trait Journal: Debug + Send + Sync {
     async fn owned(&self, host: HostId) -> Result<Vec<(WorkflowId, Fence)>, Error>;
 
     async fn replay(&self, ids: &[WorkflowId]) -> Result<Vec<(WorkflowId, Result<Replay, Error>)>, Error>;
-    /// None: there is no such run.
+    /// `None` means that there is no such run.
     async fn status(&self, workflow_id: WorkflowId) -> Result<Option<Status>, Error>;
 
     async fn orders(&self, workflow_id: WorkflowId) -> Result<Vec<Order>, Error>;
@@ -107,7 +107,7 @@ pub trait Guests: Debug + Send + Sync {
 pub struct Release {
     pub id: ReleaseId,
     pub plan: Arc<Plan>,
-    /// What only the guests look at: the code that the plan calls. It stays loaded as long as the run holds this.
+    /// The code that the plan calls. Only the guests look into it, and it stays loaded as long as the run holds it.
     pub code: Arc<dyn Any + Send + Sync>,
 }
 

@@ -54,7 +54,7 @@ impl Runner {
         Ok(Self { shared, lease_thread: Some(Arc::new(thread)) })
     }
 
-    /// The same with all of it on the current runtime, the lease too.
+    /// Starts everything on the current runtime, also what keeps the lease.
     ///
     /// # Errors
     /// The database is unreachable.
@@ -68,7 +68,7 @@ impl Runner {
         Ok(Self { shared, lease_thread: None })
     }
 
-    /// Under which id this host owns runs now. `None` means that it has no lease.
+    /// Returns the id under which this host owns runs now. `None` means that it has no lease.
     pub fn host(&self) -> Option<HostId> {
         self.shared.lease.host()
     }

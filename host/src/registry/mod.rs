@@ -108,7 +108,7 @@ impl Error {
     }
 }
 
-/// As the runner hears of it.
+/// The runner needs to know only whether the error may pass.
 impl From<Error> for aster_runner::Error {
     fn from(error: Error) -> Self {
         match error {

@@ -157,7 +157,7 @@ pub enum Error {
     Engine(String),
 }
 
-/// As the runner hears of it.
+/// To the runner, a failure of the sandbox is one that may pass.
 impl From<Error> for aster_runner::Error {
     fn from(error: Error) -> Self {
         Self::Other { cause: Arc::new(error), may_pass: true }

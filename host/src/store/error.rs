@@ -87,7 +87,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// As the runner hears of it.
+/// The runner can act on the same kinds of errors; it gets the others as they are.
 impl From<Error> for aster_runner::Error {
     fn from(error: Error) -> Self {
         match error {
@@ -107,7 +107,7 @@ impl From<Error> for aster_runner::Error {
     }
 }
 
-/// As the runner and the commit line tell of it.
+/// An error of the runner or of the commit line, which the store may have given them before.
 impl From<aster_runner::Error> for Error {
     fn from(error: aster_runner::Error) -> Self {
         use aster_runner::Error as Told;

@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::Error;
 use aster_core::id::{HostId, WorkflowId};
 use aster_core::keyvalue::{Key, Version};
 
 use super::entries::{Entries, Standing, Ticket};
 use super::{Prepared, Value};
+use crate::Error;
 
 /// What a batch does with one key: its transitions one after the other.
 #[derive(Clone, Debug)]

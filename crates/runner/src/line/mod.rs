@@ -23,7 +23,6 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::{Error, Fault};
 use aster_core::id::{Fence, HostId, WorkflowId};
 use aster_core::journal::{Committed, LostAnswer, Position, Settled};
 use aster_core::keyvalue::{Effects, Entry, Key, Version};
@@ -34,6 +33,7 @@ pub use self::batch::{Chain, Refusals};
 use self::batch::{Fit, Plan};
 use self::entries::{Entries, Reading, Standing, Ticket};
 use self::writer::Writer;
+use crate::{Error, Fault};
 
 /// A larger batch gains little and delays the transitions behind it: from 256 rows on Postgres is bound by rows.
 const MAX_BATCH: usize = 256;
