@@ -311,7 +311,7 @@ impl FailureCode {
         }
     }
 
-    /// Whether another attempt may succeed (SPEC 3.2). No other place decides this.
+    /// Whether another attempt may succeed. No other place decides this.
     pub fn is_retryable(self) -> bool {
         match self {
             Self::TransientError | Self::Trap | Self::Timeout => true,

@@ -1,4 +1,4 @@
-//! Decides whether a new version of a component may replace an old one (SPEC 4.4).
+//! Decides whether a new version of a component may replace an old one.
 //!
 //! The rule is about JSON, since a workflow sees nothing else: the order of fields and the names of parameters don't count.
 //! Parameters may gain optional fields and cases, and their integers may get wider. Results may gain fields and lose cases.

@@ -1,4 +1,4 @@
-//! The spelling of WIT names and scalars in JSON (SPEC 4.1).
+//! The spelling of WIT names and scalars in JSON.
 //!
 //! The check of inputs and the conversion of the sandbox both use it, so they agree.
 
